@@ -1,0 +1,1 @@
+"""Small tools without Paddle at import time: registry, config, errors, logger, checkpoint files."""
