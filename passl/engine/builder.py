@@ -1,0 +1,165 @@
+"""Builds a Trainer from a config: the parts, and the ordered list of hooks."""
+
+import contextlib
+
+import paddle
+
+from ..datasets import build_dataloader
+from ..hooks import CheckpointHook, EvaluateHook, LogHook, OptimizerHook, build_hook
+from ..modeling import build_model
+from ..solver import build_lr_scheduler, build_optimizer
+from ..utils import dist
+from ..utils.checkpoint import load_file
+from ..utils.errors import ConfigError
+from ..utils.logger import get_logger
+from ..utils.seed import seed_everything
+from ..utils.weights import load_into, load_weights
+from .state import restore
+from .trainer import Trainer
+
+# config key -> hook that is there even if the key is not. The order of execution follows from the
+# hooks' priorities, with the reasons in passl.hooks.hook.Priority.
+STANDARD_HOOKS = {
+    'optimizer_config': 'OptimizerHook',
+    'timer_config': 'IterTimerHook',
+    'lr_config': 'LRSchedulerHook',
+    'log_config': 'LogHook',
+    'visual_config': 'VisualHook',
+    'checkpoint': 'CheckpointHook',
+}
+
+
+def build_trainer(cfg, run_dir=None, training=True, load=None, resume=None, val_interval=None, with_val=None):
+    """Build everything that `cfg` names.
+
+    Args:
+        cfg: resolved config with defaults (`passl.utils.config.with_defaults`); is not changed.
+        run_dir: folder for logs and checkpoints; None writes nothing.
+        training: False builds model and val data only.
+        load: file with model weights to start from.
+        resume: checkpoint to continue from.
+        val_interval: evaluate every so many epochs.
+        with_val: build `dataloader.val`; default: where a hook or `training=False` needs it.
+    """
+    seed = cfg['seed']
+    seed_everything(seed)
+    data = cfg.get('dataloader') or {}
+    hooks = build_hooks(cfg, val_interval) if training else [build_hook(cfg.get('log_config') or {'name': 'LogHook'},
+                                                                        'log_config')]
+    if with_val is None:
+        with_val = not training or any(isinstance(h, EvaluateHook) for h in hooks)
+    device = paddle.get_device().split(':')[0]
+    loaders = {}
+    for part, wanted in (('train', training), ('val', with_val)):
+        if wanted and part not in data:
+            raise ConfigError(f"'dataloader.{part}' is missing in the config but {'training' if training else 'evaluation'}"
+                              ' needs it. See configs/moco/moco_clas_r50.yaml for both parts.')
+        loaders[part] = build_dataloader(data[part], seed, dist.rank(), dist.world_size(), device=device,
+                                         training=part == 'train', where=f'dataloader.{part}') if wanted else None
+    check_classes(cfg, loaders)
+    model = build_model(cfg['model'])
+    if load:
+        load_into(model, load_weights(load), 'model', source=f"'{load}'")
+    auto_cast, scaler, decorate = build_amp(cfg)
+    if not training:
+        return Trainer(cfg, model, run_dir, val_loader=loaders['val'], auto_cast=auto_cast, hooks=hooks, seed=seed)
+
+    accumulate = next(h for h in hooks if isinstance(h, OptimizerHook)).accumulate_steps
+    iters_per_epoch = len(loaders['train']) // accumulate
+    if iters_per_epoch < 1:
+        raise ConfigError(f"'optimizer_config.accumulate_steps' is {accumulate}, but an epoch has only "
+                          f'{len(loaders["train"])} batches. Lower it or the batch size.')
+    lr_unit = next(h for h in hooks if type(h).__name__ == 'LRSchedulerHook').unit
+    for key in ('lr_scheduler', 'optimizer'):
+        if not cfg.get(key):
+            raise ConfigError(f"'{key}' is missing in the config. Example: "
+                              "lr_scheduler: {name: CosineAnnealingDecay, learning_rate: 0.03, T_max: 200}; "
+                              "optimizer: {name: Momentum, weight_decay: 0.0001}")
+    scheduler = build_lr_scheduler(cfg['lr_scheduler'], iters_per_epoch if lr_unit == 'iter' else 1)
+    optimizer = build_optimizer(cfg['optimizer'], scheduler, model)
+    optimizer = decorate(model, optimizer)
+    max_iters = cfg.get('total_iters') or cfg['epochs'] * iters_per_epoch
+    trainer = Trainer(cfg, model, run_dir, loaders['train'], loaders['val'], optimizer, scheduler, scaler, auto_cast,
+                      hooks, max_iters, accumulate, seed)
+    if resume:
+        restore(trainer, load_file(resume), resume)
+    left_over = len(loaders['train']) % accumulate
+    if left_over:
+        get_logger().info('The last %d of %d batches of an epoch do not fill %d accumulation steps and are left out '
+                          '(others in every epoch).', left_over, len(loaders['train']), accumulate)
+    return trainer
+
+
+def build_hooks(cfg, val_interval=None):
+    """The standard hooks, the momentum hook where the model needs it, and `custom_config`."""
+    hooks = []
+    for key, name in STANDARD_HOOKS.items():
+        hooks.append(build_hook({'name': name, **(cfg.get(key) or {})}, key))
+    for key, kind in (('optimizer_config', OptimizerHook), ('log_config', LogHook), ('checkpoint', CheckpointHook)):
+        if not any(isinstance(h, kind) for h in hooks):
+            raise ConfigError(f"'{key}.name' must be {kind.__name__} or a class derived from it.")
+    if cfg['model'].get('name') in ('MoCo', 'DenseCL') or cfg.get('momentum_config'):
+        hooks.append(build_hook({'name': 'MomentumUpdateHook', **(cfg.get('momentum_config') or {})}, 'momentum_config'))
+    for i, node in enumerate(cfg.get('custom_config') or []):
+        hooks.append(build_hook(node, f'custom_config.{i}'))
+    evaluations = [h for h in hooks if isinstance(h, EvaluateHook)]
+    if val_interval and not evaluations:
+        evaluations = [EvaluateHook()]
+        hooks += evaluations
+    for h in evaluations:
+        h.interval = val_interval or h.interval
+    return hooks
+
+
+def check_classes(cfg, loaders):
+    """Labels of train and val must mean the same, and the head must have room for them."""
+    classes = {part: getattr(loader.dataset, 'classes', None) for part, loader in loaders.items() if loader}
+    head = cfg['model'].get('head') or {}
+    if cfg['model'].get('name') != 'Classification':
+        return
+    room = head.get('num_classes', 1000)
+    for part, names in classes.items():
+        if names and len(names) > room:
+            raise ConfigError(f"'dataloader.{part}' has {len(names)} classes but 'model.head.num_classes' is {room}. "
+                              f'Set -o model.head.num_classes={len(names)}')
+    train, val = classes.get('train'), classes.get('val')
+    if train and val and list(train) != list(val):
+        differing = sorted(set(map(str, train)) ^ set(map(str, val)))[:5]
+        raise ConfigError(f'Training has {len(train)} classes and validation {len(val)}, and they differ ({differing} '
+                          'are in one only): labels would not mean the same. Give both the same class folders.')
+
+
+def build_amp(cfg):
+    """(context factory, GradScaler, decorate(model, optimizer)) of `use_amp` and `AMP`.
+
+    With `use_amp: false` the same three with mixed precision switched off. On the CPU Paddle has no mixed precision.
+    """
+    amp = dict(cfg.get('AMP') or {})
+    cast = dict(amp.pop('auto_cast', None) or {})
+    level = cast.get('level') or amp.pop('level', None) or 'O1'
+    dtype = cast.get('dtype') or amp.pop('dtype', None) or 'float16'
+    amp.pop('level', None), amp.pop('dtype', None)
+    enable = bool(cfg.get('use_amp')) and cast.get('enable', True) is not False and level != 'O0'
+    if enable and paddle.get_device() == 'cpu':
+        get_logger().warning('use_amp: true has no effect on the CPU; training in float32.')
+        enable = False
+    lists = {k: cast.get(k) for k in ('custom_white_list', 'custom_black_list')}
+
+    def auto_cast():
+        if not enable:
+            return contextlib.nullcontext()
+        return paddle.amp.auto_cast(enable=True, level=level, dtype=dtype, **lists)
+
+    if 'scale_loss' in amp:
+        amp['init_loss_scaling'] = float(amp.pop('scale_loss'))
+    scaler = paddle.amp.GradScaler(enable=enable and dtype == 'float16', **amp)
+
+    def decorate(model, optimizer):
+        if not (enable and level == 'O2'):
+            return optimizer
+        # The key encoder stays in float32: at m = 0.999 an EMA in half precision would stand still.
+        trained = getattr(model, 'encoder_q', model)
+        _, optimizer = paddle.amp.decorate(models=trained, optimizers=optimizer, level='O2', dtype=dtype)
+        return optimizer
+
+    return auto_cast, scaler, decorate

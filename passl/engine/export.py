@@ -1,0 +1,55 @@
+"""Static inference models."""
+
+import os
+
+import paddle
+from paddle import nn
+from paddle.static import InputSpec
+
+from ..modeling import build_model
+from ..utils.errors import ConfigError
+from ..utils.logger import get_logger
+from ..utils.weights import load_into, load_weights
+
+
+class _Inference(nn.Layer):
+    """What is exported: the classifier's scores, or the features of a self-supervised model's backbone."""
+
+    def __init__(self, model, softmax):
+        super().__init__()
+        classifier = type(model).__name__ == 'Classification'
+        self.backbone = model.backbone
+        self.head = model.head if classifier else None
+        self.softmax = softmax and classifier
+
+    def forward(self, x):
+        x = self.backbone(x)
+        if self.head is None:
+            return x
+        x = self.head(x)
+        return nn.functional.softmax(x, axis=1) if self.softmax else x
+
+
+def export(cfg, weights, run_dir):
+    """Write a static model of `weights` that `paddle.jit.load` and paddle.inference read.
+
+    `save_inference_dir` (default: `<run folder>/inference`) gets `model.*`; `image_shape` ([3, 224, 224])
+    fixes the input, -1 leaves a side free; `infer_add_softmax` (true) ends a classifier with a softmax.
+    """
+    shape = list(cfg.get('image_shape') or [3, 224, 224])
+    if len(shape) != 3:
+        raise ConfigError(f"'image_shape' is {shape}; it must be [channels, height, width].")
+    model = build_model(cfg['model'])
+    load_into(model, load_weights(weights), 'model', source=f"'{weights}'")
+    net = _Inference(model, cfg.get('infer_add_softmax', True))
+    net.eval()
+    folder = cfg.get('save_inference_dir') or os.path.join(run_dir, 'inference')
+    os.makedirs(folder, exist_ok=True)
+    prefix = os.path.join(folder, 'model')
+    existing = [prefix + e for e in ('.pdmodel', '.json', '.pdiparams') if os.path.exists(prefix + e)]
+    if existing:
+        raise ConfigError(f"'{existing[0]}' exists already. Choose another folder with -o save_inference_dir=DIR.")
+    static = paddle.jit.to_static(net, input_spec=[InputSpec([-1] + shape, 'float32', 'image')])
+    paddle.jit.save(static, prefix)
+    get_logger().info('Exported to %s.*', prefix)
+    return 0

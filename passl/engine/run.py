@@ -1,0 +1,97 @@
+"""From command-line arguments to a finished run."""
+
+import os
+import platform
+
+import cv2
+import numpy
+import paddle
+
+from .. import __version__
+from ..utils import dist
+from ..utils.config import dump_config, load_config, with_defaults
+from ..utils.errors import ConfigError
+from ..utils.logger import get_logger, setup_logger
+from ..utils.paddle_env import tune_cpu
+from ..utils.registry import import_plugins
+from .builder import build_trainer
+from .device import select_device
+from .export import export
+from .run_folder import claim, find_resume, run_folder
+
+
+def train(args):
+    """Run what `passl train` was asked for: training, `--evaluate-only` or `--export`.
+
+    Args:
+        args: Namespace of `passl.utils.options.build_train_parser()`.
+    Returns:
+        0; problems that the user can mend are raised as PasslError.
+    """
+    training = not (args.evaluate_only or args.export)
+    overrides = list(args.override)
+    if args.pretrained:
+        overrides.append('model.backbone.pretrained=' + _quoted(args.pretrained))
+    cfg = with_defaults(load_config(args.config_file, overrides, training=training))
+    import_plugins(cfg.get('custom_imports') or (), os.path.dirname(os.path.abspath(args.config_file)))
+    setup_logger(rank=dist.rank())
+    device = select_device(cfg.get('device'), args.no_cuda)
+    dist.init()
+    if args.export:
+        return export(cfg, args.export, run_folder(cfg, args.config_file))
+
+    folder = run_folder(cfg, args.config_file)
+    resume = None
+    if training:
+        resume = find_resume(args.resume, folder) if args.resume else None
+        same_place = resume and os.path.realpath(os.path.dirname(resume)) == os.path.realpath(folder)
+        if not same_place:
+            claim(folder, args.overwrite)
+    elif args.resume:
+        raise ConfigError('--evaluate-only takes its weights from --load FILE, not from --resume.')
+    elif not args.load:
+        get_logger().warning('--evaluate-only without --load: evaluating a classifier that was never trained.')
+    if dist.is_main():
+        os.makedirs(folder, exist_ok=True)
+    dist.barrier()
+    logger = setup_logger(folder, dist.rank())
+    logger.info('PASSL %s, Paddle %s, NumPy %s, OpenCV %s, Python %s, %s, %d process(es)%s', __version__,
+                paddle.__version__, numpy.__version__, cv2.__version__, platform.python_version(), device,
+                dist.world_size(), ''.join(f', {k}={v}' for k, v in tune_cpu().items()))
+    logger.info('Run folder: %s', folder)
+    if training and dist.is_main():
+        with open(os.path.join(folder, 'config.yaml'), 'w', encoding='utf-8') as f:
+            f.write(dump_config(cfg))
+
+    trainer = build_trainer(cfg, folder, training, load=None if resume else args.load, resume=resume,
+                            val_interval=args.val_interval)
+    if not training:
+        trainer.evaluate()
+        trainer.call('run_end')
+        return 0
+    if resume is None and args.resume:
+        logger.info('--resume auto: no checkpoint in %s, starting anew.', folder)
+    describe(trainer)
+    if trainer.iteration >= trainer.max_iters:
+        logger.info('Nothing to do: the run already has %d of %d iterations. Raise epochs to go on.',
+                    trainer.iteration, trainer.max_iters)
+        return 0
+    trainer.run()
+    logger.info('Done: %s', folder)
+    return 0
+
+
+def describe(trainer):
+    """Log what is about to run."""
+    count = sum(p.size for p in trainer.model.parameters() if not p.stop_gradient)
+    get_logger().info('%s: %.2f M trained parameters; %d images; batch %d in all; %d iterations per epoch, %d in all',
+                      type(trainer.model).__name__, float(count) / 1e6, len(trainer.train_loader.dataset),
+                      trainer.global_batch_size, trainer.iters_per_epoch, trainer.max_iters)
+    if hasattr(trainer.model, 'queue'):
+        size = trainer.model.queue.shape[1]
+        get_logger().info('Queue of %d keys: chance is loss %.2f; the loss rises while the queue fills (%d iterations), '
+                          'then falls.', size, numpy.log(size + 1), -(-size // trainer.global_batch_size))
+
+
+def _quoted(text):
+    return "'" + text.replace("'", "''") + "'"

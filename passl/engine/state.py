@@ -1,0 +1,114 @@
+"""What a checkpoint holds, and putting it back."""
+
+import numpy as np
+import paddle
+
+from ..solver.optimizer import load_optimizer_state, optimizer_state
+from ..utils import dist
+from ..utils.errors import CheckpointError
+from ..utils.logger import get_logger
+from ..utils.weights import load_into
+
+FORMAT, VERSION = 'passl-densecl', 1
+
+
+def numpy_state_dict(model):
+    """{structured name: array} of parameters and buffers."""
+    return {k: v.numpy() for k, v in model.state_dict().items()}
+
+
+@paddle.no_grad()
+def sync_statistics(model):
+    """Average BN's running statistics over processes: each has seen its own share of the data."""
+    if dist.world_size() == 1:
+        return
+    stats = [p for n, p in model.named_parameters() if n.endswith(('._mean', '._variance'))]
+    if not stats:
+        return
+    flat = np.concatenate([p.numpy().astype('float64').ravel() for p in stats])
+    mean = np.asarray(dist.sum_over_processes(flat)) / dist.world_size()
+    at = 0
+    for p in stats:
+        size = int(np.prod(p.shape))
+        p.set_value(paddle.to_tensor(mean[at:at + size].reshape(p.shape).astype('float32')))
+        at += size
+
+
+def training_state(trainer, with_optimizer=True):
+    """Everything that continuing needs, as plain data and arrays."""
+    state = {
+        'format': FORMAT, 'version': VERSION,
+        'epoch': trainer.finished_epochs, 'iteration': trainer.iteration,
+        'iters_per_epoch': trainer.iters_per_epoch, 'world_size': dist.world_size(), 'seed': trainer.seed,
+        'state_dict': numpy_state_dict(trainer.model),
+        'saved_files': list(trainer.saved_files), 'config': trainer.cfg,
+    }
+    if with_optimizer:
+        state['optimizer'] = optimizer_state(trainer.optimizer, trainer.model)
+        state['lr_scheduler'] = _plain(trainer.lr_scheduler.state_dict())
+        state['scaler'] = _plain(trainer.scaler.state_dict())
+    return state
+
+
+def _plain(obj):
+    if isinstance(obj, dict):
+        return {k: _plain(v) for k, v in obj.items()}
+    if isinstance(obj, (list, tuple)):
+        return [_plain(v) for v in obj]
+    return obj.numpy() if hasattr(obj, 'numpy') else obj
+
+
+def restore(trainer, state, path):
+    """Put `state` (of `training_state`) into `trainer`, so that the next step is the one that would have come.
+
+    Raises:
+        CheckpointError: not a full checkpoint, of another model, or in the middle of an epoch of another length.
+    """
+    if not isinstance(state, dict) or state.get('format') != FORMAT:
+        raise CheckpointError(f"'{path}' is not a checkpoint of a run of this project, so it cannot be resumed. "
+                              'Use --load for model weights, --pretrained for backbone weights.')
+    if state.get('version', 0) > VERSION:
+        raise CheckpointError(f"'{path}' has format version {state['version']}; this release reads up to {VERSION}. "
+                              'Update passl.')
+    if 'optimizer' not in state:
+        raise CheckpointError(f"'{path}' was saved without the optimizer (save_optimizer: false) and cannot be "
+                              'resumed exactly. Use --load to start anew from its weights.')
+    load_into(trainer.model, state['state_dict'], 'model', source=f"'{path}'")
+    load_optimizer_state(trainer.optimizer, trainer.model, state['optimizer'])
+    iteration, length = state['iteration'], state['iters_per_epoch']
+    if length != trainer.iters_per_epoch:
+        if iteration % length:
+            raise CheckpointError(
+                f"'{path}' stands in the middle of an epoch of {length} iterations; with this config and number of "
+                f'processes an epoch has {trainer.iters_per_epoch}. Resume with the former data, batch size and '
+                'number of processes, or from a checkpoint at the end of an epoch.')
+        iteration = iteration // length * trainer.iters_per_epoch
+        get_logger().warning('An epoch has %d iterations now and had %d: going on after epoch %d, not bit for bit.',
+                             trainer.iters_per_epoch, length, state['epoch'])
+        trainer.lr_scheduler.step(iteration if state['lr_scheduler']['last_epoch'] != state['epoch'] else state['epoch'])
+    else:
+        trainer.lr_scheduler.set_state_dict(dict(state['lr_scheduler']))
+    if state.get('scaler'):
+        trainer.scaler.load_state_dict(state['scaler'])
+    if state['seed'] != trainer.seed:
+        get_logger().warning('The run had seed %s; going on with it instead of %s.', state['seed'], trainer.seed)
+        trainer.seed = trainer.model.seed = state['seed']
+        trainer.train_loader.batch_sampler.seed = state['seed']
+    trainer.iteration, trainer.epoch = iteration, iteration // trainer.iters_per_epoch + 1
+    trainer.saved_files = list(state.get('saved_files', []))
+    for line in config_differences(state.get('config') or {}, trainer.cfg):
+        get_logger().warning('Config differs from the resumed run: %s', line)
+    get_logger().info("Resumed from '%s': %d iterations (%d epochs) done, %d to go.", path, iteration,
+                      trainer.finished_epochs, trainer.max_iters - iteration)
+
+
+def config_differences(old, new, prefix=''):
+    """Lines 'a.b: old -> new' for every setting that differs."""
+    lines = []
+    for key in sorted(set(old) | set(new), key=str):
+        a, b, name = old.get(key, '(absent)'), new.get(key, '(absent)'), f'{prefix}{key}'
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += config_differences(a, b, name + '.')
+        elif a != b:
+            lines.append(f'{name}: {a} -> {b}')
+    return lines

@@ -1,0 +1,74 @@
+"""The contract of a hook."""
+
+
+class Priority:
+    """Order within a hook point, ascending; hooks of equal priority keep the order of the config.
+
+    The reasons: weights change first (OPTIMIZER), so that everything after sees the finished step; keys enter
+    the queues when backward no longer needs the old ones (QUEUE, with the momentum hook); own hooks (NORMAL)
+    may add to `trainer.outputs` before it is logged; the log comes before an evaluation of the same epoch; the
+    checkpoint is last, so that it holds the schedule, the queues and the best figure of the step it is named after.
+    """
+
+    MOMENTUM_UPDATE = 10
+    OPTIMIZER = 20
+    TIMER = 30
+    LR_SCHEDULER = 40
+    NORMAL = 50
+    LOG = 60
+    VISUAL = 70
+    EVALUATE = 80
+    CHECKPOINT = 90
+
+
+class Hook:
+    """Base of all hooks. The trainer calls:
+
+        run_begin
+          train_epoch_begin                        epoch E starts (or goes on, after a resume)
+            train_iter_begin                       key encoder's EMA; is this a log step?
+              train_forward_end                    once per micro-batch: backward
+            train_iter_end                         optimizer, queues, timer, schedule, log, checkpoint
+          train_epoch_end                          evaluation, checkpoint
+          val_begin, val_end                       around an evaluation
+        run_end                                    always, also when `total_iters` ends inside an epoch
+
+    Every method gets the trainer. `trainer.iteration` counts finished steps: in train_iter_begin it does not hold
+    the step that starts, in train_iter_end it holds the step just made. `trainer.epoch` is 1 for the first epoch.
+
+    Args:
+        priority: see `Priority`.
+    """
+
+    priority = Priority.NORMAL
+
+    def __init__(self, priority=None):
+        if priority is not None:
+            self.priority = priority
+
+    def run_begin(self, trainer):
+        """Once, before the first step."""
+
+    def run_end(self, trainer):
+        """Once, after the last step."""
+
+    def train_epoch_begin(self, trainer):
+        """Before an epoch's first step in this process."""
+
+    def train_epoch_end(self, trainer):
+        """After an epoch's last step."""
+
+    def train_iter_begin(self, trainer):
+        """Before a step's data is fetched."""
+
+    def train_forward_end(self, trainer):
+        """After the forward pass of each micro-batch; `trainer.outputs` holds its losses."""
+
+    def train_iter_end(self, trainer):
+        """After the step's last micro-batch."""
+
+    def val_begin(self, trainer):
+        """Before an evaluation."""
+
+    def val_end(self, trainer):
+        """After an evaluation; `trainer.val_results` holds its figures."""

@@ -1,0 +1,129 @@
+"""Console lines, log.jsonl and the progress bar."""
+
+import math
+import os
+import sys
+
+from ..utils.dist import is_main, sum_over_processes, world_size
+from ..utils.errors import ConfigError, PasslError
+from ..utils.logger import JsonLines, get_logger
+from ..utils.misc import AverageMeter, format_eta, peak_memory_mb
+from .builder import HOOKS
+from .hook import Hook, Priority
+
+
+@HOOKS.register()
+class LogHook(Hook):
+    """Every `interval` iterations, and at the last one of an epoch: one line, one JSON object.
+
+    Values are means over processes. They are read from the device on log steps only; the running mean of an
+    epoch's loss is kept on the device.
+
+    Args:
+        interval: in iterations.
+        by_epoch: write 'Epoch [1/200][50/5004]'; otherwise 'Iter [50/1000800]'.
+        progress_bar: None shows a bar where there is a terminal; True and False decide.
+    """
+
+    priority = Priority.LOG
+
+    def __init__(self, interval=50, by_epoch=True, progress_bar=None, priority=None):
+        super().__init__(priority)
+        if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
+            raise ConfigError(f"'log_config.interval' is {interval!r}; it must be a whole number >= 1.")
+        self.interval, self.by_epoch, self.progress_bar = interval, by_epoch, progress_bar
+        self.bar = self.json = None
+        self.step_time = AverageMeter()         # of the whole run: the estimate of the end
+
+    def run_begin(self, trainer):
+        if is_main() and trainer.run_dir:
+            self.json = JsonLines(os.path.join(trainer.run_dir, 'log.jsonl'))
+        show = sys.stderr.isatty() if self.progress_bar is None else self.progress_bar
+        if is_main() and show:
+            from tqdm import tqdm
+            self.bar = tqdm(total=trainer.max_iters, initial=trainer.iteration, unit='it', dynamic_ncols=True,
+                            desc='train', smoothing=0.05)
+
+    def train_epoch_begin(self, trainer):
+        self.loss_sum, self.loss_count = None, 0
+
+    def train_iter_begin(self, trainer):
+        self.is_log_step = self._due(trainer, trainer.iteration + 1)
+        trainer.model.with_metrics = self.is_log_step
+
+    def _due(self, trainer, iteration):
+        inner = iteration - (trainer.epoch - 1) * trainer.iters_per_epoch
+        counted = inner if self.by_epoch else iteration
+        return counted % self.interval == 0 or inner == trainer.iters_per_epoch or iteration == trainer.max_iters
+
+    def train_iter_end(self, trainer):
+        loss = trainer.outputs['loss'].detach().astype('float32')
+        self.loss_sum = loss if self.loss_sum is None else self.loss_sum + loss
+        self.loss_count += 1
+        self.step_time.update(trainer.timers['time'].val)
+        if self.bar is not None:
+            self.bar.update(1)
+        if self.is_log_step:
+            self._write(trainer, self._read(trainer))
+
+    def _read(self, trainer):
+        """Means over processes of what the step gave; the only read from the device."""
+        names = [k for k, v in trainer.outputs.items() if hasattr(v, 'astype')]
+        values = [float(trainer.outputs[k].detach().astype('float32')) for k in names]
+        values.append(float(self.loss_sum) / self.loss_count)
+        values = [v / world_size() for v in sum_over_processes(values)]
+        record = dict(zip(names, values))
+        for name in names:
+            if 'loss' in name and not math.isfinite(record[name]):
+                raise PasslError(
+                    f"'{name}' is {record[name]} at iteration {trainer.iteration} (epoch {trainer.epoch}, lr "
+                    f'{trainer.lr:.3e}). The last checkpoint before it is intact. Lower lr_scheduler.learning_rate, '
+                    'add optimizer.grad_clip, or look for broken images in the data.')
+        record['loss_mean'] = values[-1]
+        return record
+
+    def _write(self, trainer, values):
+        timers = trainer.timers
+        mean_time, data_time = timers['time'].avg, timers['data_time'].avg
+        for meter in timers.values():
+            meter.reset()
+        if not is_main():
+            return
+        loss_mean = values.pop('loss_mean')
+        inner = trainer.iteration - (trainer.epoch - 1) * trainer.iters_per_epoch
+        eta = self.step_time.avg * (trainer.max_iters - trainer.iteration)
+        ips = trainer.global_batch_size / max(mean_time, 1e-9)
+        memory = peak_memory_mb()
+        place = f'Epoch [{trainer.epoch}/{trainer.max_epochs}][{inner}/{trainer.iters_per_epoch}]' if self.by_epoch \
+            else f'Iter [{trainer.iteration}/{trainer.max_iters}]'
+        shown = [f"loss {values['loss']:.4f} ({loss_mean:.4f})"]
+        shown += [f'{k} {v:.2f}' if k.startswith('acc') else f'{k} {v:.4f}' for k, v in values.items() if k != 'loss']
+        get_logger().info('%s  lr: %.3e, eta: %s, time: %.3f, data_time: %.3f, ips: %.1f, memory: %.0fM, %s', place,
+                          trainer.lr, format_eta(eta), mean_time, data_time, ips, memory, ', '.join(shown))
+        record = {'mode': 'train', 'iteration': trainer.iteration, 'epoch': trainer.epoch, 'lr': trainer.lr, **values,
+                  'loss_mean': loss_mean, 'time': mean_time, 'data_time': data_time, 'ips': ips,
+                  'memory_mb': memory, 'eta_seconds': eta}
+        trainer.logged = record
+        if self.json is not None:
+            self.json.write(record)
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"loss {values['loss']:.3f}", refresh=False)
+
+    def val_end(self, trainer):
+        if not is_main():
+            return
+        r = trainer.val_results
+        shown = ', '.join(f'{k} ({v:.4f})' for k, v in r.items() if k not in ('num_samples', 'time'))
+        get_logger().info('Validate Epoch [%d] %s, %d samples in %.1f s', trainer.finished_epochs, shown,
+                          r['num_samples'], r['time'])
+        if self.json is None and trainer.run_dir:
+            self.json = JsonLines(os.path.join(trainer.run_dir, 'log.jsonl'))
+        if self.json is not None:
+            self.json.write({'mode': 'val', 'iteration': trainer.iteration, 'epoch': trainer.finished_epochs, **r})
+
+    def run_end(self, trainer):
+        if self.bar is not None:
+            self.bar.close()
+        if self.json is not None:
+            self.json.close()
+            self.json = None

@@ -1,0 +1,38 @@
+"""Backward and the optimizer step."""
+
+from ..utils.errors import ConfigError
+from .builder import HOOKS
+from .hook import Hook, Priority
+
+
+@HOOKS.register()
+class OptimizerHook(Hook):
+    """Scale the loss, backward, and after the last micro-batch clip and step.
+
+    Clipping is the optimizer's own (`optimizer.grad_clip`) and sees the unscaled, accumulated gradient.
+
+    Args:
+        accumulate_steps: micro-batches per optimizer step. Their gradients are averaged, the key encoder is
+            updated and the queues are written once per step, and an iteration is an optimizer step: schedule,
+            log and checkpoints count as with a batch of that many times the size. (BN still sees micro-batches.)
+    """
+
+    priority = Priority.OPTIMIZER
+
+    def __init__(self, accumulate_steps=1, priority=None):
+        super().__init__(priority)
+        if isinstance(accumulate_steps, bool) or not isinstance(accumulate_steps, int) or accumulate_steps < 1:
+            raise ConfigError(f"'optimizer_config.accumulate_steps' is {accumulate_steps!r}; it must be a whole "
+                              'number >= 1.')
+        self.accumulate_steps = accumulate_steps
+
+    def train_forward_end(self, trainer):
+        loss = trainer.outputs['loss']
+        if self.accumulate_steps > 1:
+            loss = loss / float(self.accumulate_steps)
+        trainer.scaler.scale(loss).backward()
+
+    def train_iter_end(self, trainer):
+        trainer.scaler.step(trainer.optimizer)
+        trainer.scaler.update()
+        trainer.optimizer.clear_grad()

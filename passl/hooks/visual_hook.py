@@ -1,0 +1,50 @@
+"""VisualDL scalars."""
+
+import os
+
+from ..utils.dist import is_main
+from ..utils.logger import get_logger
+from .builder import HOOKS
+from .hook import Hook, Priority
+
+
+@HOOKS.register()
+class VisualHook(Hook):
+    """Writes what LogHook logs as VisualDL scalars to `<run folder>/vdl`. See them with
+    `visualdl --logdir <run folder>/vdl`."""
+
+    priority = Priority.VISUAL
+
+    def __init__(self, priority=None):
+        super().__init__(priority)
+        self.writer, self.last = None, None
+
+    def run_begin(self, trainer):
+        if not (is_main() and trainer.run_dir):
+            return
+        try:
+            from visualdl import LogWriter
+        except Exception as e:      # an optional view of the log: its absence must not stop a run
+            get_logger().warning('No VisualDL scalars: %s', e)
+            return
+        self.writer = LogWriter(logdir=os.path.join(trainer.run_dir, 'vdl'))
+
+    def train_iter_end(self, trainer):
+        record = getattr(trainer, 'logged', None)
+        if self.writer is None or record is None or record is self.last:
+            return
+        self.last = record
+        for key, value in record.items():
+            if key not in ('mode', 'iteration'):
+                self.writer.add_scalar(tag=f'train/{key}', step=record['iteration'], value=float(value))
+
+    def val_end(self, trainer):
+        if self.writer is None:
+            return
+        for key, value in trainer.val_results.items():
+            self.writer.add_scalar(tag=f'val/{key}', step=trainer.finished_epochs, value=float(value))
+
+    def run_end(self, trainer):
+        if self.writer is not None:
+            self.writer.close()
+            self.writer = None

@@ -1,0 +1,54 @@
+"""What every architecture offers to the engine."""
+
+from paddle import nn
+
+from ...utils.errors import ConfigError
+
+
+class Architecture(nn.Layer):
+    """A training method as one layer.
+
+    `forward(*batch, mode)`:
+      * 'train' -> dict of 0-D Tensors with at least 'loss' (what is differentiated);
+      * 'extract' -> features of the backbone; 'test' -> what the method predicts.
+    `with_metrics` is set by the log hook: accuracies are computed on log steps only.
+    `step`, `seed`: set by the trainer, for what must be equal on all processes.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.with_metrics = True
+        self.step = 0
+        self.seed = 0
+
+    def forward(self, *inputs, mode='train'):
+        if mode == 'train':
+            return self.train_iter(*inputs)
+        if mode == 'test':
+            return self.test_iter(*inputs)
+        if mode == 'extract':
+            return self.extract(*inputs)
+        raise ConfigError(f"Unknown mode '{mode}' of {type(self).__name__}; known: train, test, extract.")
+
+    def train_iter(self, *inputs):
+        raise NotImplementedError
+
+    def test_iter(self, *inputs):
+        raise ConfigError(f'{type(self).__name__} is trained without labels and has no predictions to evaluate. '
+                          'Evaluate its backbone: extract the weights and train a classifier with '
+                          'configs/moco/moco_clas_r50.yaml --pretrained FILE.')
+
+    def extract(self, x, *_):
+        """[N, 3, H, W] -> the backbone's map [N, C, h, w]."""
+        return self.backbone(x)
+
+
+def need_two_views(name, inputs):
+    """The two views of a batch, or a ConfigError that says what to set."""
+    if len(inputs) < 2 or inputs[0].ndim != 4 or inputs[1].ndim != 4:
+        raise ConfigError(f"{name} needs two views of every image. Set 'return_two_sample: true' in "
+                          'dataloader.train.dataset.')
+    if inputs[0].shape != inputs[1].shape:
+        raise ConfigError(f'{name}: the two views differ in size, {list(inputs[0].shape[2:])} and '
+                          f'{list(inputs[1].shape[2:])}. Let both recipes end at the same crop size.')
+    return inputs[0], inputs[1]

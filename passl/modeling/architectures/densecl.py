@@ -1,0 +1,64 @@
+"""DenseCL (Wang et al., CVPR 2021): MoCo v2 and a contrastive loss at every location."""
+
+import paddle.nn.functional as F
+
+from ...modules.correspondence import match, take_matched
+from ...utils.errors import ConfigError
+from .base import need_two_views
+from .builder import MODELS
+from .momentum_contrast import MomentumContrast
+
+
+@MODELS.register()
+class DenseCL(MomentumContrast):
+    """Dense contrastive learning.
+
+    Args:
+        backbone, neck, head, dim, K, m, T, bn_splits: see `MomentumContrast`; the neck gives
+            (global [N, D], dense [N, D, L], pooled [N, D]), as DenseCLNeck does.
+        loss_lambda: weight of the dense loss, L = (1 - lambda) global + lambda dense.
+
+    Two more buffers hold the dense negatives: `queue2` [D, K], `queue2_ptr`.
+    """
+
+    def __init__(self, backbone, neck, head, dim=128, K=65536, m=0.999, T=None, loss_lambda=0.5, bn_splits=1):
+        super().__init__(backbone, neck, head, dim, K, m, T, bn_splits)
+        if not 0 <= loss_lambda <= 1:
+            raise ConfigError(f"'model.loss_lambda' is {loss_lambda}; it must be between 0 (MoCo v2) and 1 (dense only).")
+        self.loss_lambda = loss_lambda
+        self.add_queue('queue2', dim, int(K))
+
+    def train_iter(self, *inputs):
+        """Two views [N, 3, H, W] -> {'loss', 'loss_global', 'loss_dense', 'acc1', 'acc5', 'acc1_dense', 'acc5_dense'}.
+
+        `loss_global` and `loss_dense` are before their weights.
+        """
+        im_q, im_k = need_two_views('DenseCL', inputs)
+
+        # query: global vector and one vector per location
+        map_q, q, q_dense, _ = self.query(im_q)
+        q, q_dense = F.normalize(q, axis=1), F.normalize(q_dense, axis=1)          # [N, D], [N, D, L]
+
+        # key: shuffled, without gradient
+        local, everything = self.key(im_k)
+        map_k, k, k_dense, _ = local                                               # [N, C, L], [N, D], [N, D, L]
+        _, k_all, _, k_pooled_all = everything
+
+        # correspondence in the backbone's feature space
+        index, _ = match(self.to_grid(map_q), map_k)                               # [N, L]
+        k_matched = take_matched(k_dense, index)                                   # [N, L, D]
+
+        d = q.shape[1]
+        r = q_dense.transpose([0, 2, 1]).reshape([-1, d])                          # [N L, D]
+        glob = self.head(q, k, self.queue, with_accuracy=self.with_metrics)
+        dense = self.head(r, k_matched.reshape([-1, d]), self.queue2, with_accuracy=self.with_metrics)
+
+        out = {'loss': (1 - self.loss_lambda) * glob['loss'] + self.loss_lambda * dense['loss'],
+               'loss_global': glob['loss'].detach(), 'loss_dense': dense['loss'].detach()}
+        for name in ('acc1', 'acc5'):
+            if name in glob:
+                out[name], out[name + '_dense'] = glob[name], dense[name]
+
+        # one vector per image for each queue; written after backward
+        self.enqueue(queue=k_all, queue2=k_pooled_all)
+        return out

@@ -1,0 +1,26 @@
+"""MoCo v1 and v2 (He et al. 2020; Chen et al. 2020)."""
+
+import paddle.nn.functional as F
+
+from .base import need_two_views
+from .builder import MODELS
+from .momentum_contrast import MomentumContrast
+
+
+@MODELS.register()
+class MoCo(MomentumContrast):
+    """Momentum contrast of whole images. v1: LinearNeck, T 0.07; v2: NonLinearNeckV1, T 0.2.
+
+    Arguments: see `MomentumContrast`.
+    """
+
+    def train_iter(self, *inputs):
+        """Two views [N, 3, H, W] -> {'loss', 'loss_global', 'acc1', 'acc5'}."""
+        im_q, im_k = need_two_views('MoCo', inputs)
+        _, q = self.query(im_q)
+        q = F.normalize(q, axis=1)                                                  # [N, D]
+        (k,), (k_all,) = self.key(im_k, with_map=False)                             # [N, D], [W N, D]
+        out = self.head(q, k, self.queue, with_accuracy=self.with_metrics)
+        out['loss_global'] = out['loss'].detach()
+        self.enqueue(queue=k_all)
+        return out

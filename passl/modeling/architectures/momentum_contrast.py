@@ -1,0 +1,115 @@
+"""The part that MoCo and DenseCL share: a momentum encoder, shuffled keys and queues."""
+
+import copy
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from ...modules.batch_shuffle import BatchShuffle, in_splits
+from ...modules.ema import ema_update_, trainable_pairs
+from ...modules.feature_queue import FeatureQueue
+from ...modules.freeze import freeze_
+from ...utils.errors import ConfigError
+from .base import Architecture
+
+
+class MomentumContrast(Architecture):
+    """Base of the methods that contrast queries with keys of a momentum encoder and with a queue.
+
+    Args:
+        backbone, neck, head: built parts; encoder_q = backbone -> neck, encoder_k is its copy.
+        dim: D, dimension of the projections (the neck's output width).
+        K: number of negatives in a queue.
+        m: momentum of the key encoder, k <- m k + (1 - m) q.
+        T: temperature; sets the head's (where both are given they must agree).
+        bn_splits: groups of a process's batch with BN statistics of their own: s on one card
+            protects against the leak through BN as s cards do.
+
+    State-dict keys: `encoder_q.0.*` backbone, `encoder_q.1.*` neck, `encoder_k.*`, `queue`, `queue_ptr`.
+    """
+
+    def __init__(self, backbone, neck, head, dim=128, K=65536, m=0.999, T=None, bn_splits=1):
+        super().__init__()
+        if not 0 <= m <= 1:
+            raise ConfigError(f"'model.m' is {m}; the momentum must be between 0 and 1.")
+        if K < 1 or int(K) != K:
+            raise ConfigError(f"'model.K' is {K}; the queue must hold at least one key.")
+        if bn_splits < 1 or int(bn_splits) != bn_splits:
+            raise ConfigError(f"'model.bn_splits' is {bn_splits}; it must be a whole number >= 1.")
+        if T is not None:
+            head.temperature = T
+        self.m, self.bn_splits = m, int(bn_splits)
+        self.encoder_q = nn.Sequential(backbone, neck)
+        self.encoder_k = copy.deepcopy(self.encoder_q)
+        freeze_(self.encoder_k)
+        self.head = head
+        self.queues = {}
+        self.add_queue('queue', dim, int(K))
+        self._waiting = []
+
+    @property
+    def backbone(self):
+        """The query backbone (a view: its keys in the state dict are `encoder_q.0.*`)."""
+        return self.encoder_q[0]
+
+    @property
+    def neck(self):
+        return self.encoder_q[1]
+
+    def add_queue(self, name, dim, size):
+        self.queues[name] = FeatureQueue(self, name, dim, size)
+
+    def update_key_encoder(self):
+        """k <- m k + (1 - m) q over what trains in the query encoder. Call before the step's forward."""
+        ema_update_(trainable_pairs(self.encoder_q, self.encoder_k), self.m)
+
+    def query(self, x):
+        """Outputs of the query encoder for x, in `bn_splits` groups: (map, neck's outputs)."""
+        return in_splits(lambda part: self._run(self.encoder_q, part), x, self._splits(x))
+
+    @paddle.no_grad()
+    def key(self, x, with_map=True):
+        """Outputs of the key encoder for x, shuffled over processes and BN groups.
+
+        Args:
+            x: Tensor [N, 3, H, W].
+            with_map: also bring back the backbone's map (as [N, C, L]), as first output.
+        Returns:
+            (local, everything): per output this process's rows, and the rows of all processes.
+            The neck's outputs are L2-normalised, the map is not.
+        """
+        splits = self._splits(x)
+        shuffle = BatchShuffle(x.shape[0], self.seed, self.step)
+        feature, *projections = in_splits(lambda part: self._run(self.encoder_k, part), shuffle.shuffle(x), splits)
+        outputs = [F.normalize(p.astype('float32'), axis=1) for p in projections]
+        return shuffle.unshuffle(([self.to_grid(feature)] if with_map else []) + outputs)
+
+    def to_grid(self, feature):
+        """Backbone map [N, C, H, W] -> [N, C, L], the locations that are matched."""
+        neck = self.neck
+        return (neck.to_grid(feature) if hasattr(neck, 'to_grid') else feature).flatten(2)
+
+    @staticmethod
+    def _run(encoder, x):
+        feature = encoder[0](x)
+        out = encoder[1](feature)
+        return (feature,) + (tuple(out) if isinstance(out, (tuple, list)) else (out,))
+
+    def _splits(self, x):
+        if x.shape[0] % self.bn_splits:
+            raise ConfigError(f"'model.bn_splits' is {self.bn_splits}, but the batch of {x.shape[0]} does not divide "
+                              'by it. Change one of them (and keep sampler.drop_last true).')
+        return self.bn_splits if self.training else 1
+
+    def enqueue(self, **keys):
+        """Remember all processes' keys (`queue=[n, D]`, ...) of this forward pass for `flush_queues`."""
+        self._waiting.append(keys)
+
+    def flush_queues(self):
+        """Write the remembered keys. Call after backward, which still needs the old queues; with
+        accumulated gradients once per optimizer step, so that all its micro-batches see the same negatives."""
+        for keys in self._waiting:
+            for name, rows in keys.items():
+                self.queues[name].push(rows)
+        self._waiting = []

@@ -1,0 +1,40 @@
+"""Linear classifier."""
+
+import paddle.nn.functional as F
+from paddle import nn
+
+from ...modules.init import constant_, normal_
+from ...utils.misc import accuracy
+from .builder import HEADS
+
+
+@HEADS.register()
+class ClasHead(nn.Layer):
+    """(pool ->) fc, weights N(0, 0.01), bias 0.
+
+    Args:
+        with_avg_pool: global average pooling first.
+        in_channels: channels of the backbone's map.
+        num_classes: number of classes.
+    """
+
+    def __init__(self, with_avg_pool=False, in_channels=2048, num_classes=1000):
+        super().__init__()
+        self.num_classes = num_classes
+        self.avg_pool = nn.AdaptiveAvgPool2D((1, 1)) if with_avg_pool else None
+        self.fc_cls = nn.Linear(in_channels, num_classes)
+        normal_(self.fc_cls.weight, 0.01)
+        constant_(self.fc_cls.bias, 0.0)
+
+    def forward(self, x):
+        """[N, C, H, W] or [N, C] -> logits [N, num_classes]."""
+        if self.avg_pool is not None and x.ndim == 4:
+            x = self.avg_pool(x)
+        return self.fc_cls(x.flatten(1))
+
+    def loss(self, logits, label, with_accuracy=True):
+        """Cross-entropy of logits [N, num_classes] and label int64 [N] -> {'loss', 'acc1', 'acc5'}."""
+        out = {'loss': F.cross_entropy(logits.astype('float32'), label.reshape([-1]))}
+        if with_accuracy:
+            out['acc1'], out['acc5'] = accuracy(logits.detach(), label, topk=(1, 5))
+        return out

@@ -1,0 +1,59 @@
+"""Contrastive losses as registered heads."""
+
+from paddle import nn
+
+from ...modules.contrastive_loss import info_nce, nt_xent, ranking_accuracy
+from ...utils import dist
+from ...utils.errors import ConfigError
+from .builder import HEADS
+
+
+class _TemperatureHead(nn.Layer):
+    def __init__(self, temperature, return_accuracy):
+        super().__init__()
+        if not temperature > 0:
+            raise ConfigError(f"'model.head.temperature' is {temperature!r}; it must be above 0.")
+        self.temperature = temperature
+        self.return_accuracy = return_accuracy
+
+    def outputs(self, loss, pos, neg, with_accuracy):
+        out = {'loss': loss}
+        if self.return_accuracy and with_accuracy:
+            out['acc1'], out['acc5'] = ranking_accuracy(pos, neg)
+        return out
+
+
+@HEADS.register()
+class ContrastiveHead(_TemperatureHead):
+    """InfoNCE of queries against one key each and a shared queue.
+
+    Args:
+        temperature: T (0.2 for MoCo v2 and DenseCL, 0.07 for MoCo v1).
+        return_accuracy: also give acc1 and acc5 (percent): how often the key is among the 1 and 5
+            most similar of all 1 + K candidates.
+    """
+
+    def __init__(self, temperature=0.1, return_accuracy=True):
+        super().__init__(temperature, return_accuracy)
+
+    def forward(self, query, key, queue, with_accuracy=True):
+        """query, key [M, D] with unit rows, queue [D, K] with unit columns -> {'loss', 'acc1', 'acc5'}."""
+        return self.outputs(*info_nce(query, key, queue, self.temperature), with_accuracy)
+
+
+@HEADS.register()
+class SimCLRContrastiveHead(_TemperatureHead):
+    """NT-Xent over the samples of all processes (SimCLR, section 2.1).
+
+    Args:
+        temperature: T (0.1 for batch 4096 in the paper).
+        return_accuracy: also give acc1 and acc5 (percent).
+    """
+
+    def __init__(self, temperature=0.1, return_accuracy=True):
+        super().__init__(temperature, return_accuracy)
+
+    def forward(self, z1, z2, with_accuracy=True):
+        """z1, z2 [N, D]: unit projections of the two views on this process -> {'loss', 'acc1', 'acc5'}."""
+        all1, all2 = dist.all_gather_with_grad(z1), dist.all_gather_with_grad(z2)
+        return self.outputs(*nt_xent(z1, z2, all1, all2, dist.rank(), self.temperature), with_accuracy)

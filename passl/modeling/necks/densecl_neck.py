@@ -1,0 +1,50 @@
+"""DenseCL's two projections: one of the pooled feature, one of every location (DenseCL, section 3.2)."""
+
+from paddle import nn
+
+from ...modules.init import kaiming_linear_, torch_default_conv_
+from ...utils.errors import ConfigError
+from .builder import NECKS
+
+
+@NECKS.register()
+class DenseCLNeck(nn.Layer):
+    """Global projection and dense projection in parallel; no BN.
+
+    Args:
+        in_channels: channels of the backbone's map.
+        hid_channels: hidden width of both projections.
+        out_channels: D, the dimension that the losses live in.
+        num_grid: S or [S_h, S_w]: pool the map to that many cells first; None keeps the map as it is.
+
+    `forward(x [N, C, H, W])` -> (global [N, D], dense [N, D, L], pooled [N, D]) with L = H W or S_h S_w;
+    `pooled` is the mean of `dense` over locations. Nothing is normalised.
+    """
+
+    def __init__(self, in_channels, hid_channels, out_channels, num_grid=None):
+        super().__init__()
+        if isinstance(num_grid, int):
+            num_grid = [num_grid, num_grid]
+        if num_grid is not None and (len(num_grid) != 2 or min(num_grid) < 1):
+            raise ConfigError(f"'model.neck.num_grid' is {num_grid!r}; it must be None, a number of cells S >= 1 or "
+                              '[S_h, S_w].')
+        self.num_grid = num_grid
+        self.avgpool = nn.AdaptiveAvgPool2D((1, 1))
+        self.pool = nn.AdaptiveAvgPool2D(tuple(num_grid)) if num_grid is not None else None
+        self.mlp = nn.Sequential(nn.Linear(in_channels, hid_channels), nn.ReLU(),
+                                 nn.Linear(hid_channels, out_channels))
+        self.mlp2 = nn.Sequential(nn.Conv2D(in_channels, hid_channels, 1), nn.ReLU(),
+                                  nn.Conv2D(hid_channels, out_channels, 1))
+        for linear in (self.mlp[0], self.mlp[2]):
+            kaiming_linear_(linear)
+        for conv in (self.mlp2[0], self.mlp2[2]):
+            torch_default_conv_(conv)
+
+    def to_grid(self, x):
+        """The map that `dense` is made of and that correspondences are searched in."""
+        return x if self.pool is None else self.pool(x)
+
+    def forward(self, x):
+        whole = self.mlp(self.avgpool(x).flatten(1))                 # [N, D]
+        dense = self.mlp2(self.to_grid(x))                            # [N, D, S_h, S_w]
+        return whole, dense.flatten(2), self.avgpool(dense).flatten(1)

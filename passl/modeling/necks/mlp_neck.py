@@ -1,0 +1,82 @@
+"""Projections of the globally pooled feature."""
+
+from paddle import nn
+
+from ...modules.init import constant_, kaiming_linear_
+from .builder import NECKS
+
+
+class _PooledNeck(nn.Layer):
+    def __init__(self, with_avg_pool):
+        super().__init__()
+        self.avgpool = nn.AdaptiveAvgPool2D((1, 1)) if with_avg_pool else None
+
+    def pooled(self, x):
+        """[N, C, H, W] -> [N, C] (a [N, C] input passes)."""
+        if self.avgpool is not None and x.ndim == 4:
+            x = self.avgpool(x)
+        return x.flatten(1)
+
+    def init_linear(self):
+        for layer in self.sublayers():
+            if isinstance(layer, nn.Linear):
+                kaiming_linear_(layer)
+            elif isinstance(layer, nn.BatchNorm1D):
+                constant_(layer.weight, 1.0)
+                constant_(layer.bias, 0.0)
+
+
+@NECKS.register()
+class LinearNeck(_PooledNeck):
+    """pool -> fc (MoCo v1).
+
+    Args:
+        in_channels, out_channels: widths.
+        with_avg_pool: pool the map first.
+    """
+
+    def __init__(self, in_channels, out_channels, with_avg_pool=True):
+        super().__init__(with_avg_pool)
+        self.fc = nn.Linear(in_channels, out_channels)
+        self.init_linear()
+
+    def forward(self, x):
+        return self.fc(self.pooled(x))                              # [N, out]
+
+
+@NECKS.register()
+class NonLinearNeckV1(_PooledNeck):
+    """pool -> fc -> ReLU -> fc (MoCo v2, SimCLR).
+
+    Args:
+        in_channels, hid_channels, out_channels: widths.
+        with_avg_pool: pool the map first.
+    """
+
+    def __init__(self, in_channels, hid_channels, out_channels, with_avg_pool=True):
+        super().__init__(with_avg_pool)
+        self.mlp = nn.Sequential(nn.Linear(in_channels, hid_channels), nn.ReLU(),
+                                 nn.Linear(hid_channels, out_channels))
+        self.init_linear()
+
+    def forward(self, x):
+        return self.mlp(self.pooled(x))
+
+
+@NECKS.register()
+class NonLinearNeckV2(_PooledNeck):
+    """pool -> fc -> BN -> ReLU -> fc (BYOL).
+
+    Args:
+        in_channels, hid_channels, out_channels: widths.
+        with_avg_pool: pool the map first.
+    """
+
+    def __init__(self, in_channels, hid_channels, out_channels, with_avg_pool=True):
+        super().__init__(with_avg_pool)
+        self.mlp = nn.Sequential(nn.Linear(in_channels, hid_channels), nn.BatchNorm1D(hid_channels), nn.ReLU(),
+                                 nn.Linear(hid_channels, out_channels))
+        self.init_linear()
+
+    def forward(self, x):
+        return self.mlp(self.pooled(x))

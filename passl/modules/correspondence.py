@@ -1,0 +1,29 @@
+"""Which location of the key view shows the same thing as a location of the query view (DenseCL, section 3.3)."""
+
+import paddle
+import paddle.nn.functional as F
+
+
+@paddle.no_grad()
+def match(feat_q, feat_k):
+    """For each query location the key location of highest cosine similarity. No gradient; many-to-one is allowed.
+
+    Args:
+        feat_q: Tensor [N, C, Lq], backbone features of the query view (any scale).
+        feat_k: Tensor [N, C, Lk], backbone features of the key view.
+    Returns:
+        (index int64 [N, Lq] with values in 0 .. Lk - 1, similarity [N, Lq] in -1 .. 1).
+    """
+    feat_q = F.normalize(feat_q.detach().astype('float32'), axis=1)
+    feat_k = F.normalize(feat_k.detach().astype('float32'), axis=1)
+    similarity = paddle.matmul(feat_q, feat_k, transpose_x=True)     # [N, Lq, Lk]
+    index = similarity.argmax(axis=2)
+    return index, similarity.max(axis=2)
+
+
+def take_matched(dense_k, index):
+    """dense_k [N, D, Lk], index [N, Lq] -> the matched keys [N, Lq, D]."""
+    by_place = dense_k.transpose([0, 2, 1])                            # [N, Lk, D]
+    n, _, d = by_place.shape
+    where = index.unsqueeze(2).expand([n, index.shape[1], d])
+    return paddle.take_along_axis(by_place, where, axis=1)

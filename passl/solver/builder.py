@@ -1,0 +1,97 @@
+"""Builders of optimizers and schedules."""
+
+import inspect
+
+from paddle import nn
+
+from ..utils.errors import ConfigError, suggest
+from ..utils.registry import Registry, build_from_config
+
+OPTIMIZERS = Registry('optimizer')
+LRSCHEDULERS = Registry('learning-rate schedule')
+
+# arguments that count epochs in a config, and iterations in a schedule that is stepped per iteration
+EPOCH_ARGUMENTS = ('T_max', 'milestones', 'warmup_steps', 'step_size', 'decay_steps')
+
+
+def build_lr_scheduler(cfg, iters_per_epoch=1, where='lr_scheduler'):
+    """Build a schedule; a plain number or `{name: ConstantLR, learning_rate: x}` keeps the rate.
+
+    Args:
+        cfg: `{name, learning_rate, ...}`; lengths (`T_max`, `milestones`, `warmup_steps`) in epochs,
+            fractions allowed. `learning_rate` may itself be a schedule (LinearWarmup).
+        iters_per_epoch: the lengths are multiplied by it; 1 for a schedule stepped per epoch.
+    """
+    if isinstance(cfg, (int, float)) and not isinstance(cfg, bool):
+        cfg = {'name': 'ConstantLR', 'learning_rate': cfg}
+    if not isinstance(cfg, dict):
+        raise ConfigError(f"'{where}' must be a mapping with 'name' and 'learning_rate', not {cfg!r}.")
+    cfg = dict(cfg)
+    for key in EPOCH_ARGUMENTS:
+        value = cfg.get(key)
+        if value is None:
+            continue
+        try:
+            cfg[key] = [round(v * iters_per_epoch) for v in value] if isinstance(value, (list, tuple)) \
+                else round(value * iters_per_epoch)
+        except TypeError:
+            raise ConfigError(f"'{where}.{key}' is {value!r}; it must be a number of epochs or a list of them.") from None
+    if isinstance(cfg.get('learning_rate'), dict):
+        cfg['learning_rate'] = build_lr_scheduler(cfg['learning_rate'], iters_per_epoch, where + '.learning_rate')
+    return build_from_config(cfg, LRSCHEDULERS, where)
+
+
+def _build_clip(cfg, where):
+    if cfg is None:
+        return None
+    known = {n: getattr(nn, n) for n in ('ClipGradByGlobalNorm', 'ClipGradByNorm', 'ClipGradByValue')}
+    if not isinstance(cfg, dict) or cfg.get('name') not in known:
+        name = cfg.get('name') if isinstance(cfg, dict) else cfg
+        raise ConfigError(f"'{where}' is {name!r}. {suggest(name, known)} Example: "
+                          '{name: ClipGradByGlobalNorm, clip_norm: 1.0}')
+    kind = known[cfg['name']]
+    args = {k: v for k, v in cfg.items() if k != 'name'}
+    accepted = set(inspect.signature(kind.__init__).parameters) - {'self'}
+    for key in args:
+        if key not in accepted:
+            raise ConfigError(f"'{where}.{key}': {cfg['name']} has no setting '{key}'. {suggest(key, accepted)}")
+    try:
+        return kind(**args)
+    except TypeError as e:
+        raise ConfigError(f"'{where}': {e}") from None
+
+
+def build_optimizer(cfg, lr, model, where='optimizer'):
+    """Build an optimizer over the parameters of `model` that train.
+
+    Args:
+        cfg: `{name, weight_decay, grad_clip, exclude_from_weight_decay, ...}`.
+            `exclude_from_weight_decay`: list of substrings of parameter names (as in the state dict);
+            a parameter whose name holds one of them is not decayed.
+        lr: schedule or number.
+        model: paddle Layer.
+    """
+    if not isinstance(cfg, dict):
+        raise ConfigError(f"'{where}' must be a mapping with 'name', not {cfg!r}.")
+    cfg = dict(cfg)
+    clip = _build_clip(cfg.pop('grad_clip', None), where + '.grad_clip')
+    exclude = cfg.pop('exclude_from_weight_decay', None) or []
+    if 'learning_rate' in cfg:
+        raise ConfigError(f"'{where}.learning_rate': the rate is set in 'lr_scheduler.learning_rate'. Remove it here.")
+    named = [(n, p) for n, p in model.named_parameters() if not p.stop_gradient]
+    if not named:
+        raise ConfigError('Nothing to train: every parameter of the model is frozen. Lower model.backbone.frozen_stages.')
+    plain = [p for n, p in named if any(s in n for s in exclude)]
+    for s in exclude:
+        if not any(s in n for n, _ in named):
+            raise ConfigError(f"'{where}.exclude_from_weight_decay': no parameter's name holds '{s}'. "
+                              f'Names look like {named[0][0]}, {named[-1][0]}.')
+    decayed = [p for n, p in named if not any(s in n for s in exclude)]
+    groups = decayed
+    if plain:
+        groups = [{'params': decayed}, {'params': plain, 'weight_decay': 0.0}] if decayed else \
+            [{'params': plain, 'weight_decay': 0.0}]
+    try:
+        return build_from_config(cfg, OPTIMIZERS, where, learning_rate=lr, parameters=groups, grad_clip=clip)
+    except (TypeError, ValueError) as e:
+        raise ConfigError(f"'{where}': {cfg.get('name')}: {e}") from None

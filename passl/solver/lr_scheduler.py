@@ -1,0 +1,89 @@
+"""Learning-rate schedules under PASSL's names. Lengths are in steps here; the builder converts epochs.
+
+`last_epoch` (Paddle's word) counts steps of the schedule, 0 at the start.
+"""
+
+import math
+
+from paddle.optimizer import lr
+
+from ..utils.errors import ConfigError
+from .builder import LRSCHEDULERS
+
+for _schedule in (lr.MultiStepDecay, lr.StepDecay, lr.PolynomialDecay, lr.ExponentialDecay):
+    LRSCHEDULERS.register(_schedule)
+
+
+@LRSCHEDULERS.register()
+class ConstantLR(lr.LRScheduler):
+    """The same rate for ever.
+
+    Args:
+        learning_rate: the rate.
+    """
+
+    def __init__(self, learning_rate):
+        super().__init__(learning_rate)
+
+    def get_lr(self):
+        return self.base_lr
+
+
+@LRSCHEDULERS.register()
+class CosineAnnealingDecay(lr.LRScheduler):
+    """eta_min + (lr - eta_min) (1 + cos(pi t / T_max)) / 2; stays at eta_min after T_max.
+
+    (Paddle's own class of this name climbs again after T_max.)
+
+    Args:
+        learning_rate: rate at t = 0.
+        T_max: length.
+        eta_min: rate at the end.
+    """
+
+    def __init__(self, learning_rate, T_max, eta_min=0.0):
+        if T_max < 1:
+            raise ConfigError(f"'lr_scheduler.T_max' is {T_max} steps; it must be at least 1.")
+        self.T_max, self.eta_min = T_max, float(eta_min)
+        super().__init__(learning_rate)
+
+    def get_lr(self):
+        t = min(self.last_epoch, self.T_max)
+        return self.eta_min + (self.base_lr - self.eta_min) * (1 + math.cos(math.pi * t / self.T_max)) / 2
+
+
+@LRSCHEDULERS.register()
+class LinearWarmup(lr.LinearWarmup):
+    """From start_lr to end_lr in warmup_steps, then `learning_rate` (a rate or a nested schedule).
+
+    Args:
+        learning_rate: what follows; a nested schedule starts at its own t = 0 then.
+        warmup_steps: length of the warm-up.
+        start_lr: rate at t = 0.
+        end_lr: rate at the end of the warm-up; None takes the rate that follows.
+    """
+
+    def __init__(self, learning_rate, warmup_steps, start_lr=0.0, end_lr=None):
+        if end_lr is None:
+            end_lr = learning_rate if isinstance(learning_rate, (int, float)) else learning_rate.base_lr
+        super().__init__(learning_rate, warmup_steps, start_lr, end_lr)
+
+
+@LRSCHEDULERS.register()
+class CosineWarmup(lr.LinearWarmup):
+    """Linear warm-up, then a cosine to eta_min that ends at T_max (warm-up included).
+
+    Args:
+        learning_rate: peak rate.
+        warmup_steps: length of the warm-up.
+        T_max: whole length, warm-up included.
+        start_lr: rate at t = 0.
+        end_lr: rate at the end of the warm-up (default: learning_rate).
+        eta_min: last rate.
+    """
+
+    def __init__(self, learning_rate, warmup_steps, T_max, start_lr=0.0, end_lr=None, eta_min=0.0):
+        if T_max <= warmup_steps:
+            raise ConfigError(f"'lr_scheduler': T_max ({T_max} steps) must be longer than warmup_steps ({warmup_steps}).")
+        cosine = CosineAnnealingDecay(learning_rate, T_max - warmup_steps, eta_min)
+        super().__init__(cosine, warmup_steps, start_lr, learning_rate if end_lr is None else end_lr)

@@ -1,0 +1,118 @@
+"""Optimizers under PASSL's names; state saved by the names that the model's state dict has."""
+
+import numpy as np
+import paddle
+from paddle import optimizer as opt
+
+from ..utils.errors import CheckpointError
+from .builder import OPTIMIZERS
+
+for _optimizer in (opt.SGD, opt.Adam, opt.AdamW, opt.RMSProp):
+    OPTIMIZERS.register(_optimizer)
+
+
+@OPTIMIZERS.register()
+class Momentum(opt.Momentum):
+    """SGD with momentum: v <- mu v + (g + wd w), w <- w - lr v.
+
+    Args:
+        learning_rate, parameters, grad_clip: given by the builder.
+        momentum: mu.
+        weight_decay: wd, on everything unless `optimizer.exclude_from_weight_decay` says otherwise.
+        use_nesterov: Nesterov's variant.
+    """
+
+    def __init__(self, learning_rate, parameters, momentum=0.9, weight_decay=None, use_nesterov=False,
+                 grad_clip=None, multi_precision=False):
+        super().__init__(learning_rate, momentum, parameters, use_nesterov=use_nesterov, weight_decay=weight_decay,
+                         grad_clip=grad_clip, multi_precision=multi_precision)
+
+
+@OPTIMIZERS.register()
+class LarsMomentumOptimizer(opt.Momentum):
+    """LARS (You et al. 2017) as SimCLR uses it, on top of SGD with momentum.
+
+    Each tensor's gradient g + wd w is scaled by lars_coeff |w| / (|g + wd w| + epsilon);
+    tensors of one dimension (biases, BN) are neither scaled nor decayed.
+
+    Args:
+        learning_rate, parameters, grad_clip: given by the builder.
+        momentum: mu.
+        lars_coeff: trust coefficient.
+        lars_weight_decay: wd.
+        epsilon: guards the division.
+    """
+
+    def __init__(self, learning_rate, parameters, momentum=0.9, lars_coeff=0.001, lars_weight_decay=0.0,
+                 epsilon=0.0, grad_clip=None):
+        super().__init__(learning_rate, momentum, parameters, grad_clip=grad_clip)
+        self._lars = (lars_coeff, lars_weight_decay, epsilon)
+
+    @paddle.no_grad()
+    def step(self):
+        coeff, decay, epsilon = self._lars
+        for p in self._parameter_list:
+            if p.stop_gradient or p.grad is None or p.ndim <= 1:
+                continue
+            grad = p.grad + decay * p
+            weight_norm, grad_norm = p.norm(), grad.norm()
+            known = ((weight_norm > 0).astype(p.dtype)) * ((grad_norm > 0).astype(p.dtype))
+            ratio = coeff * weight_norm / (grad_norm + epsilon + (1 - known))
+            p.grad.set_value(grad * (known * ratio + (1 - known)))
+        super().step()
+
+
+def _structured_names(model):
+    """{Paddle's automatic parameter name: name in the state dict}, of the parameters that train."""
+    return {p.name: n for n, p in model.named_parameters() if not p.stop_gradient}
+
+
+def optimizer_state(optimizer, model):
+    """State of `optimizer` keyed by structured names.
+
+    Paddle keys it by automatic names (`conv2d_0.w_0_velocity_0`) that depend on how many layers the
+    process built before; these here depend on the model alone.
+
+    Returns:
+        {'slots': {parameter: {slot: array}}, 'master_weights': {parameter: array}}
+    """
+    names = _structured_names(model)
+    by_length = sorted(names, key=len, reverse=True)
+    out = {'slots': {}, 'master_weights': {}}
+    for key, value in optimizer.state_dict().items():
+        if key == 'LR_Scheduler':
+            continue
+        if key == 'master_weights':
+            out['master_weights'] = {names[k]: _array(v) for k, v in value.items()}
+            continue
+        owner = next((n for n in by_length if key.startswith(n + '_')), None)
+        if owner is None:
+            raise CheckpointError(f"Optimizer state '{key}' belongs to no parameter of the model; cannot save it.")
+        out['slots'].setdefault(names[owner], {})[key[len(owner) + 1:]] = _array(value)
+    return out
+
+
+def load_optimizer_state(optimizer, model, state):
+    """Put back what `optimizer_state` gave, in any process.
+
+    Raises:
+        CheckpointError: the state is of another model or optimizer.
+    """
+    automatic = {n: a for a, n in _structured_names(model).items()}
+    slots, masters = state.get('slots', {}), state.get('master_weights', {})
+    unknown = sorted(set(slots) - set(automatic))
+    missing = sorted(set(automatic) - set(slots)) if slots else []
+    if unknown or missing:
+        raise CheckpointError(f'The optimizer state does not fit this model: {len(unknown)} unknown parameters '
+                              f'{unknown[:3]}, {len(missing)} without state {missing[:3]}. Resume with the config of '
+                              'the run, or use --load to take the weights only.')
+    flat = {f'{automatic[n]}_{slot}': paddle.to_tensor(np.asarray(v)) for n, s in slots.items() for slot, v in s.items()}
+    for key, value in flat.items():     # Paddle keeps the name for its look-up of accumulators
+        value.name = key
+    if masters:
+        flat['master_weights'] = {automatic[n]: paddle.to_tensor(np.asarray(v)) for n, v in masters.items()}
+    optimizer.set_state_dict(flat)
+
+
+def _array(value):
+    return value.numpy() if hasattr(value, 'numpy') else np.asarray(value)
