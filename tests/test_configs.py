@@ -1,0 +1,216 @@
+"""Every shipped YAML, and the shapes of PASSL v1.1.1's four files: they load, fit together and build."""
+
+import glob
+import math
+import os
+import re
+
+import numpy as np
+import pytest
+
+from passl.utils.config import dump_config, load_config
+from passl.utils.options import build_train_parser
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def find(*pattern):
+    """Paths relative to the clone of the files that match."""
+    return sorted(os.path.relpath(f, ROOT) for f in glob.glob(os.path.join(ROOT, *pattern), recursive=True))
+
+
+SHIPPED = find('configs', '[!_]*', '*.yaml')
+FIXTURES = find('tests', 'fixtures', 'passl_v1', '*.yaml')
+BASES = find('configs', '_base_', '**', '*.yaml')
+CHANNELS = {18: 512, 34: 512, 50: 2048, 101: 2048, 152: 2048}
+HEADER = ('# Paper:', '# Batch:', '# Time:', '# Expected:', '# Command:')
+ITERS = 10
+
+
+def load(path, *overrides):
+    return load_config(os.path.join(ROOT, path), overrides)
+
+
+def text_of(path):
+    with open(os.path.join(ROOT, path), encoding='utf-8') as f:
+        return f.read()
+
+
+def without_model(cfg):
+    """`cfg` without its model; for comparing two configs."""
+    return {k: v for k, v in cfg.items() if k != 'model'}
+
+
+def test_all_are_there():
+    names = {os.path.basename(f)[:-5] for f in SHIPPED}
+    assert names == {'densecl_r50', 'densecl_r50_coco', 'densecl_r101', 'densecl_r18_demo',
+                     'densecl_r18_small', 'moco_v1_r50', 'moco_v2_r50', 'moco_clas_r50', 'moco_clas_r101', 'moco_v2_r18_small',
+                     'moco_clas_r18_small', 'moco_clas_r18_demo', 'simclr_r50'}
+    assert len(FIXTURES) == 4
+
+
+@pytest.mark.parametrize('path', SHIPPED)
+def test_header_says_what_it_is(path):
+    text = text_of(path)
+    assert 10 <= len(text.splitlines()) <= 40
+    head = text[:text.index('_base_:')]
+    for word in HEADER:
+        assert word in head, f'{path}: no line {word}'
+    assert path in head or 'quickstart.sh' in head
+    # the command in the header is one that the tool takes
+    command = head[head.index('# Command:'):].replace('# Command:', '').replace('\n#', ' ')
+    if 'tools/train.py' in command:
+        words = command[command.index('tools/train.py'):].split(')')[0].split()[1:]
+        args = build_train_parser().parse_args(words)
+        assert args.config_file == path
+        load(path, *args.override)
+
+
+@pytest.mark.parametrize('path', SHIPPED + FIXTURES)
+def test_loads_and_survives_a_round_trip(path, tmp_path):
+    cfg = load(path)
+    copy = tmp_path / 'copy.yaml'
+    copy.write_text(dump_config(cfg), encoding='utf-8')
+    assert load_config(str(copy)) == cfg
+
+
+@pytest.mark.parametrize('path', BASES)
+def test_bases_load_on_their_own(path):
+    assert load(path)
+
+
+@pytest.mark.parametrize('path', SHIPPED + FIXTURES)
+def test_parts_fit_each_other(path):
+    cfg = load(path)
+    model, schedule = cfg['model'], cfg['lr_scheduler']
+    channels = CHANNELS[model['backbone']['depth']]
+    if 'neck' in model:
+        assert model['neck']['in_channels'] == channels
+        assert model.get('dim', 128) == model['neck']['out_channels']
+        assert cfg['dataloader']['train']['dataset']['return_two_sample'] is True
+    else:
+        assert model['head']['in_channels'] == channels
+        assert 'val' in cfg['dataloader']
+    if 'T_max' in schedule:
+        assert schedule['T_max'] == cfg['epochs']
+    if 'milestones' in schedule:
+        assert schedule['milestones'] == sorted(schedule['milestones'])
+        assert schedule['milestones'][-1] < cfg['epochs']
+
+
+def test_numbers_mean_what_their_writer_meant():
+    cfg = load('tests/fixtures/passl_v1/densecl_r50.yaml')
+    assert cfg['model']['neck']['num_grid'] is None
+    scale = cfg['dataloader']['train']['dataset']['view_trans1'][-1]['scale']
+    assert scale == pytest.approx(1 / 255, rel=1e-12)
+    assert cfg['optimizer']['weight_decay'] == 0.0001 and cfg['device'] == 'gpu'
+
+
+def test_recipes():
+    """The numbers of the papers' recipes; a total of 8 x 32 = 256 images per step."""
+    rates = {'densecl/densecl_r50': 0.03, 'densecl/densecl_r50_coco': 0.3, 'moco/moco_v1_r50': 0.03,
+             'moco/moco_v2_r50': 0.03, 'moco/moco_clas_r50': 30.0, 'simclr/simclr_r50': 0.3}
+    for name, rate in rates.items():
+        cfg = load(f'configs/{name}.yaml')
+        assert cfg['lr_scheduler']['learning_rate'] == rate
+        assert cfg['dataloader']['train']['sampler']['batch_size'] == 32
+    dense = load('configs/densecl/densecl_r50.yaml')['model']
+    assert (dense['K'], dense['m'], dense['loss_lambda']) == (65536, 0.999, 0.5)
+    assert dense['head']['temperature'] == 0.2
+    linear = load('configs/moco/moco_clas_r50.yaml')
+    assert linear['lr_scheduler']['milestones'] == [60, 80] and linear['optimizer']['weight_decay'] == 0.0
+
+
+@pytest.mark.parametrize('size', ['r50', 'r18_small'])
+def test_moco_v2_and_densecl_differ_in_the_model_only(size):
+    moco, dense = load(f'configs/moco/moco_v2_{size}.yaml'), load(f'configs/densecl/densecl_{size}.yaml')
+    assert without_model(moco) == without_model(dense)
+    assert moco['model']['name'] == 'MoCo' and dense['model']['name'] == 'DenseCL'
+
+
+def test_our_densecl_equals_passl_v1s():
+    """Only what PASSL leaves to defaults, the loader and the run's settings may differ."""
+    ours, theirs = load('configs/densecl/densecl_r50.yaml'), load('tests/fixtures/passl_v1/densecl_r50.yaml')
+    for key in ('transforms', 'view_trans1', 'view_trans2'):
+        assert ours['dataloader']['train']['dataset'][key] == theirs['dataloader']['train']['dataset'][key]
+    assert ours['lr_scheduler'] == theirs['lr_scheduler']
+    assert ours['model']['neck'] == theirs['model']['neck']
+
+
+def build_model(cfg):
+    """The config's model, with short queues: their length is not what is tested here."""
+    from passl import modeling
+    node = cfg['model']
+    return modeling.build_model(dict(node, K=512) if node['name'] in ('MoCo', 'DenseCL') else node)
+
+
+@pytest.mark.parametrize('path', SHIPPED + FIXTURES)
+def test_model_optimizer_and_schedule_build(path):
+    cfg = load(path)
+    model = build_model(cfg)
+    from passl import solver
+    schedule = solver.build_lr_scheduler(cfg['lr_scheduler'], ITERS)
+    optimizer = solver.build_optimizer(cfg['optimizer'], schedule, model)
+    trained = sorted(n for n, p in model.named_parameters() if not p.stop_gradient)
+    if cfg['model']['name'] == 'Classification':
+        assert trained == ['head.fc_cls.bias', 'head.fc_cls.weight']
+    else:
+        assert not [n for n in trained if n.startswith('encoder_k')] and len(trained) > 60
+    # the rate: at the start, and near the end of the training
+    peak, name = cfg['lr_scheduler']['learning_rate'], cfg['lr_scheduler']['name']
+    assert schedule() == pytest.approx(0.0 if name == 'CosineWarmup' else peak)
+    assert optimizer.get_lr() == schedule()
+    last = cfg['epochs'] * ITERS
+    schedule.step(last // 2)
+    if name == 'CosineAnnealingDecay':
+        assert schedule() == pytest.approx(peak / 2, rel=1e-6 if last % 2 == 0 else 1e-1)
+    schedule.step(last)
+    if name in ('CosineAnnealingDecay', 'CosineWarmup'):
+        assert schedule() == pytest.approx(0.0, abs=1e-9)
+    else:
+        assert schedule() == pytest.approx(peak * 0.1 ** len(cfg['lr_scheduler']['milestones']))
+
+
+def write_images(root):
+    import cv2
+    rng = np.random.RandomState(0)
+    for name in ('a', 'b'):
+        os.makedirs(os.path.join(root, name))
+        for i in range(2):
+            image = rng.randint(0, 255, (120, 150, 3), dtype=np.uint8)
+            cv2.imwrite(os.path.join(root, name, f'{i}.png'), image)
+
+
+@pytest.mark.parametrize('path, part', [(path, part) for path in SHIPPED + FIXTURES
+                                        for part in sorted(load(path)['dataloader'])])
+def test_data_set_and_transforms_build(path, part, tmp_path):
+    cfg = load(path)
+    from passl.datasets.builder import build_dataset
+    write_images(str(tmp_path / 'images'))
+    node = dict(cfg['dataloader'][part]['dataset'], dataroot=str(tmp_path / 'images'))
+    dataset = build_dataset(node)
+    assert len(dataset) == 4
+    sample = dataset[1]
+    images = [x for x in sample if np.ndim(x) == 3]
+    assert len(images) == (2 if node.get('return_two_sample') else 1)
+    assert len(sample) == len(images) + bool(node.get('return_label'))
+    size = expected_size(node['transforms'])
+    for image in images:
+        assert image.shape == (3, size, size) and image.dtype == np.float32
+        assert np.isfinite(image).all() and np.abs(image).max() < 4 and image.std() > 0.05
+    if len(images) == 2:
+        assert not np.array_equal(*images)
+
+
+def expected_size(transforms):
+    size = [t['size'] for t in transforms if t['name'] in ('RandomResizedCrop', 'CenterCrop', 'Resize')][-1]
+    return size if isinstance(size, int) else size[0]
+
+
+def test_documented_formulas():
+    """docs/LOSS_CURVE gives ln(K + 1): the loss of a guess."""
+    for page in ('docs/LOSS_CURVE.md', 'docs/LOSS_CURVE_ch.md'):
+        rows = re.findall(r'^\| (\d+) \| ([\d.]+) \|$', text_of(page), re.M)
+        assert len(rows) == 4
+        for k, value in rows:
+            assert math.log(int(k) + 1) == pytest.approx(float(value), abs=0.005)
