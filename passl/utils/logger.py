@@ -1,0 +1,128 @@
+"""The log: console lines that do not tear a progress bar, log.txt, and JSON lines."""
+
+import json
+import logging
+import math
+import os
+import sys
+
+NAME = 'passl'
+LOG_FILE = 'log.txt'
+
+
+class _ConsoleHandler(logging.Handler):
+    """Writes through `tqdm.write`, so that a running bar moves down instead of being torn."""
+
+    def emit(self, record):
+        try:
+            text = self.format(record)
+            try:
+                from tqdm import tqdm
+            except ImportError:             # reading configs or weights needs no bar
+                sys.stdout.write(text + '\n')
+            else:
+                tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()              # rank 0 of a launched job writes into a pipe
+        except Exception:
+            self.handleError(record)
+
+
+def get_logger():
+    """The project's logger. Before `setup_logger` only warnings appear, on stderr."""
+    return logging.getLogger(NAME)
+
+
+def setup_logger(run_dir=None, rank=0):
+    """Set up the project's logger; may be called again (the former outputs are closed).
+
+    Args:
+        run_dir: folder whose log.txt is appended to; created when missing. None: console only.
+        rank: number of this process. Processes other than 0 report warnings only, marked
+            with their rank, in the same log.txt.
+
+    Returns:
+        The logger 'passl'.
+    """
+    logger = get_logger()
+    for handler in [h for h in logger.handlers if getattr(h, 'passl_owned', False)]:
+        logger.removeHandler(handler)
+        handler.close()
+    logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    logger.propagate = False        # imported libraries put a handler on the root: every line twice
+    mark = '' if rank == 0 else f'[rank {rank}] '
+    form = logging.Formatter(f'[%(asctime)s] %(levelname)s: {mark}%(message)s', '%Y-%m-%d %H:%M:%S')
+    handlers = [_ConsoleHandler()]
+    if run_dir is not None:
+        os.makedirs(run_dir, exist_ok=True)
+        handlers.append(logging.FileHandler(os.path.join(run_dir, LOG_FILE), mode='a', encoding='utf-8'))
+    for handler in handlers:
+        handler.setFormatter(form)
+        handler.passl_owned = True
+        logger.addHandler(handler)
+    return logger
+
+
+def _plain(value):
+    """`value` as JSON types. NaN and infinities, which JSON lacks, become 'nan', 'inf', '-inf'."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if hasattr(value, 'tolist') and not isinstance(value, (str, bytes)):     # NumPy, Paddle
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(float(value))
+    return value
+
+
+class JsonLines:
+    """Appends objects to a file, one flushed JSON line each.
+
+    Example:
+        >>> with JsonLines('output/run/log.jsonl') as log:
+        ...     log.write({'mode': 'train', 'iteration': 1, 'loss': 9.2})
+    """
+
+    def __init__(self, path):
+        self.path = os.fspath(path)
+        os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
+        torn = _ends_without_newline(self.path)
+        self._file = open(self.path, 'a', encoding='utf-8')
+        if torn:                # the former run was killed while writing: keep its line apart
+            self._file.write('\n')
+
+    def write(self, obj):
+        """Append one mapping. Values: numbers, strings, None, lists, mappings, arrays."""
+        self._file.write(json.dumps(_plain(obj), ensure_ascii=False, allow_nan=False) + '\n')
+        self._file.flush()
+
+    def close(self):
+        self._file.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+
+def _ends_without_newline(path):
+    if not os.path.isfile(path) or os.path.getsize(path) == 0:
+        return False
+    with open(path, 'rb') as f:
+        f.seek(-1, os.SEEK_END)
+        return f.read(1) != b'\n'
+
+
+def read_json_lines(path):
+    """The objects of a JSON-lines file, in order; a line torn by a kill is left out, with a warning."""
+    objects = []
+    with open(path, encoding='utf-8', errors='replace') as f:
+        for number, line in enumerate(f, 1):
+            if not line.strip():
+                continue
+            try:
+                objects.append(json.loads(line))
+            except ValueError:
+                get_logger().warning('%s, line %d is damaged and was left out.', path, number)
+    return objects

@@ -1,0 +1,87 @@
+"""Meters, accuracy, remaining time and memory. Paddle is imported only where a function needs it."""
+
+import datetime
+import math
+import sys
+
+
+class AverageMeter:
+    """The latest value of a figure and its running average.
+
+    Attributes:
+        val: latest value.
+        sum, count: weighted sum and the number of samples in it.
+        avg: sum / count; 0.0 before the first update.
+    """
+
+    def __init__(self, name='', fmt='.4f'):
+        self.name, self.fmt = name, fmt
+        self.reset()
+
+    def reset(self):
+        self.val, self.sum, self.count = 0.0, 0.0, 0
+
+    @property
+    def avg(self):
+        return self.sum / self.count if self.count else 0.0
+
+    def update(self, value, n=1):
+        """Take in `value`, the mean over `n` samples. A tensor is read from its device here."""
+        self.val = float(value)
+        if n:                   # no samples, no weight: 0 * nan would poison the sum
+            self.sum += self.val * n
+            self.count += n
+
+    def __str__(self):
+        return f'{self.name} {self.val:{self.fmt}} ({self.avg:{self.fmt}})'.lstrip()
+
+
+def accuracy(output, target, topk=(1, 5)):
+    """Share of samples, in percent, whose class is among the k highest scores.
+
+    Args:
+        output: scores [N, C], a Paddle tensor of any float type; N >= 1.
+        target: integer classes [N] or [N, 1].
+        topk: the values of k; a k beyond C counts as C.
+
+    Returns:
+        list of float32 tensors without gradient, 0-D, one per k (nothing is read from the device).
+    """
+    import paddle
+
+    with paddle.no_grad():
+        samples, classes = output.shape[0], output.shape[1]
+        ks = [min(k, classes) for k in topk]
+        _, predicted = output.astype('float32').topk(max(ks), axis=1)
+        hit = predicted.astype('int64') == target.astype('int64').reshape([-1, 1])
+        hit = hit.astype('float32')
+        return [hit[:, :k].sum() * (100.0 / samples) for k in ks]
+
+
+def format_eta(seconds):
+    """Seconds as '1:02:03' or '2 days, 1:02:03'; never negative, '--' when it is not known yet."""
+    if seconds is None or not math.isfinite(seconds):
+        return '--'
+    return str(datetime.timedelta(seconds=int(max(0, seconds))))
+
+
+def peak_memory_mb():
+    """Highest memory use so far in MiB: the GPU allocator's on a GPU, else this process's.
+
+    Returns:
+        float; 0.0 on systems that do not tell (Windows).
+    """
+    paddle = sys.modules.get('paddle')
+    if paddle is not None and paddle.is_compiled_with_cuda() and paddle.get_device().startswith('gpu'):
+        return paddle.device.cuda.max_memory_allocated() / 2**20
+    try:                    # not ru_maxrss: a child process inherits that from the one that started it
+        with open('/proc/self/status') as f:
+            return next(int(line.split()[1]) / 2**10 for line in f if line.startswith('VmHWM:'))
+    except (OSError, StopIteration):
+        pass
+    try:
+        import resource
+    except ImportError:
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == 'darwin' else 2**10)    # bytes there, KiB on Linux

@@ -1,0 +1,173 @@
+"""The command lines' flags. They carry PASSL's names; a mistyped one is an error that names the nearest."""
+
+import argparse
+import contextlib
+
+from .errors import suggest
+
+DEFAULT_PREFIX = 'backbone'
+
+
+class Parser(argparse.ArgumentParser):
+    """ArgumentParser that takes no abbreviations and helps with unknown flags and stray words.
+
+    As with argparse, a wrong command line prints the usage and the reason on stderr and
+    ends with exit code 2 (SystemExit).
+    """
+
+    def __init__(self, **kwargs):
+        kwargs.setdefault('allow_abbrev', False)
+        kwargs.setdefault('formatter_class', argparse.RawDescriptionHelpFormatter)
+        super().__init__(**kwargs)
+        self._relaxed = []
+
+    def flags(self):
+        """All flags this parser knows, such as '--resume'."""
+        return [flag for action in self._actions for flag in action.option_strings]
+
+    def parse_args(self, args=None, namespace=None):
+        # Required arguments are asked for after unknown flags are named: otherwise
+        # `--confg-file x` would only hear that -c is missing.
+        needed = [a for a in self._actions if a.required]
+        with self._required(needed, False):
+            namespace, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            self.error(self._explain(unknown[0]))
+        missing = ['/'.join(a.option_strings) or a.metavar or a.dest for a in needed
+                   if getattr(namespace, a.dest, None) is None]
+        if missing:
+            self.error(f"{', '.join(missing)} is required. Run with --help for an example.")
+        return namespace
+
+    @contextlib.contextmanager
+    def _required(self, actions, value):
+        before = [a.required for a in actions]
+        for action in actions:
+            action.required = value
+        self._relaxed = [] if value else actions
+        try:
+            yield
+        finally:
+            for action, required in zip(actions, before):
+                action.required = required
+            self._relaxed = actions if value else []
+
+    def format_usage(self):
+        with self._required(self._relaxed, True):       # show '-c FILE', not '[-c FILE]'
+            return super().format_usage()
+
+    def format_help(self):
+        with self._required(self._relaxed, True):
+            return super().format_help()
+
+    def _explain(self, word):
+        if word.startswith('-') and word != '-':
+            return f"unknown flag '{word}'. {suggest(word.split('=')[0], self.flags())}"
+        if '=' in word and '--override' in self.flags():
+            return f"stray word '{word}'. Every override needs its own -o: -o {word}"
+        return f"stray word '{word}': it belongs to no flag. Remove it, or put its flag in front."
+
+
+def positive_int(text):
+    """Argument type: an integer >= 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of 1 or more")
+    return value
+
+
+def not_empty(text):
+    """Argument type: text that is not empty (an unset shell variable gives an empty one)."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError('the value is empty')
+    return text
+
+
+def override(text):
+    """Argument type: `path=value`; the value is read by passl.utils.config."""
+    if not text.partition('=')[0].strip() or '=' not in text:
+        raise argparse.ArgumentTypeError(f"'{text}' is not of the form key.key=value, for example epochs=100")
+    return text
+
+
+TRAIN_EXAMPLES = """\
+examples:
+  pre-train on one device:
+    %(prog)s -c configs/densecl/densecl_r50.yaml
+  change settings (path of keys and list indices; the value is YAML):
+    %(prog)s -c FILE -o epochs=100 -o dataloader.train.dataset.dataroot=data/train
+  linear classifier on extracted weights, then evaluate it:
+    %(prog)s -c configs/moco/moco_clas_r50.yaml --pretrained backbone.pdparams
+    %(prog)s -c configs/moco/moco_clas_r50.yaml --load CKPT --evaluate-only
+several processes: python -m paddle.distributed.launch [--gpus 0,1,...] tools/train.py -c FILE
+"""
+
+
+def build_train_parser(prog=None):
+    """Parser of `tools/train.py` and `passl train`.
+
+    The namespace has: config_file, override (list of 'path=value'), resume, load, pretrained,
+    evaluate_only, export, val_interval (int or None), no_cuda, overwrite. Flags that were not
+    given are None, False or [].
+
+    Args:
+        prog: program name in the help, for example 'passl train'.
+    """
+    parser = Parser(prog=prog, description='Pre-train, train, evaluate or export the model of a config file.',
+                    epilog=TRAIN_EXAMPLES)
+    parser.add_argument('-c', '--config-file', metavar='FILE', required=True, type=not_empty,
+                        help='YAML config (required)')
+    parser.add_argument('-o', '--override', metavar='KEY=VALUE', action='append', default=[], type=override,
+                        help='change one setting, for example -o optimizer.weight_decay=1e-4; repeatable')
+    weights = parser.add_argument_group('weights')
+    weights.add_argument('--resume', metavar='CKPT', type=not_empty,
+                         help="continue a run from its checkpoint, exactly; 'auto': from the newest valid "
+                              'one in the run folder, or from the start if there is none; wins over --load')
+    weights.add_argument('--load', metavar='CKPT', type=not_empty,
+                         help='start from the model weights of a checkpoint or state dict')
+    weights.add_argument('--pretrained', metavar='WEIGHTS', type=not_empty,
+                         help='backbone weights (sets model.backbone.pretrained)')
+    job = parser.add_argument_group('job')
+    kind = job.add_mutually_exclusive_group()
+    kind.add_argument('--evaluate-only', action='store_true',
+                      help='evaluate and exit; needs only dataloader.val of the config')
+    kind.add_argument('--export', metavar='CKPT', type=not_empty,
+                      help='write a static inference model of this checkpoint to save_inference_dir and exit')
+    job.add_argument('--val-interval', metavar='N', type=positive_int, help='evaluate every N epochs')
+    job.add_argument('--no-cuda', action='store_true', help='run on the CPU')
+    job.add_argument('--overwrite', action='store_true',
+                     help='start anew in a run folder that already holds a run')
+    return parser
+
+
+EXTRACT_EXAMPLES = """\
+examples:
+  %(prog)s output/densecl_r50/latest.pdparams --output backbone.pdparams
+  %(prog)s CKPT --output key.safetensors --prefix encoder_k.0 --remove_prefix
+"""
+
+
+def build_extract_parser(prog=None):
+    """Parser of `tools/extract_weight.py` and `passl extract-weight`.
+
+    The namespace has: checkpoint, output, prefix, remove_prefix, overwrite.
+
+    Args:
+        prog: program name in the help, for example 'passl extract-weight'.
+    """
+    parser = Parser(prog=prog, description="Write a part of a checkpoint's weights, by default the backbone, "
+                                           'to a file of its own.', epilog=EXTRACT_EXAMPLES)
+    parser.add_argument('checkpoint', metavar='CKPT', type=not_empty,
+                        help='checkpoint of a run (.pdparams, PASSL .pd, .pth, .safetensors)')
+    parser.add_argument('--output', metavar='FILE', required=True, type=not_empty,
+                        help='file to write: .pdparams or .safetensors')
+    parser.add_argument('--prefix', metavar='PREFIX', default=DEFAULT_PREFIX, type=not_empty,
+                        help="weights whose names start with 'PREFIX.' (default: %(default)s, the query "
+                             "encoder's backbone; also encoder_k.0, ...)")
+    parser.add_argument('--remove_prefix', '--remove-prefix', action='store_true',
+                        help='write the names without the prefix')
+    parser.add_argument('--overwrite', action='store_true', help='replace an existing output file')
+    return parser

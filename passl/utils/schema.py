@@ -1,0 +1,218 @@
+"""The structural keys of a config: what they mean, what they take, and the check of a whole config.
+
+`SCHEMA` below is the one table; messages, defaults, `-o` and `describe()` are made from it.
+A `Section` with `free=True` describes a component: it has a `name` from a registry and any
+further settings, which the component's constructor checks when it is built.
+A structural key that is null counts as not given.
+"""
+
+import json
+import math
+from typing import Any, Callable, NamedTuple
+
+from .errors import ConfigError, suggest
+
+NO_DEFAULT = object()
+
+
+class Check(NamedTuple):
+    """What a value must be: `rule` completes 'must be ...', `accepts` tests it."""
+    rule: str
+    accepts: Callable
+
+
+class Key(NamedTuple):
+    """A key with a plain value."""
+    check: Check
+    doc: str
+    default: Any = NO_DEFAULT
+    required: bool = False
+
+
+class Section(NamedTuple):
+    """A key whose value is a mapping; `many`: a list of such mappings. `default`: used when missing."""
+    doc: str
+    keys: dict
+    free: bool = False
+    many: bool = False
+    default: Any = NO_DEFAULT
+    required: bool = False
+
+
+def _is_int(value):
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value):
+    return (_is_int(value) or isinstance(value, float)) and math.isfinite(value)
+
+
+def integer(low):
+    return Check(f'a whole number of {low} or more', lambda v: _is_int(v) and v >= low)
+
+
+def choice(*words):
+    return Check('one of ' + ', '.join(words), lambda v: isinstance(v, str) and v in words)
+
+
+TEXT = Check('text (in quotes if it looks like a number)', lambda v: isinstance(v, str) and bool(v.strip()))
+BOOL = Check('true or false', lambda v: isinstance(v, bool))
+POSITIVE = Check('a number above 0', lambda v: _is_number(v) and v > 0)
+SHAPE = Check('a list of whole numbers such as [3, 224, 224]', lambda v: isinstance(v, (list, tuple)) and
+              len(v) > 0 and all(_is_int(n) and (n > 0 or n == -1) for n in v))
+TEXTS = Check('a list of texts', lambda v: isinstance(v, (list, tuple)) and all(TEXT.accepts(t) for t in v))
+TEXT_OR_TEXTS = Check('text or a list of texts', lambda v: TEXT.accepts(v) or TEXTS.accepts(v))
+ABOVE_ONE = Check('a number above 1', lambda v: _is_number(v) and v > 1)
+SHARE = Check('a number above 0 and below 1', lambda v: _is_number(v) and 0 < v < 1)
+
+
+def component(doc, default_name=NO_DEFAULT, many=False, required=False, **keys):
+    """Section of a registered part: `name` and any settings of its constructor."""
+    name = Key(TEXT, 'registered name', default_name, required=default_name is NO_DEFAULT)
+    return Section(doc, dict(name=name, **keys), free=True, many=many, required=required)
+
+
+def _dataloader(what):
+    return Section(f'data of {what}', {
+        'dataset': component('data set; its settings are those of the class (dataroot, transforms, ...)',
+                             required=True),
+        'sampler': Section('batches', {
+            'name': Key(TEXT, 'sampler class; may be left out'),
+            'batch_size': Key(integer(1), 'samples per process and step', required=True),
+            'shuffle': Key(BOOL, 'new order in every epoch'),
+            'drop_last': Key(BOOL, 'leave out an incomplete last batch')}, required=True),
+        'loader': Section('worker processes', {
+            'num_workers': Key(integer(0), 'processes that read images; 0: none'),
+            'use_shared_memory': Key(BOOL, 'hand batches over through /dev/shm'),
+            'prefetch_factor': Key(integer(1), 'batches each worker prepares ahead'),
+            'persistent_workers': Key(BOOL, 'keep the workers between epochs'),
+            'timeout': Key(integer(0), 'seconds to wait for a batch; 0: no limit')}),
+        'num_workers': Key(integer(0), 'the same as loader.num_workers, which wins')})
+
+
+_LEVEL = Key(choice('O1', 'O2'), 'O1: mixed; O2: nearly all in half precision')
+SCHEMA = Section('config', {
+    'epochs': Key(integer(1), 'length of the training in epochs (or total_iters)'),
+    'total_iters': Key(integer(1), 'length of the training in steps (or epochs)'),
+    'output_dir': Key(TEXT, 'the run folder is <output_dir>/<name of the config file>', 'output_dir'),
+    'timestamp': Key(BOOL, "add the time to the run folder's name", False),
+    'seed': Key(integer(0), 'seed of all random numbers; 0 is a seed too', 0),
+    'device': Key(choice('cpu', 'gpu', 'xpu', 'npu'),
+                  'null: the accelerator if there is one, else the CPU', None),
+    'image_shape': Key(SHAPE, 'input of the exported model'),
+    'save_inference_dir': Key(TEXT, 'folder for --export'),
+    'infer_add_softmax': Key(BOOL, 'exported model ends with a softmax'),
+    'model': component('architecture; its settings are those of the class',
+                       backbone=component('backbone'), neck=component('neck'), head=component('head')),
+    'dataloader': Section('data', {'train': _dataloader('the training'),
+                                   'val': _dataloader('the evaluation')}),
+    'optimizer': component(
+        'optimizer; its settings are those of the class',
+        grad_clip=component('gradient clipping; null: none', 'ClipGradByGlobalNorm'),
+        exclude_from_weight_decay=Key(TEXTS, 'parts of parameter names that get no weight decay')),
+    'lr_scheduler': component('learning rate; T_max, milestones, warm-up are in epochs'),
+    'optimizer_config': component('backward and step', 'OptimizerHook'),
+    'momentum_config': component('momentum update of the key encoder', 'MomentumUpdateHook'),
+    'timer_config': component('step times', 'IterTimerHook'),
+    'lr_config': component('when the learning rate is stepped', 'LRSchedulerHook'),
+    'log_config': component('log lines', 'LogHook'),
+    'visual_config': component('VisualDL scalars', 'VisualHook'),
+    'checkpoint': component('checkpoints', 'CheckpointHook'),
+    'custom_config': component('further hooks, for example EvaluateHook', many=True),
+    'custom_imports': Key(TEXT_OR_TEXTS, 'own code: .py files (relative to the config) or modules'),
+    'use_amp': Key(BOOL, 'automatic mixed precision', False),
+    'AMP': Section('mixed precision, used if use_amp is true', {
+        'level': _LEVEL._replace(default='O1'),
+        'dtype': Key(choice('float16', 'bfloat16'), 'type of the half precision', 'float16'),
+        'auto_cast': Section('settings of paddle.amp.auto_cast', {
+            'enable': Key(BOOL, 'use auto_cast'),
+            'level': _LEVEL, 'dtype': Key(choice('float16', 'bfloat16'), 'type of the half precision'),
+            'custom_white_list': Key(TEXTS, 'operators to run in half precision'),
+            'custom_black_list': Key(TEXTS, 'operators to keep in float32')}),
+        'scale_loss': Key(POSITIVE, 'initial scale of the loss'),
+        'use_dynamic_loss_scaling': Key(BOOL, 'adapt the scale during the run'),
+        'incr_ratio': Key(ABOVE_ONE, 'factor that raises it'),
+        'decr_ratio': Key(SHARE, 'factor that lowers it'),
+        'incr_every_n_steps': Key(integer(1), 'good steps before it is raised'),
+        'decr_every_n_nan_or_inf': Key(integer(1), 'bad steps before it is lowered')}, default={}),
+})
+
+
+def structural_keys(section=SCHEMA, path=''):
+    """All (dotted path, Key or Section) of the table, depth first."""
+    for name, spec in section.keys.items():
+        full = f'{path}.{name}'.lstrip('.')
+        yield full, spec
+        if isinstance(spec, Section):
+            yield from structural_keys(spec, f'{full}.0' if spec.many else full)
+
+
+def unknown_key(name, path, section, also=()):
+    """The sentence for a key `name` that `section` at `path` does not have."""
+    where = f"'{path}'" if path else 'The config'
+    elsewhere = [p for p, _ in structural_keys() if p.rpartition('.')[2] == name and name != 'name']
+    if elsewhere:
+        return f"{where} has no key '{name}'. It belongs to '{elsewhere[0]}'."
+    return f"{where} has no key '{name}'. {suggest(name, set(section.keys) | set(also))}"
+
+
+def check_section(value, section=SCHEMA, path=''):
+    """List of sentences, one per mistake in `value`, which stands at `path`."""
+    if section.many and isinstance(value, (list, tuple)):
+        one = section._replace(many=False)
+        return [m for i, v in enumerate(value) for m in check_section(v, one, f'{path}.{i}')]
+    if not isinstance(value, dict) or section.many:
+        kind = 'list of mappings' if section.many else 'mapping'
+        kind += " with a 'name'" if section.free else ''
+        return [f"'{path}' must be a {kind}, not {value!r}."]
+    mistakes = [unknown_key(k, path, section) for k in value
+                if k not in section.keys and not section.free]
+    for name, spec in section.keys.items():
+        full = f'{path}.{name}'.lstrip('.')
+        if value.get(name) is None:
+            if spec.required:
+                mistakes.append(f"'{full}' is missing: {spec.doc}.")
+        elif isinstance(spec, Section):
+            mistakes += check_section(value[name], spec, full)
+        elif not spec.check.accepts(value[name]):
+            mistakes.append(f"'{full}' must be {spec.check.rule}, not {value[name]!r}.")
+    return mistakes
+
+
+def defaults_of(value, section):
+    """New mapping: `value` with the defaults of missing keys; what is not in the table is kept."""
+    if section.many:
+        return [defaults_of(v, section._replace(many=False)) for v in value]
+    filled = {}
+    for name, spec in section.keys.items():
+        given = value.get(name)
+        if given is None and spec.default is not NO_DEFAULT:
+            given = spec.default
+        if given is not None and isinstance(spec, Section):
+            filled[name] = defaults_of(given, spec)
+        elif given is not None or name in value or spec.default is not NO_DEFAULT:
+            filled[name] = given
+    order = list(value) + [k for k in filled if k not in value]
+    return {k: filled[k] if k in filled else value[k] for k in order}
+
+
+def describe():
+    """Markdown table of all structural keys, for the documentation."""
+    lines = ['| key | value | default | meaning |', '|---|---|---|---|']
+    for path, spec in structural_keys():
+        if isinstance(spec, Section):
+            rule = ('list of mappings' if spec.many else 'mapping') + (' with a `name`' if spec.free else '')
+            default = ''
+        else:
+            rule = spec.check.rule
+            default = '' if spec.default is NO_DEFAULT else f'`{json.dumps(spec.default)}`'
+        lines.append(f'| `{path}` | {rule} | {"required" if spec.required else default} | {spec.doc} |')
+    return '\n'.join(lines) + '\n'
+
+
+def raise_for(mistakes, prefix=''):
+    """ConfigError with all `mistakes`, if there are any."""
+    if len(mistakes) == 1:
+        raise ConfigError(prefix + mistakes[0])
+    if mistakes:
+        raise ConfigError(f'{prefix}{len(mistakes)} mistakes:\n' + '\n'.join(f'  - {m}' for m in mistakes))

@@ -1,0 +1,58 @@
+"""Settings for all tests and the fixtures they share."""
+
+import os
+import zlib  # noqa: F401  before Paddle: 2.6 exports zlib's symbols
+
+os.environ.setdefault('OMP_NUM_THREADS', '1')       # several test processes share the cores
+os.environ.setdefault('MPLBACKEND', 'Agg')
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+cv2.setNumThreads(1)
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+@pytest.fixture(scope='session')
+def project_root():
+    """The clone's folder."""
+    return ROOT
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    """A folder for the files of one run, not yet there."""
+    return tmp_path / 'run'
+
+
+def write_images(root, n, size=32, classes=None, seed=0, extension='.png'):
+    """Write random images that differ from class to class.
+
+    Args:
+        root: folder to write to; created.
+        n: number of images (in each class).
+        size: side, or (height, width).
+        classes: None for a flat folder, else a number or names of class folders.
+
+    Returns:
+        the files as sorted list of str.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    names = [f'class{i}' for i in range(classes)] if isinstance(classes, int) else classes or ['']
+    rng = np.random.RandomState(seed)
+    files = []
+    for k, name in enumerate(names):
+        folder = os.path.join(os.fspath(root), name)
+        os.makedirs(folder, exist_ok=True)
+        for i in range(n):
+            image = rng.randint(0, 128, (height, width, 3)) + 127 * np.array([k & 1, k >> 1 & 1, k >> 2 & 1])
+            files.append(os.path.join(folder, f'{i:04d}{extension}'))
+            assert cv2.imwrite(files[-1], image.astype(np.uint8))
+    return sorted(files)
+
+
+@pytest.fixture(scope='session')
+def make_images():
+    """The function `write_images(root, n, size=32, classes=None, seed=0, extension='.png')`."""
+    return write_images
