@@ -1,0 +1,101 @@
+"""Takes one part of a checkpoint, usually the backbone, into a file of its own. Needs no Paddle."""
+
+import logging
+import os
+
+from .checkpoint import save_file
+from .errors import CheckpointError
+from .key_names import describe, to_paddleclas
+from .weights import backbone_weights, load_weights, prefixes, select_prefix
+
+_ENDINGS = ('.pdparams', '.safetensors')
+
+
+def extract_weight(ckpt, output, prefix='backbone', remove_prefix=False, overwrite=False):
+    """Save the weights below `prefix` of a checkpoint as a flat {name: array}.
+
+    Args:
+        ckpt: any file that `load_file` reads; a torch `.pth` is converted to Paddle's names and layout.
+        output: `.pdparams` or `.safetensors` file.
+        prefix: 'backbone' stands for the backbone however the file calls it (`encoder_q.0`,
+            `backbone`, ..., or no prefix at all); anything else is taken literally ('encoder_k.0').
+        remove_prefix: write `conv1.weight` in place of `backbone.conv1.weight`.
+        overwrite: replace an existing `output`.
+
+    Returns:
+        One sentence for the log.
+
+    Raises:
+        CheckpointError: nothing below `prefix`, `output` exists, or a file cannot be read or written.
+    """
+    check_output(output, overwrite, ckpt)
+    state = load_weights(ckpt)
+    prefix = prefix.rstrip('.')
+    if prefix == 'backbone':
+        found = backbone_weights(state, f"'{ckpt}'")
+    else:
+        found = select_prefix(state, prefix)
+        if not found:
+            raise CheckpointError(f"'{ckpt}' has no weights below '{prefix}'. "
+                                  f"It has: {', '.join(prefixes(state))}.")
+    front = '' if remove_prefix or not prefix else prefix + '.'
+    named = {front + name: value for name, value in found.items()}
+    save_file(named, output)
+    kind = describe(found)
+    size = sum(value.nbytes for value in named.values()) / 2**20
+    return _log(f"Wrote {len(named)} tensors{f' of {kind}' if kind else ''} ({size:.1f} MiB) from '{ckpt}' "
+                f"to '{output}', with names like '{next(iter(named))}'.")
+
+
+def convert_torch(path_in, path_out, overwrite=False):
+    """Save all weights of a torch `.pth` in Paddle's names and layout; the parts keep their prefixes.
+
+    Returns:
+        One sentence for the log.
+    """
+    check_output(path_out, overwrite, path_in)
+    state = load_weights(path_in)
+    save_file(state, path_out)
+    return _log(f"Wrote {len(state)} tensors from '{path_in}' to '{path_out}'.")
+
+
+def convert_to_paddleclas(checkpoint, output, depth, overwrite=False):
+    """Save the backbone of a checkpoint under PaddleClas's names of ResNet{depth}.
+
+    Returns:
+        One or two sentences for the log.
+    """
+    check_output(output, overwrite, checkpoint)
+    renamed, added = to_paddleclas(backbone_weights(load_weights(checkpoint), f"'{checkpoint}'"), depth)
+    save_file(renamed, output)
+    note = '' if not added else (
+        f" {len(added)} of them (blocks.0.short.*) are an identity: PaddleClas's ResNet{depth} has a "
+        "convolution on its first shortcut. With 'use_first_short_conv: False' there, they are not needed.")
+    return _log(f"Wrote {len(renamed)} tensors from '{checkpoint}' to '{output}' with PaddleClas's names of "
+                f'ResNet{depth}.{note}')
+
+
+def _log(text):
+    logging.getLogger('passl').info('%s', text)
+    return text
+
+
+def check_output(output, overwrite, source=None):
+    """Say before the work what would fail after it.
+
+    Raises:
+        CheckpointError: no name, another ending than .pdparams and .safetensors, a folder, a
+            file that exists (unless `overwrite`), or the source itself.
+    """
+    if not output:
+        raise CheckpointError('Where to? Give --output FILE.pdparams (or FILE.safetensors).')
+    output = os.fspath(output)
+    if not output.endswith(_ENDINGS):
+        raise CheckpointError(f"--output '{output}' must end in {' or '.join(_ENDINGS)}.")
+    if os.path.isdir(output):
+        raise CheckpointError(f"--output '{output}' is a folder. Name a file in it.")
+    if os.path.exists(output):
+        if source is not None and os.path.exists(source) and os.path.samefile(output, source):
+            raise CheckpointError(f"--output '{output}' is the checkpoint itself. Choose another name.")
+        if not overwrite:
+            raise CheckpointError(f"'{output}' exists already. Choose another name, or add --overwrite.")

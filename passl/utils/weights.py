@@ -1,0 +1,258 @@
+"""Finds weights in whatever a file holds, renames them, and puts them into a model with a report."""
+
+import logging
+import re
+
+import numpy as np
+
+from .checkpoint import is_torch_file, load_file
+from .errors import CheckpointError
+from .key_names import describe
+from .safetensors_file import bfloat16_to_float32
+
+_NESTING = ('state_dict', 'model_state_dict', 'model', 'network', 'backbone')
+# Most wanted first: the query encoder is what a method trains.
+_BACKBONES = ('encoder_q.0.', 'backbone.', 'encoder.0.', 'encoder_q.', 'encoder.', 'model.', '')
+# lightly keeps a torchvision ResNet as a sequence: 0 is conv1, 1 is bn1, 4..7 are layer1..4
+_SEQUENTIAL = dict({'0.': 'conv1.', '1.': 'bn1.'}, **{f'{i + 3}.': f'layer{i}.' for i in range(1, 5)})
+_LIGHTLY = re.compile(r'^([014567]\.)')
+_NOT_BACKBONE = ('fc.', 'head.', 'neck.', 'classifier.', 'encoder_q.', 'encoder_k.', 'queue', 'prototypes.')
+_SHOWN = 10
+
+
+def find_state_dict(obj, where='the file'):
+    """{name: array} inside a full checkpoint, a {'state_dict', 'author'} file or a flat dict.
+
+    Raises:
+        CheckpointError: there are no named tensors.
+    """
+    for _ in range(4):
+        if not isinstance(obj, dict):
+            break
+        inner = [k for k in _NESTING if isinstance(obj.get(k), dict) and obj[k]]
+        if not inner:
+            found = {k: np.asarray(v) for k, v in obj.items()
+                     if isinstance(k, str) and isinstance(v, (np.ndarray, np.generic))}
+            if found:
+                return found
+            break
+        obj = obj[inner[0]]
+    keys = ', '.join(map(str, list(obj)[:_SHOWN])) if isinstance(obj, dict) else type(obj).__name__
+    raise CheckpointError(f"{_sentence(where)} holds no named weights (found: {keys or 'nothing'}). "
+                          "Expected {name: tensor}, or that below 'state_dict'.")
+
+
+def _sentence(text):
+    return text[:1].upper() + text[1:]
+
+
+def is_torch_layout(state):
+    """Whether the names are those of a torch model (batch-norm statistics as torch calls them)."""
+    return any(k.endswith(('running_mean', 'running_var', 'num_batches_tracked')) for k in state)
+
+
+def torch_to_paddle(state, force=False):
+    """Names and layout of torch -> those of Paddle.
+
+    `running_mean/var` -> `_mean/_variance`, `num_batches_tracked` is dropped, matrices named
+    `*.weight` are transposed (a linear layer is [out, in] in torch, [in, out] in Paddle).
+
+    Args:
+        state: {name: array}.
+        force: the weights are known to come from torch; otherwise that is told from the names,
+            and a dict that does not look like torch's is returned as it is.
+    """
+    if not force and not is_torch_layout(state):
+        return state
+    converted = {}
+    for name, value in state.items():
+        head, _, last = name.rpartition('.')
+        if last == 'num_batches_tracked':
+            continue
+        last = {'running_mean': '_mean', 'running_var': '_variance'}.get(last, last)
+        if last == 'weight' and np.ndim(value) == 2:
+            value = np.ascontiguousarray(np.asarray(value).T)
+        converted[f'{head}.{last}' if head else last] = value
+    return converted
+
+
+def load_weights(path):
+    """Read the weights of any supported file in Paddle's names and layout: {name: array}.
+
+    What `--load` and `--pretrained` use. A wrapper's `module.` in front of every name is removed.
+    """
+    state = find_state_dict(load_file(path), f"'{path}'")
+    return strip_wrappers(torch_to_paddle(state, force=is_torch_file(path)))
+
+
+def strip_wrappers(state):
+    """Remove `module.` / `_layers.` in front, when all names have it (as data-parallel wrappers do)."""
+    for wrapper in ('module.', '_layers.'):
+        while state and all(k.startswith(wrapper) for k in state):
+            state = {k[len(wrapper):]: v for k, v in state.items()}
+    return state
+
+
+def select_prefix(state, prefix):
+    """The entries whose name begins with `prefix` (whole parts only), without it."""
+    if prefix and not prefix.endswith('.'):
+        prefix += '.'
+    return {k[len(prefix):]: v for k, v in state.items() if k.startswith(prefix)}
+
+
+def prefixes(state, depth=2):
+    """The first parts of the names, for messages: ['encoder_k.0', 'encoder_q.0', 'queue', ...]."""
+    parts = [k.split('.') for k in state]
+    return sorted({'.'.join(p[:depth]) if len(p) > depth + 1 else p[0] for p in parts})
+
+
+def find_backbone_prefix(state):
+    """The prefix of the backbone's names ('' if they have none), or None; prefers the query encoder."""
+    for prefix in _BACKBONES:
+        if prefix in ('encoder_q.0.', 'backbone.', 'encoder.0.'):
+            if any(k.startswith(prefix) for k in state):
+                return prefix
+        elif prefix + 'conv1.weight' in state:
+            return prefix
+    return None
+
+
+def backbone_weights(state, where='the file'):
+    """The backbone's weights without their prefix, heads left out.
+
+    Accepts names with `encoder_q.0.` (this project, PASSL), `backbone.` (PASSL's alias,
+    mmpretrain), `encoder.0.` (SimCLR), `encoder_q.` (MoCo's own files) or nothing in front,
+    each also behind `module.`.
+
+    Raises:
+        CheckpointError: no backbone is found; the message lists the prefixes that there are.
+    """
+    state = strip_wrappers(state)
+    if any(k.startswith('module.') for k in state):
+        state = {k[len('module.'):] if k.startswith('module.') else k: v for k, v in state.items()}
+    prefix = find_backbone_prefix(state)
+    found = {} if prefix is None else {k: v for k, v in select_prefix(state, prefix).items()
+                                       if not k.startswith(_NOT_BACKBONE)}
+    found = {_LIGHTLY.sub(lambda m: _SEQUENTIAL[m.group(1)], k): v for k, v in found.items()}
+    if not found:
+        raise CheckpointError(f'{_sentence(where)} holds no backbone: its names begin with '
+                              f'{", ".join(prefixes(state)[:2 * _SHOWN])}. Expected one of '
+                              f'{", ".join(p or "conv1" for p in _BACKBONES)}.')
+    return found
+
+
+class Report:
+    """What became of every tensor when weights were put into a model.
+
+    Attributes:
+        what: what was loaded, for messages.
+        matched, missing, unexpected: lists of names; missing = in the model only.
+        mismatched: list of (name, shape in the file, shape in the model).
+    """
+
+    def __init__(self, what, matched, missing, unexpected, mismatched):
+        self.what, self.matched, self.missing = what, matched, missing
+        self.unexpected, self.mismatched = unexpected, mismatched
+
+    @property
+    def total(self):
+        """Number of tensors that the model has."""
+        return len(self.matched) + len(self.missing) + len(self.mismatched)
+
+    @property
+    def complete(self):
+        return len(self.matched) == self.total
+
+    def lines(self, shown=_SHOWN):
+        """The short text for the log, a list of lines."""
+        out = [f'{self.what}: matched {len(self.matched)} of {self.total}']
+        wrong = [f'{n} {list(a)} in the file, {list(b)} in the model' for n, a, b in self.mismatched]
+        for title, names in (('missing in the file', self.missing), ('another shape', wrong),
+                             ('in the file but not used', self.unexpected)):
+            if names:
+                more = f', ... ({len(names)} in all)' if len(names) > shown else ''
+                out.append(f'  {title}: {", ".join(names[:shown])}{more}')
+        return out
+
+    def __str__(self):
+        return '\n'.join(self.lines())
+
+
+def _dtype_name(tensor):
+    return str(tensor.dtype).rpartition('.')[2].lower()
+
+
+def _fit(value, tensor):
+    """`value` in the shape and type of `tensor` (which has as many elements)."""
+    target, value = _dtype_name(tensor), np.asarray(value)
+    if target == 'bfloat16':
+        if value.dtype != np.uint16:
+            bits = value.astype(np.float32).view(np.uint32)
+            value = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)     # round to nearest even
+    else:
+        if value.dtype == np.uint16 and target.startswith('float'):
+            value = bfloat16_to_float32(value)      # Paddle saves bfloat16 as its bits
+        value = value.astype(target, copy=False)
+    return value.reshape([int(n) for n in tensor.shape])
+
+
+def load_into(layer, state, what='model', strict=True, min_matched=None, source='the file'):
+    """Put {name: array} into a Paddle layer; first everything is checked, then everything is set.
+
+    Args:
+        layer: anything with `state_dict()` of tensors that have `shape`, `dtype`, `set_value`.
+        state: {name: array} with the layer's names.
+        what: for messages and the log, such as 'backbone'.
+        strict: every tensor of the layer must be in `state` (names that the layer lacks are
+            only reported). False: one is enough.
+        min_matched: share of the layer's tensors (0..1) that must match; overrides `strict`.
+        source: for messages, such as the path in quotes.
+
+    Returns:
+        Report, which is also logged.
+
+    Raises:
+        CheckpointError: too few match. The layer is then unchanged.
+    """
+    own = layer.state_dict()
+    matched, missing, mismatched = [], [], []
+    for name, tensor in own.items():
+        if name not in state:
+            missing.append(name)
+            continue
+        shape, wanted = np.shape(state[name]), tuple(int(n) for n in tensor.shape)
+        # a counter may be stored with or without an axis of length 1
+        same = shape == wanted or (np.size(state[name]) == 1 and all(n == 1 for n in wanted))
+        matched.append(name) if same else mismatched.append((name, shape, wanted))
+    report = Report(what, matched, missing, [k for k in state if k not in own], mismatched)
+    needed = 1.0 if strict else 0.0
+    needed = needed if min_matched is None else float(min_matched)
+    if own and (not matched or len(matched) < needed * len(own)):
+        least = max(1, int(np.ceil(needed * len(own))))
+        raise CheckpointError(f'{_sentence(source)} does not fit the {what}; {least} matching tensors are '
+                              f'needed.\n{report}{_hint(state, own)}')
+    values = {name: _fit(state[name], own[name]) for name in matched}
+    for name, value in values.items():
+        own[name].set_value(value)
+    log = logging.getLogger('passl')
+    (log.info if report.complete else log.warning)('%s', report)
+    return report
+
+
+def _hint(state, own):
+    """What may be behind it: another depth, or only another prefix."""
+    theirs, ours = describe(state), describe(own)
+    if theirs and ours and theirs != ours:
+        return (f'\nThe file holds {theirs} weights, the model is a {ours}. '
+                'Use a file of that depth, or change the model.')
+    if not set(state) & set(own):
+        try:
+            inner = backbone_weights(state)
+        except CheckpointError:
+            inner = {}
+        if set(inner) & set(own):
+            return ("\nThe file's names only have a prefix in front: load it with --pretrained, "
+                    'or use extract-weight.')
+        if is_torch_layout(state):
+            return '\nThe names are those of torch: convert the file first with extract-weight.'
+    return ''

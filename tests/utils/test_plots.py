@@ -1,0 +1,91 @@
+"""The numbers behind the pictures, and the messages where there is nothing to draw."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from passl.utils import plots
+from passl.utils.errors import DataError
+
+
+def test_running_mean_against_a_loop():
+    values = np.random.RandomState(0).rand(40)
+    for window in (1, 3, 7, 50):
+        loop = [np.mean(values[max(0, i - window + 1):i + 1]) for i in range(40)]
+        np.testing.assert_allclose(plots.running_mean(values, window), loop, rtol=1e-12)
+
+
+def test_running_mean_leaves_out_nan_and_inf():
+    np.testing.assert_allclose(plots.running_mean([np.nan, 2, np.inf, 4], 2), [np.nan, 2, 2, 4])
+
+
+def test_cell_centres():
+    # a 4 x 6 image in 2 x 3 cells of 2 x 2 pixels: the first cell covers pixels 0 and 1, centre 0.5
+    expected = [[0.5, 0.5], [2.5, 0.5], [4.5, 0.5], [0.5, 2.5], [2.5, 2.5], [4.5, 2.5]]
+    np.testing.assert_allclose(plots.cell_centres((2, 3), 4, 6), expected)
+
+
+def figure_of(monkeypatch, call):
+    """The figure that `call` would have saved."""
+    figures = []
+    monkeypatch.setattr(plots, '_save', lambda figure, path: figures.append(figure))
+    call()
+    return figures[0]
+
+
+def write_log(folder, records):
+    folder.mkdir()
+    (folder / 'log.jsonl').write_text(''.join(json.dumps(r) + '\n' for r in records))
+    return folder / 'log.jsonl'
+
+
+def test_loss_figure_holds_the_logged_values(run_dir, monkeypatch):
+    steps = [{'mode': 'train', 'iteration': i, 'lr': 0.1 / i, 'loss': 5.0 + i, 'loss_global': 4.0 + i,
+              'loss_dense': 'nan' if i == 2 else 6.0 + i, 'acc1': 10.0 * i, 'acc1_dense': 5.0 * i} for i in (1, 2, 3)]
+    log = write_log(run_dir, steps + [{'mode': 'val', 'iteration': 3, 'acc1': 42.0}])
+    (run_dir / 'config.yaml').write_text('model: {K: 99}\n')
+    figure = figure_of(monkeypatch, lambda: plots.plot_loss(log, 'unused.png'))
+    loss, accuracy, lr = figure.axes
+    lines = {line.get_label(): line.get_ydata() for line in loss.lines}
+    np.testing.assert_allclose(lines['loss'], [6, 7, 8])
+    np.testing.assert_allclose(lines['global'], [5, 6, 7])
+    np.testing.assert_allclose(lines['dense'], [7, np.nan, 9])
+    guess = [line for line in loss.lines if line.get_label().startswith('guessing')][0]
+    assert guess.get_ydata()[0] == pytest.approx(math.log(100))
+    np.testing.assert_allclose([li.get_ydata() for li in accuracy.lines if li.get_label() == 'validation'], [[42]])
+    np.testing.assert_allclose(lr.lines[0].get_ydata(), [0.1, 0.05, 0.1 / 3])
+    assert [a.get_ylabel() for a in figure.axes] == ['loss', 'top-1 accuracy, %', 'learning rate']
+    assert lr.get_xlabel() == 'iteration'
+
+
+def test_no_chance_line_without_a_queue(run_dir, monkeypatch):
+    log = write_log(run_dir, [{'mode': 'train', 'iteration': 1, 'lr': 1.0, 'loss': 2.0, 'acc1': 3.0}])
+    figure = figure_of(monkeypatch, lambda: plots.plot_loss(log, 'unused.png'))
+    assert [line.get_label() for line in figure.axes[0].lines][1:] == ['loss']
+    assert 'training' in [line.get_label() for line in figure.axes[1].lines]
+
+
+def test_nothing_to_draw(run_dir, tmp_path):
+    with pytest.raises(DataError, match='No log'):
+        plots.plot_loss(tmp_path / 'none.jsonl', tmp_path / 'a.png')
+    with pytest.raises(DataError, match='no logged step'):
+        plots.plot_loss(write_log(run_dir, [{'note': 'empty'}]), tmp_path / 'a.png')
+
+
+def test_correspondence_lines_join_the_matched_cells(monkeypatch):
+    image = np.zeros((8, 8, 3), np.uint8)
+    matches, similarity = [3, 0, 1, 2], [0.1, 0.9, 0.8, 0.2]
+    figure = figure_of(monkeypatch, lambda: plots.plot_correspondence(image, image, matches, similarity, 'x.png', top=2))
+    lines = [a for a in figure.artists]
+    # cells of an 8 x 8 image in a 2 x 2 grid have their centres at 1.5 and 5.5
+    assert [(tuple(a.xy1), tuple(a.xy2)) for a in lines] == [((5.5, 1.5), (1.5, 1.5)), ((1.5, 5.5), (5.5, 1.5))]
+
+
+def test_correspondence_png_and_grid_error(tmp_path):
+    image = np.zeros((8, 12, 3), np.uint8)
+    plots.plot_correspondence(image, image, range(6), np.ones(6), tmp_path / 'c.png', grid1=(2, 3))
+    assert (tmp_path / 'c.png').read_bytes()[:4] == b'\x89PNG'
+    with pytest.raises(DataError, match='6 matches'):
+        plots.plot_correspondence(image, image, range(6), np.ones(6), tmp_path / 'c.png')
