@@ -12,9 +12,9 @@ import numpy as np
 import paddle
 import pytest
 
-from passl.engine.builder import build_hooks
+from passl.engine.builder import build_hooks, momentum_hooks
 from passl.engine.trainer import Trainer
-from passl.hooks import Hook
+from passl.hooks import CheckpointHook, Hook
 from passl.modeling import build_model
 from passl.solver import build_lr_scheduler, build_optimizer
 
@@ -112,7 +112,7 @@ def run(name):
     fill(model)
     scheduler = build_lr_scheduler(cfg['lr_scheduler'])
     recorder = Recorder()
-    hooks = [h for h in build_hooks(cfg) if type(h).__name__ != 'CheckpointHook'] + [recorder]
+    hooks = [h for h in build_hooks(cfg) if not isinstance(h, CheckpointHook)] + momentum_hooks(cfg, model) + [recorder]
     trainer = Trainer(cfg, model, None, Views(args['bs'], args['steps']), None,
                       build_optimizer(cfg['optimizer'], scheduler, model), scheduler,
                       paddle.amp.GradScaler(enable=False), contextlib.nullcontext, hooks, max_iters=args['steps'])

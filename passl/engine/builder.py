@@ -5,7 +5,8 @@ import contextlib
 import paddle
 
 from ..datasets import build_dataloader
-from ..hooks import CheckpointHook, EvaluateHook, LogHook, OptimizerHook, build_hook
+from ..hooks import (CheckpointHook, EvaluateHook, IterTimerHook, LogHook, LRSchedulerHook, OptimizerHook,
+                     build_hook)
 from ..modeling import build_model
 from ..solver import build_lr_scheduler, build_optimizer
 from ..utils import dist
@@ -52,12 +53,13 @@ def build_trainer(cfg, run_dir=None, training=True, load=None, resume=None, val_
     loaders = {}
     for part, wanted in (('train', training), ('val', with_val)):
         if wanted and part not in data:
-            raise ConfigError(f"'dataloader.{part}' is missing in the config but {'training' if training else 'evaluation'}"
-                              ' needs it. See configs/moco/moco_clas_r50.yaml for both parts.')
+            needed_by = 'a training' if part == 'train' else 'EvaluateHook (or --val-interval)' if training else 'an evaluation'
+            raise ConfigError(f"'dataloader.{part}' is missing in the config, but {needed_by} needs it. "
+                              'See configs/moco/moco_clas_r50.yaml for both parts.')
         loaders[part] = build_dataloader(data[part], seed, dist.rank(), dist.world_size(), device=device,
                                          training=part == 'train', where=f'dataloader.{part}') if wanted else None
-    check_classes(cfg, loaders)
     model = build_model(cfg['model'])
+    check_classes(model, loaders)
     if load:
         load_into(model, load_weights(load), 'model', source=f"'{load}'")
     auto_cast, scaler, decorate = build_amp(cfg)
@@ -69,7 +71,7 @@ def build_trainer(cfg, run_dir=None, training=True, load=None, resume=None, val_
     if iters_per_epoch < 1:
         raise ConfigError(f"'optimizer_config.accumulate_steps' is {accumulate}, but an epoch has only "
                           f'{len(loaders["train"])} batches. Lower it or the batch size.')
-    lr_unit = next(h for h in hooks if type(h).__name__ == 'LRSchedulerHook').unit
+    lr_unit = next(h for h in hooks if isinstance(h, LRSchedulerHook)).unit
     for key in ('lr_scheduler', 'optimizer'):
         if not cfg.get(key):
             raise ConfigError(f"'{key}' is missing in the config. Example: "
@@ -80,7 +82,7 @@ def build_trainer(cfg, run_dir=None, training=True, load=None, resume=None, val_
     optimizer = decorate(model, optimizer)
     max_iters = cfg.get('total_iters') or cfg['epochs'] * iters_per_epoch
     trainer = Trainer(cfg, model, run_dir, loaders['train'], loaders['val'], optimizer, scheduler, scaler, auto_cast,
-                      hooks, max_iters, accumulate, seed)
+                      hooks + momentum_hooks(cfg, model), max_iters, accumulate, seed)
     if resume:
         restore(trainer, load_file(resume), resume)
     left_over = len(loaders['train']) % accumulate
@@ -91,15 +93,14 @@ def build_trainer(cfg, run_dir=None, training=True, load=None, resume=None, val_
 
 
 def build_hooks(cfg, val_interval=None):
-    """The standard hooks, the momentum hook where the model needs it, and `custom_config`."""
+    """The standard hooks and those of `custom_config`."""
     hooks = []
     for key, name in STANDARD_HOOKS.items():
         hooks.append(build_hook({'name': name, **(cfg.get(key) or {})}, key))
-    for key, kind in (('optimizer_config', OptimizerHook), ('log_config', LogHook), ('checkpoint', CheckpointHook)):
+    for key, kind in (('optimizer_config', OptimizerHook), ('timer_config', IterTimerHook), ('lr_config', LRSchedulerHook),
+                      ('log_config', LogHook), ('checkpoint', CheckpointHook)):
         if not any(isinstance(h, kind) for h in hooks):
             raise ConfigError(f"'{key}.name' must be {kind.__name__} or a class derived from it.")
-    if cfg['model'].get('name') in ('MoCo', 'DenseCL') or cfg.get('momentum_config'):
-        hooks.append(build_hook({'name': 'MomentumUpdateHook', **(cfg.get('momentum_config') or {})}, 'momentum_config'))
     for i, node in enumerate(cfg.get('custom_config') or []):
         hooks.append(build_hook(node, f'custom_config.{i}'))
     evaluations = [h for h in hooks if isinstance(h, EvaluateHook)]
@@ -111,13 +112,22 @@ def build_hooks(cfg, val_interval=None):
     return hooks
 
 
-def check_classes(cfg, loaders):
-    """Labels of train and val must mean the same, and the head must have room for them."""
-    classes = {part: getattr(loader.dataset, 'classes', None) for part, loader in loaders.items() if loader}
-    head = cfg['model'].get('head') or {}
-    if cfg['model'].get('name') != 'Classification':
+def momentum_hooks(cfg, model):
+    """The momentum hook, for a model that has a momentum encoder."""
+    node = cfg.get('momentum_config')
+    if not hasattr(model, 'update_key_encoder'):
+        if node:
+            raise ConfigError(f"'momentum_config' is given, but {type(model).__name__} has no momentum encoder. Remove it.")
+        return []
+    return [build_hook({'name': 'MomentumUpdateHook', **(node or {})}, 'momentum_config')]
+
+
+def check_classes(model, loaders):
+    """Labels of train and val must mean the same, and a classifier must have room for them."""
+    if not model.supervised:
         return
-    room = head.get('num_classes', 1000)
+    classes = {part: getattr(loader.dataset, 'classes', None) for part, loader in loaders.items() if loader}
+    room = model.head.num_classes
     for part, names in classes.items():
         if names and len(names) > room:
             raise ConfigError(f"'dataloader.{part}' has {len(names)} classes but 'model.head.num_classes' is {room}. "

@@ -17,10 +17,9 @@ class _Inference(nn.Layer):
 
     def __init__(self, model, softmax):
         super().__init__()
-        classifier = type(model).__name__ == 'Classification'
         self.backbone = model.backbone
-        self.head = model.head if classifier else None
-        self.softmax = softmax and classifier
+        self.head = model.head if model.supervised else None
+        self.softmax = softmax and model.supervised
 
     def forward(self, x):
         x = self.backbone(x)
@@ -39,7 +38,7 @@ def export(cfg, weights, run_dir):
     shape = list(cfg.get('image_shape') or [3, 224, 224])
     if len(shape) != 3:
         raise ConfigError(f"'image_shape' is {shape}; it must be [channels, height, width].")
-    model = build_model(cfg['model'])
+    model = build_model(cfg.get('model'))
     load_into(model, load_weights(weights), 'model', source=f"'{weights}'")
     net = _Inference(model, cfg.get('infer_add_softmax', True))
     net.eval()

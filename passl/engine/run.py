@@ -32,7 +32,8 @@ def train(args):
     overrides = list(args.override)
     if args.pretrained:
         overrides.append('model.backbone.pretrained=' + _quoted(args.pretrained))
-    cfg = with_defaults(load_config(args.config_file, overrides, training=training))
+    needs = None if args.export else training       # an export needs the model only
+    cfg = with_defaults(load_config(args.config_file, overrides, training=needs))
     import_plugins(cfg.get('custom_imports') or (), os.path.dirname(os.path.abspath(args.config_file)))
     setup_logger(rank=dist.rank())
     device = select_device(cfg.get('device'), args.no_cuda)
@@ -45,8 +46,8 @@ def train(args):
     if training:
         resume = find_resume(args.resume, folder) if args.resume else None
         same_place = resume and os.path.realpath(os.path.dirname(resume)) == os.path.realpath(folder)
-        if not same_place:
-            claim(folder, args.overwrite)
+        if not same_place:      # --resume auto with nothing to resume keeps what a run left before its first checkpoint
+            claim(folder, args.overwrite or args.resume == 'auto')
     elif args.resume:
         raise ConfigError('--evaluate-only takes its weights from --load FILE, not from --resume.')
     elif not args.load:

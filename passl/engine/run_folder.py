@@ -26,13 +26,23 @@ def checkpoints(folder):
     return sorted(names, key=lambda n: os.stat(os.path.join(folder, n)).st_mtime_ns, reverse=True)
 
 
+def _has_steps(folder):
+    """Whether the log of `folder` has a training step."""
+    path = os.path.join(folder, 'log.jsonl')
+    if not os.path.exists(path):
+        return False
+    with open(path, encoding='utf-8', errors='replace') as f:
+        return any('"mode": "train"' in line for line in f)
+
+
 def claim(folder, overwrite=False):
     """Make `folder` ready for a new run.
 
-    A folder that holds a run is refused, or with `overwrite` moved aside to `<folder>.bak-N`.
+    A folder that holds a run (a checkpoint or a logged step) is refused, or with `overwrite` moved aside
+    to `<folder>.bak-N`. Files of an evaluation or of a run that failed before its first step are no obstacle.
     """
     message = None
-    if dist.is_main() and (checkpoints(folder) or os.path.exists(os.path.join(folder, 'log.jsonl'))):
+    if dist.is_main() and (checkpoints(folder) or _has_steps(folder)):
         if overwrite:
             n = 1
             while os.path.exists(f'{folder}.bak-{n}'):

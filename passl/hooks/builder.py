@@ -1,10 +1,15 @@
 """Registry and builder of hooks."""
 
+from ..utils.errors import ConfigError
 from ..utils.registry import Registry, build_from_config
+from .hook import Hook
 
 HOOKS = Registry('hook')
 
 
 def build_hook(cfg, where='custom_config', **given):
     """Build the hook that `cfg` (`{name, ...arguments}`) describes."""
-    return build_from_config(cfg, HOOKS, where, **given)
+    hook = build_from_config(cfg, HOOKS, where, **given)
+    if not isinstance(hook, Hook):
+        raise ConfigError(f"'{where}.name': {cfg['name']} is no hook; derive it from passl.hooks.Hook.")
+    return hook

@@ -3,10 +3,10 @@
 import os
 
 from ..utils.dist import is_main
-from ..utils.errors import ConfigError
+from ..utils.errors import ConfigError, PasslError
 from ..utils.logger import get_logger
 from .builder import HOOKS
-from .hook import Hook, Priority
+from .hook import Hook, Priority, check_count
 
 LATEST = 'latest.pdparams'
 
@@ -27,10 +27,11 @@ class CheckpointHook(Hook):
 
     def __init__(self, interval=1, by_epoch=True, save_optimizer=True, out_dir=None, max_keep_ckpts=None, priority=None):
         super().__init__(priority)
-        if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
-            raise ConfigError(f"'checkpoint.interval' is {interval!r}; it must be a whole number >= 1.")
-        self.interval, self.by_epoch, self.save_optimizer = interval, by_epoch, save_optimizer
-        self.out_dir = out_dir
+        self.interval = check_count(interval, "'checkpoint.interval'")
+        self.by_epoch, self.save_optimizer, self.out_dir = by_epoch, save_optimizer, out_dir
+        if isinstance(max_keep_ckpts, bool) or not isinstance(max_keep_ckpts, (int, type(None))):
+            raise ConfigError(f"'checkpoint.max_keep_ckpts' is {max_keep_ckpts!r}; it must be a whole number, or null to "
+                              'keep all.')
         self.keep = max_keep_ckpts if max_keep_ckpts and max_keep_ckpts > 0 else None
         self.saved_iteration = None
 
@@ -54,6 +55,7 @@ class CheckpointHook(Hook):
 
     def save(self, trainer, name):
         """Save now, under `name`. Only process 0 writes; all must call (the others' state is gathered)."""
+        check_weights(trainer)
         folder = self.out_dir or trainer.run_dir
         trainer.saved_files = [f for f in trainer.saved_files if f != name] + [name]
         drop = trainer.saved_files[:-self.keep] if self.keep else []
@@ -68,6 +70,16 @@ class CheckpointHook(Hook):
             if os.path.exists(path):
                 os.remove(path)
         get_logger().info('Saved %s', os.path.join(folder, name))
+
+
+def check_weights(trainer):
+    """Stop before weights that are no numbers take the place of good ones in the folder."""
+    broken = [n for n, p in trainer.model.named_parameters()
+              if not p.stop_gradient and not bool(p.astype('float32').isfinite().all())]
+    if broken:
+        raise PasslError(f"'{broken[0]}' and {len(broken) - 1} other weights are nan or inf after iteration "
+                         f'{trainer.iteration} (epoch {trainer.epoch}, lr {trainer.lr:.3e}): not saved, older checkpoints '
+                         'are kept. Lower lr_scheduler.learning_rate, or add optimizer.grad_clip.')
 
 
 def _point(link, name):

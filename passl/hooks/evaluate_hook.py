@@ -1,8 +1,8 @@
 """Evaluation during training."""
 
-from ..utils.errors import ConfigError
+from ..utils.errors import ConfigError, suggest
 from .builder import HOOKS
-from .hook import Hook, Priority
+from .hook import Hook, Priority, check_count
 
 
 @HOOKS.register()
@@ -19,15 +19,36 @@ class EvaluateHook(Hook):
 
     def __init__(self, init_eval=False, eval_kargs=None, interval=1, priority=None):
         super().__init__(priority)
-        if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
-            raise ConfigError(f"'interval' of EvaluateHook is {interval!r}; it must be a whole number >= 1.")
-        self.init_eval, self.eval_kargs, self.interval = init_eval, dict(eval_kargs or {}), interval
+        self.interval = check_count(interval, "'interval' of EvaluateHook")
+        self.init_eval, self.eval_kargs = init_eval, _checked(eval_kargs)
 
     def run_begin(self, trainer):
         trainer.need_val_loader()
+        if not trainer.model.supervised:
+            name = type(trainer.model).__name__
+            raise ConfigError(f'{name} is trained without labels: there is no accuracy for EvaluateHook (or --val-interval) '
+                              'to measure. Remove it. Evaluate its backbone afterwards: extract the weights and train a '
+                              'classifier with configs/moco/moco_clas_r50.yaml --pretrained FILE.')
         if self.init_eval and trainer.iteration == 0:
             trainer.evaluate(**self.eval_kargs)
 
     def train_epoch_end(self, trainer):
         if trainer.epoch % self.interval == 0 or trainer.iteration >= trainer.max_iters:
             trainer.evaluate(**self.eval_kargs)
+
+
+def _checked(eval_kargs):
+    """A copy of `eval_kargs`; told now, not after the first epoch, what `Trainer.evaluate` would not take."""
+    where = "'eval_kargs' of EvaluateHook"
+    if not isinstance(eval_kargs or {}, dict):
+        raise ConfigError(f'{where} is {eval_kargs!r}; it must be a mapping such as {{topk: [1, 5]}}.')
+    eval_kargs = dict(eval_kargs or {})
+    for key in eval_kargs:
+        if key != 'topk':
+            raise ConfigError(f"{where} has the key '{key}'. {suggest(key, ['topk'])}")
+    topk = eval_kargs.get('topk', [1])
+    if not isinstance(topk, (list, tuple)) or not topk:
+        raise ConfigError(f'topk in {where} is {topk!r}; it must be a list such as [1, 5].')
+    for k in topk:
+        check_count(k, f'topk in {where}')
+    return eval_kargs

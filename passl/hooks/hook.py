@@ -1,5 +1,7 @@
 """The contract of a hook."""
 
+from ..utils.errors import ConfigError
+
 
 class Priority:
     """Order within a hook point, ascending; hooks of equal priority keep the order of the config.
@@ -43,8 +45,12 @@ class Hook:
     priority = Priority.NORMAL
 
     def __init__(self, priority=None):
-        if priority is not None:
-            self.priority = priority
+        if priority is None:
+            return
+        if isinstance(priority, bool) or not isinstance(priority, (int, float)):
+            raise ConfigError(f"'priority' of {type(self).__name__} is {priority!r}; it must be a number, from "
+                              f'{Priority.MOMENTUM_UPDATE} (first) to {Priority.CHECKPOINT} (last).')
+        self.priority = priority
 
     def run_begin(self, trainer):
         """Once, before the first step."""
@@ -72,3 +78,10 @@ class Hook:
 
     def val_end(self, trainer):
         """After an evaluation; `trainer.val_results` holds its figures."""
+
+
+def check_count(value, what, low=1):
+    """`value` if it is a whole number >= low; otherwise a ConfigError that calls it `what`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise ConfigError(f'{what} is {value!r}; it must be a whole number >= {low}.')
+    return value

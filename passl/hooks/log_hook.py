@@ -5,11 +5,11 @@ import os
 import sys
 
 from ..utils.dist import is_main, sum_over_processes, world_size
-from ..utils.errors import ConfigError, PasslError
+from ..utils.errors import PasslError
 from ..utils.logger import JsonLines, get_logger
 from ..utils.misc import AverageMeter, format_eta, peak_memory_mb
 from .builder import HOOKS
-from .hook import Hook, Priority
+from .hook import Hook, Priority, check_count
 
 
 @HOOKS.register()
@@ -29,9 +29,8 @@ class LogHook(Hook):
 
     def __init__(self, interval=50, by_epoch=True, progress_bar=None, priority=None):
         super().__init__(priority)
-        if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
-            raise ConfigError(f"'log_config.interval' is {interval!r}; it must be a whole number >= 1.")
-        self.interval, self.by_epoch, self.progress_bar = interval, by_epoch, progress_bar
+        self.interval = check_count(interval, "'log_config.interval'")
+        self.by_epoch, self.progress_bar = by_epoch, progress_bar
         self.bar = self.json = None
         self.step_time = AverageMeter()         # of the whole run: the estimate of the end
 

@@ -2,7 +2,7 @@
 
 from ..utils.errors import ConfigError
 from .builder import HOOKS
-from .hook import Hook, Priority
+from .hook import Hook, Priority, check_count
 
 
 @HOOKS.register()
@@ -20,9 +20,7 @@ class LossLambdaWarmupHook(Hook):
 
     def __init__(self, start_iters, priority=None):
         super().__init__(priority)
-        if start_iters < 0:
-            raise ConfigError(f"'start_iters' of LossLambdaWarmupHook is {start_iters}; it must be >= 0.")
-        self.start_iters = start_iters
+        self.start_iters = check_count(start_iters, "'start_iters' of LossLambdaWarmupHook", low=0)
 
     def run_begin(self, trainer):
         if not hasattr(trainer.model, 'loss_lambda'):

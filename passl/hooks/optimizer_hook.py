@@ -1,8 +1,7 @@
 """Backward and the optimizer step."""
 
-from ..utils.errors import ConfigError
 from .builder import HOOKS
-from .hook import Hook, Priority
+from .hook import Hook, Priority, check_count
 
 
 @HOOKS.register()
@@ -21,10 +20,7 @@ class OptimizerHook(Hook):
 
     def __init__(self, accumulate_steps=1, priority=None):
         super().__init__(priority)
-        if isinstance(accumulate_steps, bool) or not isinstance(accumulate_steps, int) or accumulate_steps < 1:
-            raise ConfigError(f"'optimizer_config.accumulate_steps' is {accumulate_steps!r}; it must be a whole "
-                              'number >= 1.')
-        self.accumulate_steps = accumulate_steps
+        self.accumulate_steps = check_count(accumulate_steps, "'optimizer_config.accumulate_steps'")
 
     def train_forward_end(self, trainer):
         loss = trainer.outputs['loss']

@@ -29,13 +29,15 @@ def info_nce(query, key, queue, temperature):
 def ranking_accuracy(pos, neg, topk=(1, 5)):
     """Share (in percent) of rows whose positive logit is among the k largest; k is clamped to 1 + K.
 
+    An equal negative counts as larger: a network that gives one vector for everything scores 0, not 100.
+
     Args:
         pos: Tensor [M];  neg: Tensor [M, K].
     Returns:
         list of 0-D Tensors, one per k.
     """
-    above = (neg > pos.unsqueeze(1)).astype('int32').sum(axis=1)
-    return [(above < k).astype('float32').mean() * 100.0 for k in topk]
+    above = (neg >= pos.unsqueeze(1)).astype('int32').sum(axis=1)
+    return [(above < min(k, 1 + neg.shape[1])).astype('float32').mean() * 100.0 for k in topk]
 
 
 def nt_xent(z1, z2, all1, all2, rank, temperature):

@@ -19,7 +19,6 @@ class FeatureQueue:
 
     def __init__(self, owner, name, dim, size):
         self.owner, self.name, self.size = owner, name, size
-        self._known = None     # (pointer, version of the pointer's tensor): spares a device sync per step
         queue, pointer = random_queue(dim, size)
         owner.register_buffer(name, queue)
         owner.register_buffer(name + '_ptr', pointer)
@@ -29,26 +28,17 @@ class FeatureQueue:
         """The buffer itself, [dim, K]."""
         return getattr(self.owner, self.name)
 
+    @property
     def pointer(self):
-        """Column that the next key goes to. Reads the device only after somebody else wrote the buffer."""
-        buffer = getattr(self.owner, self.name + '_ptr')
-        stamp = (id(buffer), buffer.inplace_version)
-        if self._known is None or self._known[1] != stamp:
-            self._known = (int(buffer.numpy()[0]) % self.size, stamp)
-        return self._known[0]
+        """Column that the next key goes to, int64 [1]."""
+        return getattr(self.owner, self.name + '_ptr')
 
     @paddle.no_grad()
     def push(self, keys):
-        """Write `keys` [n, dim] at the pointer, and move it on by n (modulo K)."""
-        n, ptr = keys.shape[0], self.pointer()
-        start = (ptr + max(0, n - self.size)) % self.size
-        columns = keys[-self.size:].astype(self.tensor.dtype).t()          # [dim, min(n, K)]
-        first = min(columns.shape[1], self.size - start)
-        queue = self.tensor
-        queue[:, start:start + first] = columns[:, :first]
-        if first < columns.shape[1]:
-            queue[:, :columns.shape[1] - first] = columns[:, first:]
-        ptr = (ptr + n) % self.size
-        buffer = getattr(self.owner, self.name + '_ptr')
-        buffer.set_value(paddle.full([1], ptr, dtype='int64'))
-        self._known = (ptr, (id(buffer), buffer.inplace_version))
+        """Write `keys` [n, dim] at the pointer, and move it on by n (modulo K). Nothing is read from the device."""
+        n, queue = keys.shape[0], self.tensor
+        skipped = max(0, n - self.size)
+        columns = keys[skipped:].astype(queue.dtype).t()                                # [dim, min(n, K)]
+        where = (self.pointer + paddle.arange(skipped, n, dtype='int64')) % self.size     # [min(n, K)]
+        queue.put_along_axis_(where.unsqueeze(0).expand(columns.shape), columns, 1)
+        paddle.assign((self.pointer + n) % self.size, output=self.pointer)

@@ -3,9 +3,10 @@
 import inspect
 
 from paddle import nn
+from paddle.regularizer import L2Decay
 
 from ..utils.errors import ConfigError, suggest
-from ..utils.registry import Registry, build_from_config
+from ..utils.registry import Registry, accepted_arguments, build_from_config
 
 OPTIMIZERS = Registry('optimizer')
 LRSCHEDULERS = Registry('learning-rate schedule')
@@ -38,7 +39,25 @@ def build_lr_scheduler(cfg, iters_per_epoch=1, where='lr_scheduler'):
             raise ConfigError(f"'{where}.{key}' is {value!r}; it must be a number of epochs or a list of them.") from None
     if isinstance(cfg.get('learning_rate'), dict):
         cfg['learning_rate'] = build_lr_scheduler(cfg['learning_rate'], iters_per_epoch, where + '.learning_rate')
-    return build_from_config(cfg, LRSCHEDULERS, where)
+    try:
+        return build_from_config(_as_numbers(cfg, LRSCHEDULERS, where), LRSCHEDULERS, where)
+    except (AssertionError, TypeError, ValueError) as e:        # Paddle's own checks
+        raise ConfigError(f"'{where}': {cfg.get('name')}: {e}") from None
+
+
+def _as_numbers(cfg, registry, where):
+    """`cfg` with floats where the constructor's default is one: `momentum: 0` reaches Paddle as 0.0, which
+    takes no whole number in some places."""
+    cfg = dict(cfg)
+    if cfg.get('name') in registry:
+        for p in inspect.signature(registry.get(cfg['name'])).parameters.values():
+            value = cfg.get(p.name)
+            if value is None or not (isinstance(p.default, float) or p.name == 'weight_decay'):
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ConfigError(f"'{where}.{p.name}' is {value!r}; it must be a number.")
+            cfg[p.name] = float(value)
+    return cfg
 
 
 def _build_clip(cfg, where):
@@ -57,8 +76,8 @@ def _build_clip(cfg, where):
             raise ConfigError(f"'{where}.{key}': {cfg['name']} has no setting '{key}'. {suggest(key, accepted)}")
     try:
         return kind(**args)
-    except TypeError as e:
-        raise ConfigError(f"'{where}': {e}") from None
+    except (TypeError, ValueError) as e:
+        raise ConfigError(f"'{where}': {cfg['name']}: {e}") from None
 
 
 def build_optimizer(cfg, lr, model, where='optimizer'):
@@ -76,22 +95,30 @@ def build_optimizer(cfg, lr, model, where='optimizer'):
     cfg = dict(cfg)
     clip = _build_clip(cfg.pop('grad_clip', None), where + '.grad_clip')
     exclude = cfg.pop('exclude_from_weight_decay', None) or []
+    if isinstance(exclude, str) or not all(isinstance(s, str) and s for s in exclude):
+        raise ConfigError(f"'{where}.exclude_from_weight_decay' is {exclude!r}; it must be a list of parts of names, "
+                          'such as [bias, bn].')
     if 'learning_rate' in cfg:
         raise ConfigError(f"'{where}.learning_rate': the rate is set in 'lr_scheduler.learning_rate'. Remove it here.")
     named = [(n, p) for n, p in model.named_parameters() if not p.stop_gradient]
     if not named:
         raise ConfigError('Nothing to train: every parameter of the model is frozen. Lower model.backbone.frozen_stages.')
-    plain = [p for n, p in named if any(s in n for s in exclude)]
     for s in exclude:
         if not any(s in n for n, _ in named):
             raise ConfigError(f"'{where}.exclude_from_weight_decay': no parameter's name holds '{s}'. "
                               f'Names look like {named[0][0]}, {named[-1][0]}.')
-    decayed = [p for n, p in named if not any(s in n for s in exclude)]
-    groups = decayed
-    if plain:
-        groups = [{'params': decayed}, {'params': plain, 'weight_decay': 0.0}] if decayed else \
-            [{'params': plain, 'weight_decay': 0.0}]
+    cfg = _as_numbers(cfg, OPTIMIZERS, where)
+    # One list and no parameter groups: Paddle clips every group by its own norm. A parameter's own regularizer wins
+    # over the optimizer's; AdamW does not look at it and has to be asked.
+    plain = {p.name for n, p in named if any(s in n for s in exclude)}
+    for _, p in named:
+        p.regularizer = L2Decay(0.0) if p.name in plain else None
+    given = {}
+    if plain and cfg.get('name') in OPTIMIZERS and \
+            'apply_decay_param_fun' in accepted_arguments(OPTIMIZERS.get(cfg['name']))[0]:
+        given['apply_decay_param_fun'] = lambda name: name not in plain
     try:
-        return build_from_config(cfg, OPTIMIZERS, where, learning_rate=lr, parameters=groups, grad_clip=clip)
-    except (TypeError, ValueError) as e:
+        return build_from_config(cfg, OPTIMIZERS, where, learning_rate=lr, parameters=[p for _, p in named],
+                                 grad_clip=clip, **given)
+    except (AssertionError, TypeError, ValueError) as e:        # Paddle's own checks
         raise ConfigError(f"'{where}': {cfg.get('name')}: {e}") from None

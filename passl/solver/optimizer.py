@@ -33,7 +33,8 @@ class LarsMomentumOptimizer(opt.Momentum):
     """LARS (You et al. 2017) as SimCLR uses it, on top of SGD with momentum.
 
     Each tensor's gradient g + wd w is scaled by lars_coeff |w| / (|g + wd w| + epsilon);
-    tensors of one dimension (biases, BN) are neither scaled nor decayed.
+    tensors of one dimension (biases, BN) and those of `exclude_from_weight_decay` are neither scaled
+    nor decayed. `grad_clip` acts before all of this.
 
     Args:
         learning_rate, parameters, grad_clip: given by the builder.
@@ -45,21 +46,28 @@ class LarsMomentumOptimizer(opt.Momentum):
 
     def __init__(self, learning_rate, parameters, momentum=0.9, lars_coeff=0.001, lars_weight_decay=0.0,
                  epsilon=0.0, grad_clip=None):
-        super().__init__(learning_rate, momentum, parameters, grad_clip=grad_clip)
+        super().__init__(learning_rate, momentum, parameters)
         self._lars = (lars_coeff, lars_weight_decay, epsilon)
+        self._clip_first = grad_clip
 
     @paddle.no_grad()
     def step(self):
-        coeff, decay, epsilon = self._lars
-        for p in self._parameter_list:
-            if p.stop_gradient or p.grad is None or p.ndim <= 1:
-                continue
-            grad = p.grad + decay * p
-            weight_norm, grad_norm = p.norm(), grad.norm()
-            known = ((weight_norm > 0).astype(p.dtype)) * ((grad_norm > 0).astype(p.dtype))
-            ratio = coeff * weight_norm / (grad_norm + epsilon + (1 - known))
-            p.grad.set_value(grad * (known * ratio + (1 - known)))
+        pairs = [(p, p.grad) for p in self._parameter_list if not p.stop_gradient and p.grad is not None]
+        if self._clip_first is not None:
+            pairs = self._clip_first(pairs)
+        for p, grad in pairs:
+            if p.ndim > 1 and getattr(p, 'regularizer', None) is None:
+                grad = self._scaled(p, grad)
+            paddle.assign(grad, output=p.grad)
         super().step()
+
+    def _scaled(self, p, grad):
+        coeff, decay, epsilon = self._lars
+        grad = grad + decay * p
+        weight_norm, grad_norm = p.norm(), grad.norm()
+        known = (weight_norm > 0).astype(p.dtype) * (grad_norm > 0).astype(p.dtype)     # else the ratio is 1
+        ratio = coeff * weight_norm / (grad_norm + epsilon + (1 - known))
+        return grad * (known * ratio + (1 - known))
 
 
 def _structured_names(model):
@@ -74,11 +82,11 @@ def optimizer_state(optimizer, model):
     process built before; these here depend on the model alone.
 
     Returns:
-        {'slots': {parameter: {slot: array}}, 'master_weights': {parameter: array}}
+        {'name': class name, 'slots': {parameter: {slot: array}}, 'master_weights': {parameter: array}}
     """
     names = _structured_names(model)
     by_length = sorted(names, key=len, reverse=True)
-    out = {'slots': {}, 'master_weights': {}}
+    out = {'name': type(optimizer).__name__, 'slots': {n: {} for n in names.values()}, 'master_weights': {}}
     for key, value in optimizer.state_dict().items():
         if key == 'LR_Scheduler':
             continue
@@ -88,7 +96,7 @@ def optimizer_state(optimizer, model):
         owner = next((n for n in by_length if key.startswith(n + '_')), None)
         if owner is None:
             raise CheckpointError(f"Optimizer state '{key}' belongs to no parameter of the model; cannot save it.")
-        out['slots'].setdefault(names[owner], {})[key[len(owner) + 1:]] = _array(value)
+        out['slots'][names[owner]][key[len(owner) + 1:]] = _array(value)
     return out
 
 
@@ -98,6 +106,10 @@ def load_optimizer_state(optimizer, model, state):
     Raises:
         CheckpointError: the state is of another model or optimizer.
     """
+    mine = type(optimizer).__name__
+    if state.get('name', mine) != mine:
+        raise CheckpointError(f"The optimizer state is of {state['name']}, but 'optimizer.name' is {mine}. Resume with "
+                              'the config of the run, or use --load to take the weights only.')
     automatic = {n: a for a, n in _structured_names(model).items()}
     slots, masters = state.get('slots', {}), state.get('master_weights', {})
     unknown = sorted(set(slots) - set(automatic))
@@ -111,6 +123,9 @@ def load_optimizer_state(optimizer, model, state):
         value.name = key
     if masters:
         flat['master_weights'] = {automatic[n]: paddle.to_tensor(np.asarray(v)) for n, v in masters.items()}
+    schedule = optimizer.state_dict().get('LR_Scheduler')      # Paddle insists on it; restored elsewhere
+    if schedule is not None:
+        flat['LR_Scheduler'] = schedule
     optimizer.set_state_dict(flat)
 
 

@@ -13,7 +13,10 @@ class Architecture(nn.Layer):
       * 'extract' -> features of the backbone; 'test' -> what the method predicts.
     `with_metrics` is set by the log hook: accuracies are computed on log steps only.
     `step`, `seed`: set by the trainer, for what must be equal on all processes.
+    `supervised`: True for a method that learns from labels and predicts classes.
     """
+
+    supervised = False
 
     def __init__(self):
         super().__init__()

@@ -15,6 +15,21 @@ def build_model(cfg, where='model'):
     """Build the model that `cfg` (`{name, backbone, neck, head, ...arguments}`) describes."""
     if not isinstance(cfg, dict):
         raise ConfigError(f"'{where}' must be a mapping with 'name', 'backbone', ..., not {cfg!r}.")
+    head = cfg.get('head') or {}
+    if cfg.get('T') is not None and head.get('temperature', cfg['T']) != cfg['T']:
+        raise ConfigError(f"'{where}.T' is {cfg['T']} and '{where}.head.temperature' is {head['temperature']}: they mean the "
+                          'same. Keep one of them.')
     parts = {k: build(cfg[k], f'{where}.{k}') for k, build in PART_BUILDERS.items() if cfg.get(k) is not None}
+    check_widths(parts, cfg, where)
     rest = {k: v for k, v in cfg.items() if k not in PART_BUILDERS}
     return build_from_config(rest, MODELS, where, **parts)
+
+
+def check_widths(parts, cfg, where):
+    """Every part must take what the part before it gives, as far as they say so (`in_channels`, `out_channels`)."""
+    chain = [k for k in PART_BUILDERS if k in parts]
+    for giver, taker in zip(chain, chain[1:]):
+        gives, takes = getattr(parts[giver], 'out_channels', None), getattr(parts[taker], 'in_channels', None)
+        if gives is not None and takes is not None and gives != takes:
+            raise ConfigError(f"'{where}.{taker}.in_channels' is {takes}, but {cfg[giver]['name']} gives {gives} channels. "
+                              f'Set -o {where}.{taker}.in_channels={gives}')

@@ -14,6 +14,8 @@ class Classification(Architecture):
         head: ClasHead.
     """
 
+    supervised = True
+
     def __init__(self, backbone, head):
         super().__init__()
         self.backbone = backbone

@@ -55,9 +55,8 @@ class DenseCL(MomentumContrast):
 
         out = {'loss': (1 - self.loss_lambda) * glob['loss'] + self.loss_lambda * dense['loss'],
                'loss_global': glob['loss'].detach(), 'loss_dense': dense['loss'].detach()}
-        for name in ('acc1', 'acc5'):
-            if name in glob:
-                out[name], out[name + '_dense'] = glob[name], dense[name]
+        for head_out, suffix in ((glob, ''), (dense, '_dense')):
+            out.update({name + suffix: head_out[name] for name in ('acc1', 'acc5') if name in head_out})
 
         # one vector per image for each queue; written after backward
         self.enqueue(queue=k_all, queue2=k_pooled_all)

@@ -21,6 +21,5 @@ class MoCo(MomentumContrast):
         q = F.normalize(q, axis=1)                                                  # [N, D]
         (k,), (k_all,) = self.key(im_k, with_map=False)                             # [N, D], [W N, D]
         out = self.head(q, k, self.queue, with_accuracy=self.with_metrics)
-        out['loss_global'] = out['loss'].detach()
         self.enqueue(queue=k_all)
-        return out
+        return {'loss': out['loss'], 'loss_global': out['loss'].detach(), **out}

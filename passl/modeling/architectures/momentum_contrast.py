@@ -22,7 +22,7 @@ class MomentumContrast(Architecture):
         dim: D, dimension of the projections (the neck's output width).
         K: number of negatives in a queue.
         m: momentum of the key encoder, k <- m k + (1 - m) q.
-        T: temperature; sets the head's (where both are given they must agree).
+        T: temperature; another place for the head's `temperature`. None: the head's own.
         bn_splits: groups of a process's batch with BN statistics of their own: s on one card
             protects against the leak through BN as s cards do.
 
@@ -37,7 +37,12 @@ class MomentumContrast(Architecture):
             raise ConfigError(f"'model.K' is {K}; the queue must hold at least one key.")
         if bn_splits < 1 or int(bn_splits) != bn_splits:
             raise ConfigError(f"'model.bn_splits' is {bn_splits}; it must be a whole number >= 1.")
+        if getattr(neck, 'out_channels', dim) != dim:
+            raise ConfigError(f"'model.dim' is {dim}, but 'model.neck.out_channels' is {neck.out_channels}: the queue holds what "
+                              'the neck gives. Make them equal.')
         if T is not None:
+            if not T > 0:
+                raise ConfigError(f"'model.T' is {T!r}; the temperature must be above 0.")
             head.temperature = T
         self.m, self.bn_splits = m, int(bn_splits)
         self.encoder_q = nn.Sequential(backbone, neck)

@@ -35,9 +35,12 @@ class ResNet(vision.ResNet):
             raise ConfigError(f"'model.backbone.depth' is {depth!r}; it must be one of {sorted(BLOCKS)}.")
         if frozen_stages not in (-1, 0, 1, 2, 3, 4):
             raise ConfigError(f"'model.backbone.frozen_stages' is {frozen_stages!r}; it must be -1 (none) to 4 (all).")
+        if num_classes > 0 and not with_pool:
+            raise ConfigError(f"'model.backbone.num_classes' is {num_classes}: the classifier needs pooled features. Set "
+                              'with_pool: true too.')
         super().__init__(BLOCKS[depth], depth, num_classes=num_classes, with_pool=with_pool)
         self.depth = depth
-        self.out_channels = 512 * BLOCKS[depth].expansion
+        self.out_channels = num_classes if num_classes > 0 else 512 * BLOCKS[depth].expansion
         self.frozen_stages = frozen_stages
         init_resnet_(self, zero_init_residual)
         if pretrained:

@@ -20,7 +20,7 @@ class ClasHead(nn.Layer):
 
     def __init__(self, with_avg_pool=False, in_channels=2048, num_classes=1000):
         super().__init__()
-        self.num_classes = num_classes
+        self.in_channels, self.num_classes = in_channels, num_classes
         self.avg_pool = nn.AdaptiveAvgPool2D((1, 1)) if with_avg_pool else None
         self.fc_cls = nn.Linear(in_channels, num_classes)
         normal_(self.fc_cls.weight, 0.01)

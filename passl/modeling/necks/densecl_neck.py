@@ -23,12 +23,14 @@ class DenseCLNeck(nn.Layer):
 
     def __init__(self, in_channels, hid_channels, out_channels, num_grid=None):
         super().__init__()
-        if isinstance(num_grid, int):
+        if type(num_grid) is int:
             num_grid = [num_grid, num_grid]
-        if num_grid is not None and (len(num_grid) != 2 or min(num_grid) < 1):
+        if num_grid is not None and not (isinstance(num_grid, (list, tuple)) and len(num_grid) == 2
+                                         and all(type(s) is int and s >= 1 for s in num_grid)):
             raise ConfigError(f"'model.neck.num_grid' is {num_grid!r}; it must be None, a number of cells S >= 1 or "
                               '[S_h, S_w].')
         self.num_grid = num_grid
+        self.in_channels, self.out_channels = in_channels, out_channels
         self.avgpool = nn.AdaptiveAvgPool2D((1, 1))
         self.pool = nn.AdaptiveAvgPool2D(tuple(num_grid)) if num_grid is not None else None
         self.mlp = nn.Sequential(nn.Linear(in_channels, hid_channels), nn.ReLU(),

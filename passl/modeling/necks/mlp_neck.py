@@ -7,8 +7,9 @@ from .builder import NECKS
 
 
 class _PooledNeck(nn.Layer):
-    def __init__(self, with_avg_pool):
+    def __init__(self, in_channels, out_channels, with_avg_pool):
         super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
         self.avgpool = nn.AdaptiveAvgPool2D((1, 1)) if with_avg_pool else None
 
     def pooled(self, x):
@@ -36,7 +37,7 @@ class LinearNeck(_PooledNeck):
     """
 
     def __init__(self, in_channels, out_channels, with_avg_pool=True):
-        super().__init__(with_avg_pool)
+        super().__init__(in_channels, out_channels, with_avg_pool)
         self.fc = nn.Linear(in_channels, out_channels)
         self.init_linear()
 
@@ -54,7 +55,7 @@ class NonLinearNeckV1(_PooledNeck):
     """
 
     def __init__(self, in_channels, hid_channels, out_channels, with_avg_pool=True):
-        super().__init__(with_avg_pool)
+        super().__init__(in_channels, out_channels, with_avg_pool)
         self.mlp = nn.Sequential(nn.Linear(in_channels, hid_channels), nn.ReLU(),
                                  nn.Linear(hid_channels, out_channels))
         self.init_linear()
@@ -73,7 +74,7 @@ class NonLinearNeckV2(_PooledNeck):
     """
 
     def __init__(self, in_channels, hid_channels, out_channels, with_avg_pool=True):
-        super().__init__(with_avg_pool)
+        super().__init__(in_channels, out_channels, with_avg_pool)
         self.mlp = nn.Sequential(nn.Linear(in_channels, hid_channels), nn.BatchNorm1D(hid_channels), nn.ReLU(),
                                  nn.Linear(hid_channels, out_channels))
         self.init_linear()

@@ -1,0 +1,64 @@
+"""A DenseCL run that takes seconds: ResNet-18 at 32 px on random images, as a config and as command-line arguments."""
+
+import os
+
+from passl.utils.config import dump_config
+
+VIEW = [{'name': 'RandomHorizontalFlip'}, {'name': 'Transpose'},
+        {'name': 'NormalizeImage', 'scale': '1.0/255.0', 'mean': [0.485, 0.456, 0.406], 'std': [0.229, 0.224, 0.225]}]
+
+
+def view():
+    """The shared end of both recipes; `scale` as a number, as the loader reads it."""
+    return [dict(VIEW[0]), dict(VIEW[1]), dict(VIEW[2], scale=1.0 / 255.0)]
+
+
+def densecl_config(dataroot, output_dir, model='DenseCL', batch_size=4, epochs=2, workers=0, size=32, K=16, **more):
+    """Config dict of a tiny pre-training; `more` replaces or adds top-level keys."""
+    neck = {'DenseCL': 'DenseCLNeck', 'MoCo': 'NonLinearNeckV1'}[model]
+    cfg = {
+        'epochs': epochs, 'output_dir': str(output_dir), 'seed': 3, 'device': 'cpu',
+        'model': {'name': model, 'backbone': {'name': 'ResNet', 'depth': 18},
+                  'neck': {'name': neck, 'in_channels': 512, 'hid_channels': 32, 'out_channels': 16},
+                  'head': {'name': 'ContrastiveHead', 'temperature': 0.2}, 'dim': 16, 'K': K, 'm': 0.9},
+        'dataloader': {'train': {
+            'loader': {'num_workers': workers},
+            'sampler': {'batch_size': batch_size, 'shuffle': True, 'drop_last': True},
+            'dataset': {'name': 'UnlabelledFolder', 'dataroot': str(dataroot), 'return_two_sample': True,
+                        'transforms': [{'name': 'RandomResizedCrop', 'size': size, 'scale': [0.2, 1.0]}] + view()}}},
+        'lr_scheduler': {'name': 'CosineAnnealingDecay', 'learning_rate': 0.05, 'T_max': epochs},
+        'optimizer': {'name': 'Momentum', 'weight_decay': 1e-4},
+        'log_config': {'name': 'LogHook', 'interval': 1},
+    }
+    cfg.update(more)
+    return cfg
+
+
+def linear_config(train, val, output_dir, num_classes=2, batch_size=4, epochs=1, size=32, **more):
+    """Config dict of a tiny linear evaluation on class folders."""
+    def part(root, shuffle):
+        return {'loader': {'num_workers': 0},
+                'sampler': {'batch_size': batch_size, 'shuffle': shuffle, 'drop_last': shuffle},
+                'dataset': {'name': 'ImageFolder', 'dataroot': str(root), 'return_label': True,
+                            'transforms': [{'name': 'Resize', 'size': size}, {'name': 'CenterCrop', 'size': size}] + view()}}
+    cfg = {
+        'epochs': epochs, 'output_dir': str(output_dir), 'seed': 3, 'device': 'cpu',
+        'model': {'name': 'Classification', 'backbone': {'name': 'ResNet', 'depth': 18, 'frozen_stages': 4},
+                  'head': {'name': 'ClasHead', 'with_avg_pool': True, 'in_channels': 512, 'num_classes': num_classes}},
+        'dataloader': {'train': part(train, True), 'val': part(val, False)},
+        'lr_scheduler': {'name': 'MultiStepDecay', 'learning_rate': 1.0, 'milestones': [10]},
+        'optimizer': {'name': 'Momentum', 'weight_decay': 0.0},
+        'log_config': {'name': 'LogHook', 'interval': 1},
+        'custom_config': [{'name': 'EvaluateHook'}],
+    }
+    cfg.update(more)
+    return cfg
+
+
+def write_config(cfg, folder, name='tiny'):
+    """Write `cfg` as <folder>/<name>.yaml and return the path."""
+    os.makedirs(str(folder), exist_ok=True)
+    path = os.path.join(str(folder), name + '.yaml')
+    with open(path, 'w', encoding='utf-8') as f:
+        f.write(dump_config(cfg))
+    return path
