@@ -1,0 +1,108 @@
+"""The command `passl` and the entry points that tools/*.py share with it.
+
+Exit codes: 0 done, 2 something the user can mend (said on stderr, without a traceback),
+130 interrupted. Anything else is a fault of the program and keeps its traceback.
+"""
+
+import os
+import sys
+
+from . import __version__
+from .utils.errors import PasslError, suggest
+from .utils.options import Parser, build_extract_parser, build_train_parser, not_empty
+
+USAGE = """\
+usage: passl COMMAND [flags]       passl COMMAND --help       passl --version
+
+commands:
+  train            pre-train, train, evaluate or export the model of a config file
+  extract-weight   write the backbone of a checkpoint to a file of its own
+  plot             draw the loss curve of a run folder
+"""
+
+
+def guarded(function, *args, **kwargs):
+    """Call `function` and turn the user's errors and Ctrl-C into exit codes.
+
+    Returns:
+        The function's integer result (None counts as 0), 2 after a PasslError, 130 after Ctrl-C.
+    """
+    try:
+        return function(*args, **kwargs) or 0
+    except PasslError as e:
+        sys.stdout.flush()
+        sys.stderr.write(f'error: {e}\n')
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write('\ninterrupted\n')
+        return 130
+
+
+def build_plot_parser(prog=None):
+    """Parser of `tools/plot_log.py` and `passl plot`; the namespace has: run, output."""
+    parser = Parser(prog=prog, description='Draw loss, accuracy and learning rate of a run as a PNG.')
+    parser.add_argument('run', metavar='RUN', type=not_empty, help='run folder, or its log.jsonl')
+    parser.add_argument('--output', metavar='PNG', type=not_empty,
+                        help='file to write (default: loss.png in the run folder)')
+    return parser
+
+
+def train_main(argv=None, prog=None):
+    """`tools/train.py` and `passl train`."""
+    args = build_train_parser(prog).parse_args(argv)
+
+    def run():
+        from .engine.run import train
+        return train(args)
+    return guarded(run)
+
+
+def extract_main(argv=None, prog=None):
+    """`tools/extract_weight.py` and `passl extract-weight`."""
+    args = build_extract_parser(prog).parse_args(argv)
+
+    def run():
+        from .utils.extract import extract_weight
+        from .utils.logger import setup_logger
+        setup_logger().info(extract_weight(args.checkpoint, args.output, prefix=args.prefix,
+                                           remove_prefix=args.remove_prefix, overwrite=args.overwrite))
+    return guarded(run)
+
+
+def plot_main(argv=None, prog=None):
+    """`tools/plot_log.py` and `passl plot`."""
+    args = build_plot_parser(prog).parse_args(argv)
+
+    def run():
+        from .utils.logger import setup_logger
+        from .utils.plots import plot_loss
+        log = os.path.join(args.run, 'log.jsonl') if os.path.isdir(args.run) else args.run
+        output = args.output or os.path.join(os.path.dirname(log), 'loss.png')
+        plot_loss(log, output)
+        setup_logger().info('Wrote %s', output)
+    return guarded(run)
+
+
+COMMANDS = {'train': train_main, 'extract-weight': extract_main, 'plot': plot_main}
+
+
+def main(argv=None):
+    """`passl` and `python -m passl`.
+
+    Args:
+        argv: words after the program's name; default: those of this process.
+
+    Returns:
+        The exit code.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ('-h', '--help'):
+        (sys.stdout if argv else sys.stderr).write(USAGE)
+        return 0 if argv else 2
+    if argv[0] in ('-V', '--version'):
+        sys.stdout.write(f'passl {__version__}\n')
+        return 0
+    if argv[0] not in COMMANDS:
+        sys.stderr.write(f"{USAGE}\nerror: unknown command '{argv[0]}'. {suggest(argv[0], COMMANDS)}\n")
+        return 2
+    return COMMANDS[argv[0]](argv[1:], prog=f'passl {argv[0]}')

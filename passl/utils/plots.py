@@ -1,0 +1,163 @@
+"""Pictures of a run: its curves, and the correspondences between two views. Matplotlib is imported on use."""
+
+import math
+import os
+
+import numpy as np
+
+from .errors import DataError
+
+LOSSES = (('loss', 'loss', '#1f4e9c'), ('loss_global', 'global', '#d98032'), ('loss_dense', 'dense', '#3a9455'))
+ACCURACIES = (('acc1', 'global', '#d98032'), ('acc1_dense', 'dense', '#3a9455'))
+
+
+def _pyplot():
+    import matplotlib
+    matplotlib.use('Agg')       # no display is needed, or touched
+    import matplotlib.pyplot as plt
+    return plt
+
+
+def _save(figure, path):
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    figure.savefig(path, dpi=120)
+    _pyplot().close(figure)
+
+
+def running_mean(values, window):
+    """Mean over the last `window` values (fewer at the start); NaN and infinities are left out of it."""
+    values = np.asarray(values, dtype=float)
+    good = np.isfinite(values)
+    total = np.cumsum(np.where(good, values, 0.0))
+    count = np.cumsum(good)
+    total[window:], count[window:] = total[window:] - total[:-window], count[window:] - count[:-window]
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _series(records, key):
+    """(iterations, values) of the records that have `key`; 'nan' and 'inf' strings become floats."""
+    pairs = [(r['iteration'], float(r[key])) for r in records if r.get(key) is not None]
+    return [p[0] for p in pairs], [p[1] for p in pairs]
+
+
+def _queue_size(run_dir):
+    """K of the run's model, or None: not a contrastive model, or no config.yaml beside the log."""
+    import yaml
+    path = os.path.join(run_dir, 'config.yaml')
+    if not os.path.isfile(path):
+        return None
+    with open(path, encoding='utf-8') as f:
+        size = ((yaml.safe_load(f) or {}).get('model') or {}).get('K')
+    return size if isinstance(size, int) and size > 0 else None
+
+
+def _draw(axes, records, keys, window):
+    """Draw each of `keys` thinly and its running mean thickly; returns how many had values."""
+    drawn = 0
+    for key, label, colour in keys:
+        steps, values = _series(records, key)
+        if values:
+            axes.plot(steps, values, color=colour, alpha=0.25, linewidth=1)
+            axes.plot(steps, running_mean(values, window), color=colour, linewidth=2, label=label)
+            drawn += 1
+    return drawn
+
+
+def plot_loss(jsonl_path, out_png):
+    """Draw loss, training and validation accuracy and learning rate of a log.jsonl.
+
+    The dashed line is the loss of guessing, ln(K + 1), when config.yaml beside the log has K.
+
+    Raises:
+        DataError: no such log, or it holds no training step and no evaluation.
+    """
+    from .logger import read_json_lines
+    if not os.path.isfile(jsonl_path):
+        raise DataError(f"No log '{jsonl_path}'. Give a run folder, or the log.jsonl in it.")
+    records = [r for r in read_json_lines(jsonl_path) if isinstance(r, dict) and 'iteration' in r]
+    train = [r for r in records if r.get('mode') == 'train']
+    val = [r for r in records if r.get('mode') == 'val']
+    if not train and not val:
+        raise DataError(f"'{jsonl_path}' holds no logged step yet. Steps are logged every log_config.interval.")
+    run_dir = os.path.dirname(os.path.abspath(jsonl_path))
+    window = max(1, len(train) // 20)
+    plt = _pyplot()
+    figure, (top, middle, bottom) = plt.subplots(3, 1, figsize=(8, 9), sharex=True, constrained_layout=True,
+                                                 gridspec_kw={'height_ratios': [3, 2, 1]})
+    figure.suptitle(os.path.basename(run_dir))
+    _draw(top, train, LOSSES, window)
+    queue_size = _queue_size(run_dir)
+    if queue_size:
+        chance = math.log(queue_size + 1)
+        top.axhline(chance, color='grey', linestyle='--', linewidth=1,
+                    label=f'guessing: ln({queue_size} + 1) = {chance:.2f}')
+    top.set_ylabel('loss')
+    single = ACCURACIES if any('acc1_dense' in r for r in train) else (('acc1', 'training', '#d98032'),)
+    drawn = _draw(middle, train, single, window)
+    steps, values = _series(val, 'acc1')
+    if values:
+        middle.plot(steps, values, color='#8e3a80', marker='o', linewidth=1.5, label='validation')
+    middle.set_ylabel('top-1 accuracy, %')
+    bottom.plot(*_series(train, 'lr'), color='#444444')
+    bottom.set_ylabel('learning rate')
+    bottom.set_xlabel('iteration')
+    for axes, has_legend in ((top, train), (middle, drawn or values), (bottom, False)):
+        axes.grid(alpha=0.3)
+        axes.margins(x=0.01)
+        if has_legend:
+            axes.legend(loc='best', fontsize=9)
+    _save(figure, out_png)
+
+
+def cell_centres(grid, height, width):
+    """Pixel centres [rows * columns, 2] as (x, y) of a `grid` = (rows, columns) laid over an image."""
+    rows, columns = grid
+    y = (np.arange(rows) + 0.5) * height / rows - 0.5
+    x = (np.arange(columns) + 0.5) * width / columns - 0.5
+    return np.stack([np.tile(x, rows), np.repeat(y, columns)], axis=1)
+
+
+def plot_correspondence(image1, image2, matches, similarity, out_png, grid1=None, grid2=None, top=12):
+    """Draw two views side by side with lines between the most similar matched grid cells.
+
+    Args:
+        image1, image2: uint8 [H, W, 3], RGB; the query and the key view.
+        matches: [cells of view 1] the cell of view 2 that each cell of view 1 is matched with.
+        similarity: [cells of view 1] cosine similarity of each match.
+        out_png: file to write.
+        grid1, grid2: (rows, columns) of each view; default: square. grid2 defaults to grid1.
+        top: draw so many matches, the most similar ones first.
+    """
+    matches, similarity = np.asarray(matches).reshape(-1), np.asarray(similarity).reshape(-1)
+    side = math.isqrt(len(matches))
+    if grid1 is None and side * side != len(matches):
+        raise DataError(f'{len(matches)} matches are no square grid: give grid1=(rows, columns).')
+    grid1 = grid1 or (side, side)
+    grid2 = grid2 or grid1
+    chosen = np.argsort(-similarity, kind='stable')[:top]
+    plt = _pyplot()
+    from matplotlib.patches import ConnectionPatch
+    figure, axes = plt.subplots(1, 2, figsize=(9, 5), constrained_layout=True)
+    for ax, image, grid, title in zip(axes, (image1, image2), (grid1, grid2), ('query view', 'key view')):
+        height, width = image.shape[:2]
+        ax.imshow(image, interpolation='nearest')
+        for i in range(1, grid[0]):
+            ax.axhline(i * height / grid[0] - 0.5, color='white', linewidth=0.6, alpha=0.6)
+        for i in range(1, grid[1]):
+            ax.axvline(i * width / grid[1] - 0.5, color='white', linewidth=0.6, alpha=0.6)
+        ax.set_title(f'{title} ({grid[0]} x {grid[1]} cells)')
+        ax.set_xticks([])
+        ax.set_yticks([])
+    starts = cell_centres(grid1, *image1.shape[:2])
+    ends = cell_centres(grid2, *image2.shape[:2])
+    colours = plt.get_cmap('rainbow')(np.linspace(0, 1, max(len(chosen), 1)))
+    for cell, colour in zip(chosen, colours):
+        a, b = starts[cell], ends[matches[cell]]
+        figure.add_artist(ConnectionPatch(a, b, 'data', 'data', axesA=axes[0], axesB=axes[1],
+                                          color=colour, linewidth=1.6))
+        axes[0].plot(*a, 'o', color=colour, markersize=6, markeredgecolor='black')
+        axes[1].plot(*b, 'o', color=colour, markersize=6, markeredgecolor='black')
+    if len(chosen):
+        figure.suptitle(f'the {len(chosen)} most similar of {len(matches)} matches '
+                        f'(cosine {similarity[chosen[-1]]:.3f} to {similarity[chosen[0]]:.3f})', fontsize=11)
+    _save(figure, out_png)

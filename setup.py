@@ -1,0 +1,61 @@
+"""Package definition; `pip install -e '.[cpu]'` in a clone is the usual way to install."""
+
+import os
+import re
+
+from setuptools import find_packages, setup
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def read(*parts):
+    path = os.path.join(HERE, *parts)
+    if not os.path.isfile(path):
+        return ''
+    with open(path, encoding='utf-8') as f:
+        return f.read()
+
+
+VERSION = re.search(r"^__version__ = '([^']+)'", read('passl', '__init__.py'), re.M).group(1)
+
+# Two needs of Paddle 2.6 that its own metadata does not state: fleet breaks with protobuf 7,
+# and the launcher imports distutils, which Python 3.12 only has through setuptools.
+PADDLE_NEEDS = ['protobuf>=3.20.2,<7', 'setuptools; python_version >= "3.12"']
+
+setup(
+    name='passl',
+    version=VERSION,
+    description='Self-supervised pre-training for dense prediction (DenseCL, MoCo, SimCLR) in PaddlePaddle',
+    long_description=read('README.md'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.9,<3.13',
+    packages=find_packages(include=['passl', 'passl.*']),
+    install_requires=[
+        'pyyaml>=5.1',
+        'numpy>=1.21',
+        'opencv-python>=4.5',
+        'Pillow>=9.0',
+        'tqdm>=4.60',
+        'visualdl>=2.5',
+        'matplotlib>=3.5',
+    ],
+    extras_require={
+        'cpu': ['paddlepaddle>=2.6.2', *PADDLE_NEEDS],
+        # PyPI carries paddlepaddle-gpu up to 2.6.2 (CUDA 11.8); docs/INSTALL.md has the way to newer ones.
+        'gpu': ['paddlepaddle-gpu>=2.6.2', *PADDLE_NEEDS],
+        # PaddleSeg holds OpenCV at 4.5, which was built for numpy 1.
+        'seg': ['paddleseg==2.8.0', 'numpy<2', *PADDLE_NEEDS],
+        'test': ['pytest>=7.0', 'pytest-cov>=4.0', 'pytest-timeout>=2.1', 'pytest-xdist>=3.0'],
+    },
+    entry_points={'console_scripts': ['passl = passl.cli:main']},
+    classifiers=[
+        'License :: OSI Approved :: Apache Software License',
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.9',
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
+)

@@ -1,0 +1,96 @@
+"""The command line: exit codes, messages, and what is passed on."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import passl
+from passl import cli
+from passl.utils.errors import ConfigError
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def run(*words):
+    return subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def raiser(error):
+    def function(*_, **__):
+        raise error
+    return function
+
+
+def test_guarded_exit_codes(capsys):
+    assert cli.guarded(lambda: None) == 0
+    assert cli.guarded(lambda: 3) == 3
+    assert cli.guarded(raiser(ConfigError("'epochs' is -1; it must be 1 or more."))) == 2
+    assert capsys.readouterr().err == "error: 'epochs' is -1; it must be 1 or more.\n"
+    assert cli.guarded(raiser(KeyboardInterrupt())) == 130
+    assert 'Traceback' not in capsys.readouterr().err
+
+
+def test_faults_of_the_program_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError):
+        cli.guarded(lambda: 1 / 0)
+
+
+def test_version_and_help(capsys):
+    assert cli.main(['--version']) == 0
+    assert capsys.readouterr().out == f'passl {passl.__version__}\n'
+    assert cli.main(['--help']) == 0
+    out = capsys.readouterr().out
+    assert all(command in out for command in cli.COMMANDS)
+
+
+@pytest.mark.parametrize('argv, words', [
+    ([], ['usage: passl COMMAND']),
+    (['trian'], ["unknown command 'trian'", "Did you mean 'train'?"]),
+])
+def test_wrong_command(argv, words, capsys):
+    assert cli.main(argv) == 2
+    err = capsys.readouterr().err
+    assert all(w in err for w in words)
+
+
+@pytest.mark.parametrize('command, entry', [('train', 'train_main'), ('extract-weight', 'extract_main'),
+                                            ('plot', 'plot_main')])
+def test_subcommands_have_help(command, entry, capsys):
+    with pytest.raises(SystemExit) as e:
+        cli.main([command, '--help'])
+    assert e.value.code == 0
+    assert f'usage: passl {command}' in capsys.readouterr().out
+    assert cli.COMMANDS[command] is getattr(cli, entry)
+
+
+@pytest.mark.parametrize('words', [('-m', 'passl'), ('tools/train.py',), ('tools/extract_weight.py',),
+                                   ('tools/plot_log.py',)])
+def test_tools_start_and_help(words):
+    done = run(*words, '--help')
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith('usage: ')
+
+
+@pytest.mark.parametrize('argv, words', [
+    (['tools/train.py', '-c', 'configs/no_such.yaml'], ['error: ', 'no_such.yaml']),
+    (['tools/train.py', '-c', 'configs/densecl/densecl_r50.yaml', 'stray'], ['stray']),
+    (['tools/train.py', '--confg-file', 'x.yaml'], ['--config-file']),
+    (['tools/extract_weight.py', 'no_such.pdparams', '--output', 'x.pdparams'], ['error: ', 'no_such.pdparams']),
+    (['tools/plot_log.py', 'no_such_run'], ['error: ', 'no_such_run']),
+])
+def test_user_errors_are_one_block(argv, words):
+    done = run(*argv)
+    assert done.returncode == 2, done.stderr
+    assert 'Traceback' not in done.stderr
+    assert all(w in done.stderr for w in words), done.stderr
+
+
+def test_plot_writes_into_the_run_folder(run_dir, capsys):
+    run_dir.mkdir()
+    (run_dir / 'log.jsonl').write_text('{"mode": "train", "iteration": 1, "epoch": 1, "lr": 0.1, "loss": 7.0}\n')
+    assert cli.main(['plot', str(run_dir)]) == 0
+    assert (run_dir / 'loss.png').read_bytes()[:4] == b'\x89PNG'
+    assert cli.main(['plot', str(run_dir / 'log.jsonl'), '--output', str(run_dir / 'x' / 'a.png')]) == 0
+    assert (run_dir / 'x' / 'a.png').stat().st_size > 1000

@@ -1,0 +1,140 @@
+"""The import rule of docs/DESIGN.md, and what must be importable without Paddle."""
+
+import ast
+import os
+import subprocess
+import sys
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PARTS = {'modeling.backbones', 'modeling.necks', 'modeling.heads'}
+MAY_IMPORT = {      # each package, itself included implicitly
+    'utils': set(),
+    'modules': {'utils'},
+    'hooks': {'utils'},
+    'datasets': {'modules', 'utils'},
+    'solver': {'modules', 'utils'},
+    'modeling.backbones': {'modules', 'utils'},
+    'modeling.necks': {'modules', 'utils'},
+    'modeling.heads': {'modules', 'utils'},
+    'modeling.architectures': PARTS | {'modules', 'utils'},
+    'modeling': PARTS | {'modeling.architectures', 'modules', 'utils'},
+    'engine': {'hooks', 'datasets', 'solver', 'modeling', 'modules', 'utils'} | PARTS | {'modeling.architectures'},
+}
+
+
+def package_of(module):
+    """'passl.modeling.heads.clas_head' -> 'modeling.heads'; '' for passl itself and its command line."""
+    parts = module.split('.')[1:]
+    two = '.'.join(parts[:2])
+    return two if two in MAY_IMPORT else parts[0] if parts and parts[0] in MAY_IMPORT else ''
+
+
+def project_imports(tree, module, is_package):
+    """Absolute names of the passl modules that a file imports, at any depth of the code."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.split('.')[0] == 'passl')
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ''
+            if node.level:
+                stem = module.split('.')[:len(module.split('.')) - node.level + is_package]
+                base = '.'.join(stem + ([base] if base else []))
+            if base.split('.')[0] == 'passl':
+                # `from ..utils import dist` imports utils.dist, `from ..utils.dist import rank` too
+                yield from (f'{base}.{a.name}' for a in node.names)
+
+
+def sources():
+    for folder, _, files in os.walk(os.path.join(ROOT, 'passl')):
+        for name in sorted(f for f in files if f.endswith('.py')):
+            path = os.path.join(folder, name)
+            module = os.path.relpath(path, ROOT)[:-3].replace(os.sep, '.')
+            with open(path, encoding='utf-8') as f:
+                yield module.replace('.__init__', ''), name == '__init__.py', ast.parse(f.read(), path)
+
+
+def test_imports_point_one_way():
+    wrong = []
+    for module, is_package, tree in sources():
+        here = package_of(module)
+        for target in project_imports(tree, module, is_package):
+            there = package_of(target)
+            if target != 'passl.__version__' and here and there != here and there not in MAY_IMPORT[here]:
+                wrong.append(f'{module} imports {target}')
+    assert wrong == []
+
+
+def test_the_rule_sees_a_wrong_import():
+    tree = ast.parse('def f():\n    from ..engine import trainer\n    from . import hook\n')
+    assert list(project_imports(tree, 'passl.hooks.log', False)) == ['passl.engine.trainer', 'passl.hooks.hook']
+    tree = ast.parse('from ..utils.paddle_env import require_paddle\nimport passl.engine')
+    assert list(project_imports(tree, 'passl.hooks', True)) == ['passl.utils.paddle_env.require_paddle', 'passl.engine']
+    assert package_of('passl.engine.trainer') == 'engine' and 'engine' not in MAY_IMPORT['hooks']
+
+
+def test_only_dist_touches_paddle_distributed():
+    found = set()
+    for module, _, tree in sources():
+        for node in ast.walk(tree):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [f'{node.module}.{a.name}' for a in node.names]
+            if isinstance(node, ast.Attribute) and node.attr == 'distributed':
+                names = [ast.unparse(node)]
+            if any(n == 'paddle.distributed' or n.startswith('paddle.distributed.') for n in names):
+                found.add(module)
+    assert found == {'passl.utils.dist'}
+
+
+def test_package_code_neither_prints_nor_evaluates():
+    found = []
+    for module, _, tree in sources():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and getattr(node.func, 'id', None) in ('print', 'eval', 'exec'):
+                found.append(f'{module}:{node.lineno} {node.func.id}')
+    assert found == []
+
+
+HIDE_PADDLE = """
+import sys
+
+class Hide:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] == 'paddle':
+            raise ModuleNotFoundError("No module named 'paddle'", name='paddle')
+
+sys.meta_path.insert(0, Hide())
+"""
+
+
+def without_paddle(code, *argv):
+    return subprocess.run([sys.executable, '-c', HIDE_PADDLE + code, *argv], cwd=ROOT, text=True,
+                          capture_output=True, timeout=120)
+
+
+@pytest.mark.parametrize('module', ['passl', 'passl.cli', 'passl.utils.config', 'passl.utils.schema',
+                                    'passl.utils.options', 'passl.utils.registry', 'passl.utils.errors',
+                                    'passl.utils.checkpoint', 'passl.utils.weights', 'passl.utils.extract',
+                                    'passl.utils.logger', 'passl.utils.plots', 'passl.utils.misc'])
+def test_importable_without_paddle(module):
+    done = without_paddle(f'import {module}; print("fine", "paddle" in sys.modules)')
+    assert done.stdout.split() == ['fine', 'False'], done.stderr
+
+
+@pytest.mark.parametrize('package', ['modules', 'modeling', 'solver', 'datasets', 'engine'])
+def test_what_needs_paddle_says_how_to_install_it(package):
+    done = without_paddle(f'import passl.{package}')
+    assert done.returncode == 1
+    assert 'PaddlePaddle is not installed' in done.stderr
+    assert "pip install 'passl[cpu]'" in done.stderr and 'paddlepaddle-gpu' in done.stderr
+
+
+def test_command_line_without_paddle():
+    version = without_paddle('from passl.cli import main; sys.exit(main())', '--version')
+    assert version.returncode == 0 and version.stdout.startswith('passl ')
+    train = without_paddle('from passl.cli import main; sys.exit(main())', 'train', '-c',
+                           'configs/densecl/densecl_r50.yaml')
+    assert train.returncode == 2 and 'Traceback' not in train.stderr
+    assert train.stderr.startswith('error: PaddlePaddle is not installed')

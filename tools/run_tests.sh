@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Installs into a virtual environment in the clone and runs the tests; arguments go to pytest.
+#   bash tools/run_tests.sh                            everything, on Paddle 3.3.1, with coverage
+#   PADDLE_VERSION=2.6.2 bash tools/run_tests.sh       all but the tests marked slow, in a second environment
+# environment variables: PYTHON, PASSL_VENV (default ./.venv), PASSL_TEST_WORKERS (default 2)
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+DEFAULT_VERSION=3.3.1
+version=${PADDLE_VERSION:-$DEFAULT_VERSION}
+venv=${PASSL_VENV:-$ROOT/.venv}
+options=(-n "${PASSL_TEST_WORKERS:-2}" --dist loadfile --timeout 600)
+if [ "$version" = "$DEFAULT_VERSION" ]; then
+    options+=(--cov=passl --cov-report=term)
+else
+    venv=$venv-paddle$version
+    options+=(-m 'not slow')
+fi
+make_environment "$venv" -e '.[cpu,test]' "paddlepaddle==$version"
+cd "$ROOT"
+echo "Tests on Paddle $version, $("$PY" --version)"
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+COVERAGE_FILE=$venv/.coverage "$PY" -m pytest "${options[@]}" -o "cache_dir=$venv/pytest_cache" "$@" </dev/null
