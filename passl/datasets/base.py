@@ -1,0 +1,194 @@
+"""What all data sets share: views, per-sample seeding, and the policy for unreadable images."""
+
+import contextlib
+import mmap
+import random
+
+import numpy as np
+from paddle.io import Dataset, get_worker_info
+
+from ..utils.errors import ConfigError, DataError
+from ..utils.logger import get_logger
+from ..utils.seed import derive_seed
+from .image import ImageReadError
+from .preprocess.compose import build_transforms
+from .preprocess.tensor import ToTensor
+from .preprocess.two_view import TwoView
+
+_REASON_BYTES = 4096
+
+
+@contextlib.contextmanager
+def seeded(seed):
+    """Seed `random` and `numpy.random` inside the block; their states come back afterwards."""
+    states = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+class ImageDataset(Dataset):
+    """Base of the data sets: sub-classes fill `samples` and define `load` and `label`.
+
+    `dataset[key]` is always a tuple: `(view1, view2)` with `return_two_sample`, else
+    `(image,)`; plus `(label,)` with `return_label`. Images are float32 CHW, labels np.int64.
+    `key` is an index, or a `SampleKey(index, seed)`: then the augmentation depends on these
+    two numbers alone, not on the worker or rank that computes it.
+
+    Unreadable images: with `on_error='replace'` another image, chosen by the index alone,
+    takes the place (label included); the file is named once in the log and counted in `num_bad`
+    over all workers; more than `max_bad` of all (but at least 2) stop the run with DataError.
+    With 'raise' the first one does. An error in a worker process is logged there, and kept in
+    `failure` for the main process, to which Paddle does not hand exceptions of workers.
+
+    Args:
+        return_label: add the label.
+        return_two_sample: two views instead of one image.
+        transforms: recipe of the image, or the part that both views share (drawn twice).
+            None: float32 CHW in [0, 1].
+        view_trans1, view_trans2: the rest of each view's recipe.
+        on_error: 'replace' or 'raise'.
+        max_bad: largest tolerated share of unreadable images.
+
+    Attributes:
+        samples: one entry per image.
+        classes: class names in the order of their numbers; empty without labels.
+    """
+
+    def __init__(self, return_label=False, return_two_sample=False, transforms=None, view_trans1=None,
+                 view_trans2=None, on_error='replace', max_bad=0.1):
+        super().__init__()
+        if on_error not in ('replace', 'raise'):
+            raise ConfigError(f"on_error must be 'replace' or 'raise', not {on_error!r}.")
+        if isinstance(max_bad, bool) or not isinstance(max_bad, (int, float)) or not 0 <= max_bad <= 1:
+            raise ConfigError(f'max_bad must be a share from 0 to 1, not {max_bad!r}.')
+        for key, value in (('return_label', return_label), ('return_two_sample', return_two_sample)):
+            if not isinstance(value, bool):
+                raise ConfigError(f'{key} must be true or false, not {value!r}.')
+        if not return_two_sample and (view_trans1 is not None or view_trans2 is not None):
+            raise ConfigError('view_trans1 and view_trans2 need return_two_sample: True.')
+        self.return_label = return_label
+        self.return_two_sample = return_two_sample
+        self.on_error = on_error
+        self.max_bad = max_bad
+        if transforms is None and view_trans1 is None:
+            transforms = [ToTensor()]
+        if return_two_sample:
+            self.recipe = TwoView(transforms, view_trans1, view_trans2)
+        else:
+            self.recipe = build_transforms(transforms)
+        self._check_recipe()
+        self.samples = []
+        self.classes = []
+        self._bad = bytearray()
+        self._reason = mmap.mmap(-1, _REASON_BYTES)
+
+    def load(self, index):
+        """The image of `index`: uint8 [H, W, 3]. Raises ImageReadError."""
+        raise NotImplementedError
+
+    def label(self, index):
+        """The class number of `index`."""
+        raise NotImplementedError
+
+    @property
+    def num_classes(self):
+        return len(self.classes)
+
+    def __len__(self):
+        return len(self.samples)
+
+    def _filled(self):
+        """Sub-classes call this once `samples` and `classes` stand."""
+        if self.return_label and not self.classes:
+            raise ConfigError(f'{type(self).__name__} has no labels: set return_label: False.')
+        # one byte per image in memory that forked workers share with the main process
+        self._bad = mmap.mmap(-1, max(1, len(self)))
+
+    @property
+    def num_bad(self):
+        """How many different images were unreadable so far, in all workers together."""
+        return int(np.frombuffer(self._bad, np.uint8).sum()) if len(self._bad) else 0
+
+    @property
+    def failure(self):
+        """Why a worker process stopped, or None."""
+        return self._reason[:].rstrip(b'\0').decode('utf-8', 'ignore') or None
+
+    def report_failure(self, error):
+        """Keep the reason of a failing worker where the main process and the reader of the log find it."""
+        if get_worker_info() is None:
+            return
+        text = f'{type(error).__name__}: {error}'
+        get_logger().error('A data loader worker stops. %s', text)
+        self._reason[:] = text.encode('utf-8')[:_REASON_BYTES].ljust(_REASON_BYTES, b'\0')
+
+    def _note_bad(self, index, error):
+        if self.on_error == 'raise':
+            raise error
+        if not self._bad[index]:
+            self._bad[index] = 1
+            get_logger().warning('Unreadable image replaced by another one (on_error: replace): %s', error)
+        limit = int(self.max_bad * len(self))
+        limit = max(1, limit) if self.max_bad > 0 else 0
+        if self.num_bad > limit:
+            raise DataError(f'{self.num_bad} of {len(self)} images are unreadable, more than max_bad: '
+                            f'{self.max_bad} allows ({limit}). The last one: {error} '
+                            'Mend or remove the files, or raise max_bad.')
+
+    def _load_or_replace(self, index):
+        """(image, index it is from)."""
+        candidate = index
+        for attempt in range(100):
+            try:
+                return self.load(candidate), candidate
+            except ImageReadError as e:
+                self._note_bad(candidate, e)
+            candidate = derive_seed(index, attempt) % len(self)
+        raise DataError(f'No readable image found in place of number {index} after 100 tries.')
+
+    def _sample(self, index):
+        img, index = self._load_or_replace(index)
+        views = self.recipe(img) if self.return_two_sample else (self.recipe(img),)
+        if self.return_label:
+            return tuple(views) + (np.int64(self.label(index)),)
+        return tuple(views)
+
+    def __getitem__(self, key):
+        try:
+            if not isinstance(key, tuple):
+                return self._sample(key)
+            with seeded(derive_seed(key[1], key[0])):
+                return self._sample(key[0])
+        except Exception as e:
+            self.report_failure(e)
+            raise
+
+    def _check_recipe(self):
+        """Run the recipe once on a made-up image, so that a wrong one is told at start-up."""
+        img = np.random.RandomState(0).randint(0, 256, (96, 80, 3)).astype(np.uint8)
+        with seeded(0):
+            views = self.recipe(img) if self.return_two_sample else (self.recipe(img),)
+        for view in views:
+            if not (isinstance(view, np.ndarray) and view.dtype == np.float32 and view.ndim == 3
+                    and view.shape[0] in (1, 3)):
+                got = f'{view.dtype} {list(view.shape)}' if isinstance(view,
+                                                                       np.ndarray) else type(view).__name__
+                raise ConfigError(f'The transforms end in {got}; the model needs float32 [3, height, width]. '
+                                  'End the recipe with Transpose and NormalizeImage, or with ToTensor.')
+
+    def __getstate__(self):
+        """Shared memory cannot be pickled (start method 'spawn'): the copy gets its own."""
+        state = dict(self.__dict__)
+        state['_bad'], state['_reason'] = bytes(self._bad), None
+        return state
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._bad = mmap.mmap(-1, max(1, len(state['_bad'])))
+        self._bad[:len(state['_bad'])] = state['_bad']
+        self._reason = mmap.mmap(-1, _REASON_BYTES)

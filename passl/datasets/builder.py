@@ -1,0 +1,199 @@
+"""Registry of data sets, and the builders of data sets and loaders."""
+
+import ctypes
+import glob
+import multiprocessing
+import os
+import signal
+import sys
+
+import cv2
+import numpy as np
+import paddle
+
+from ..utils.errors import ConfigError, DataError, suggest
+from ..utils.logger import get_logger
+from ..utils.registry import Registry, build_from_config
+from .preprocess.compose import build_transforms
+from .sampler import EpochBatchSampler
+
+DATASETS = Registry('data set')
+_SAMPLERS = ('EpochBatchSampler', 'DistributedBatchSampler', 'BatchSampler')
+_SAMPLER_KEYS = {'name', 'batch_size', 'shuffle', 'drop_last'}
+_LOADER_KEYS = {'num_workers', 'use_shared_memory', 'prefetch_factor', 'persistent_workers', 'timeout',
+                'use_buffer_reader'}
+_RECIPES = ('transforms', 'view_trans1', 'view_trans2')
+
+
+def build_dataset(cfg, where='dataloader.train.dataset'):
+    """Build the data set that `cfg` (`{name, ...arguments}`) describes.
+
+    Raises:
+        ConfigError: unknown name, argument or transform (named by its path in the config).
+        DataError: the images are missing.
+    """
+    if isinstance(cfg, dict):       # recipes are built here, where their place in the config is known
+        cfg = {k: build_transforms(v, f'{where}.{k}') if k in _RECIPES and v is not None else v
+               for k, v in cfg.items()}
+    return build_from_config(cfg, DATASETS, where)
+
+
+def _end_worker(*_):
+    """Signal handler: nobody will fetch this worker's batches, so they go before it does."""
+    for path in glob.glob(f'/dev/shm/paddle_{os.getpid()}_*'):
+        try:
+            os.unlink(path)
+        except OSError:
+            pass
+    sys.exit(143)
+
+
+def _init_worker(worker_id):
+    """Runs first in every worker process."""
+    cv2.setNumThreads(0)                    # the workers are the parallelism
+    os.environ['OMP_NUM_THREADS'] = '1'
+    signal.signal(signal.SIGINT, signal.SIG_IGN)        # Ctrl-C is the main process's to handle
+    signal.signal(signal.SIGTERM, _end_worker)          # not the main process's, which may go on for a while
+    if sys.platform == 'linux':
+        # Die with the main process, however that ends: Paddle's workers would wait for ever and keep
+        # their batches in /dev/shm.
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+        parent = multiprocessing.parent_process()
+        if parent is not None and os.getppid() != parent.pid:      # it died before the line above
+            _end_worker()
+
+
+class ImageLoader(paddle.io.DataLoader):
+    """Paddle's DataLoader, with two differences.
+
+    * A worker's error arrives as a DataError with its reason (Paddle only says 'Blocking queue
+      is killed').
+    * `num_workers: 0` reads in the calling thread: Paddle would read in a second thread, which
+      hangs on an error and shares the global random generators with the training step.
+    """
+
+    def __iter__(self):
+        if self.num_workers == 0:
+            for keys in self.batch_sampler:
+                yield [paddle.to_tensor(field) for field in self.collate_fn([self.dataset[k] for k in keys])]
+            return
+        try:
+            yield from super().__iter__()
+        except SystemError as e:
+            raise explain_failure(self, e) from None
+
+
+class Collate:
+    """List of samples -> one array per field; says so when images differ in size."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __call__(self, samples):
+        fields = []
+        for field in zip(*samples):
+            shapes = {np.shape(x) for x in field}
+            if len(shapes) > 1:
+                error = DataError(f'Images of different sizes {sorted(shapes)[:3]} do not stack into a '
+                                  'batch. Add '
+                                  'RandomResizedCrop, or Resize and CenterCrop, to the transforms.')
+                self.dataset.report_failure(error)
+                raise error
+            fields.append(np.stack(field))
+        return fields
+
+
+def _reject_unknown(cfg, known, where):
+    for key in cfg:
+        if key not in known:
+            raise ConfigError(f"'{where}.{key}': unknown setting. {suggest(key, known)}")
+
+
+def _default_workers():
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    return 2 if cores > 1 and sys.platform == 'linux' else 0
+
+
+def build_sampler(cfg, dataset, seed=0, rank=0, world_size=1, training=True,
+                  where='dataloader.train.sampler'):
+    """The EpochBatchSampler that `cfg` (`{batch_size, shuffle, drop_last}`) describes.
+
+    In evaluation every image is counted once, so `drop_last` is refused a say there (with a
+    warning). Defaults: training shuffles, and keeps the last batch.
+
+    Raises:
+        ConfigError: a wrong setting.
+        DataError: not one full batch in the data set.
+    """
+    cfg = cfg or {}
+    if not isinstance(cfg, dict):
+        raise ConfigError(f"'{where}' must be a mapping with batch_size, not {cfg!r}.")
+    _reject_unknown(cfg, _SAMPLER_KEYS, where)
+    name = cfg.get('name') or _SAMPLERS[0]
+    if name not in _SAMPLERS:
+        raise ConfigError(f"'{where}.name': unknown sampler '{name}'. {suggest(name, _SAMPLERS)}")
+    if 'batch_size' not in cfg:
+        raise ConfigError(f"'{where}' needs batch_size (images per process).")
+    for key in ('shuffle', 'drop_last'):
+        if not isinstance(cfg.get(key, False), bool):
+            raise ConfigError(f"'{where}.{key}' must be true or false, not {cfg[key]!r}.")
+    drop_last = cfg.get('drop_last', False)
+    if drop_last and not training:
+        get_logger().warning("'%s.drop_last' is ignored: evaluation counts every image once.", where)
+        drop_last = False
+    sampler = EpochBatchSampler(len(dataset), cfg['batch_size'], cfg.get('shuffle', training), drop_last,
+                                seed, rank, world_size, pad=training)
+    if training and len(sampler) == 0:
+        size = cfg['batch_size']
+        total = f'{size} x {world_size} processes = {size * world_size}' if world_size > 1 else f'{size}'
+        raise DataError(f'The batch ({total}) is larger than the data set ({len(dataset)} images), and '
+                        f'drop_last leaves nothing over. Lower {where}.batch_size, set {where}.drop_last=False, or add '
+                        'images.')
+    return sampler
+
+
+def build_dataloader(cfg, seed=0, rank=0, world_size=1, device='cpu', training=True,
+                     where='dataloader.train'):
+    """The paddle.io.DataLoader that `cfg` (`{loader, sampler, dataset}`) describes.
+
+    Its `batch_sampler` is an EpochBatchSampler: call `loader.batch_sampler.set_epoch(epoch)`
+    before each epoch. Batches are lists of Tensors in the order of the data set's tuple.
+
+    Args:
+        cfg: node of the config; `num_workers` may stand directly in it, as in PASSL's files.
+        seed: run seed; order and augmentation follow from it.
+        rank, world_size: of this process.
+        device: 'cpu', 'gpu' ...: where the Tensors go is Paddle's current device; this only
+            switches off the buffered reader on CPU, where it is one more thread for nothing.
+        training: False: every image exactly once over all ranks, no padding.
+        where: dotted path of `cfg`, for messages.
+
+    Raises:
+        ConfigError, DataError: see build_dataset and build_sampler.
+    """
+    if not isinstance(cfg, dict) or 'dataset' not in cfg:
+        raise ConfigError(f"'{where}' needs a 'dataset' (and a 'sampler' with batch_size).")
+    _reject_unknown(cfg, {'loader', 'sampler', 'dataset', 'num_workers'}, where)
+    options = dict(cfg.get('loader') or {})
+    if 'num_workers' in cfg:
+        options.setdefault('num_workers', cfg['num_workers'])
+    _reject_unknown(options, _LOADER_KEYS, f'{where}.loader')
+    options.setdefault('num_workers', _default_workers())
+    for key, low in (('num_workers', 0), ('prefetch_factor', 1), ('timeout', 0)):
+        value = options.get(key, low)
+        if not isinstance(value, int) or isinstance(value, bool) or value < low:
+            raise ConfigError(f"'{where}.loader.{key}' must be a whole number from {low} on, not {value!r}.")
+    if options['num_workers'] == 0:         # these mean nothing without workers
+        for key in ('use_shared_memory', 'prefetch_factor', 'persistent_workers', 'timeout'):
+            options.pop(key, None)
+    options.setdefault('use_buffer_reader', device != 'cpu')
+    dataset = build_dataset(cfg['dataset'], f'{where}.dataset')
+    sampler = build_sampler(cfg.get('sampler'), dataset, seed, rank, world_size, training, f'{where}.sampler')
+    return ImageLoader(dataset, batch_sampler=sampler, return_list=True, collate_fn=Collate(dataset),
+                       worker_init_fn=_init_worker, **options)
+
+
+def explain_failure(loader, error):
+    """`error` (Paddle's 'Blocking queue is killed') as a DataError with the worker's reason, if known."""
+    reason = getattr(loader.dataset, 'failure', None)
+    return DataError(f'A data loader worker stopped. {reason}') if reason else error

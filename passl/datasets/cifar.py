@@ -1,0 +1,144 @@
+"""CIFAR-10 and CIFAR-100 in the python layout, from local files only."""
+
+import io
+import os
+import pickle
+import tarfile
+
+import numpy as np
+
+from ..utils.errors import ConfigError, DataError
+from .base import ImageDataset
+from .builder import DATASETS
+
+_ALLOWED = {('numpy', 'ndarray'), ('numpy', 'dtype'), ('numpy.core.multiarray', '_reconstruct'),
+            ('numpy._core.multiarray', '_reconstruct'), ('_codecs', 'encode')}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads plain containers and NumPy arrays; refuses everything that could run code."""
+
+    def find_class(self, module, name):
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f'it asks for {module}.{name}, which image data does not need')
+        return super().find_class(module, name)
+
+
+def _read_batch(data, name):
+    try:
+        batch = _Unpickler(io.BytesIO(data), encoding='bytes').load()
+        return {k.decode() if isinstance(k, bytes) else k: v for k, v in batch.items()}
+    except Exception as e:      # damaged pickles raise almost anything
+        raise DataError(f"'{name}' is no CIFAR file: {e}") from None
+
+
+class _Source:
+    """Files of an extracted folder or of a .tar.gz, found by their base names."""
+
+    def __init__(self, path, inner):
+        self.path = os.path.expanduser(str(path))
+        self.inner = inner
+        if not os.path.exists(self.path):
+            raise DataError(f"dataroot: '{self.path}' does not exist. Nothing is downloaded: get the python "
+                            "version "
+                            f'of the data set and give its .tar.gz or the folder {inner}.')
+
+    def read(self, names):
+        """{name: bytes} of those `names` that are there."""
+        if os.path.isdir(self.path):
+            roots = [self.path, os.path.join(self.path, self.inner)]
+            files = [(n, os.path.join(r, n)) for n in names for r in roots if os.path.isfile(os.path.join(r,
+                                                                                                          n))]
+            found = {}
+            for name, path in files:
+                with open(path, 'rb') as f:
+                    found[name] = f.read()
+            archives = [os.path.join(self.path, f) for f in (self.inner.replace('-batches-py',
+                                                                                '-python') + '.tar.gz',
+                                                             self.inner + '.tar.gz')]
+            archive = next((a for a in archives if os.path.isfile(a)), None)
+            return found if found or archive is None else self._from_tar(archive, names)
+        return self._from_tar(self.path, names)
+
+    @staticmethod
+    def _from_tar(path, names):
+        try:
+            with tarfile.open(path) as tar:
+                return {os.path.basename(m.name): tar.extractfile(m).read() for m in tar
+                        if m.isfile() and os.path.basename(m.name) in names}
+        except (tarfile.TarError, OSError, EOFError) as e:
+            raise DataError(f"'{path}' cannot be read as a tar archive: {e}") from None
+
+
+class _Cifar(ImageDataset):
+    """Shared by both; `samples` are image numbers, `images` is uint8 [N, 32, 32, 3]."""
+
+    def _read(self, dataroot, datafile, mode, download, inner, files, label_key, meta, meta_key):
+        if download:
+            raise ConfigError('download: True is not supported: nothing is fetched from the network. Give '
+                              'dataroot.')
+        if mode not in files:
+            raise ConfigError(f"mode must be 'train' or 'test', not {mode!r}.")
+        if dataroot is None and datafile is None:
+            raise ConfigError(f'{type(self).__name__} needs dataroot: the .tar.gz or the folder {inner}.')
+        source = _Source(dataroot if dataroot is not None else datafile, inner)
+        found = source.read(files[mode] + [meta])
+        missing = [n for n in files[mode] if n not in found]
+        if missing:
+            raise DataError(f"'{source.path}' lacks {', '.join(missing)}; expected the files of {inner}.")
+        images, labels = [], []
+        for name in files[mode]:
+            batch = _read_batch(found[name], name)
+            data = np.asarray(batch.get('data', ()), np.uint8)
+            if data.ndim != 2 or data.shape[1] != 3072 or len(batch.get(label_key, ())) != len(data):
+                raise DataError(f"'{name}' is no CIFAR file: data of shape {data.shape}, "
+                                f"{len(batch.get(label_key, ()))} {label_key}.")
+            images.append(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+            labels += [int(v) for v in batch[label_key]]
+        self.images = np.ascontiguousarray(np.concatenate(images))
+        self.labels = labels
+        self.samples = range(len(labels))
+        names = _read_batch(found[meta], meta).get(meta_key) if meta in found else None
+        self.classes = [n.decode() if isinstance(n, bytes) else str(n) for n in names] if names else \
+            [str(k) for k in range(max(labels) + 1)]
+        self._filled()
+
+    def load(self, index):
+        return self.images[index].copy()
+
+    def label(self, index):
+        return self.labels[index]
+
+
+@DATASETS.register()
+class CIFAR10(_Cifar):
+    """CIFAR-10 (python version).
+
+    Args:
+        dataroot: cifar-10-python.tar.gz, the extracted folder, or the folder that holds either.
+        mode: 'train' or 'test'.
+        datafile: PASSL's name for dataroot.
+        download: must be False; nothing is fetched.
+        return_label ... view_trans2: see ImageDataset.
+    """
+
+    def __init__(self, dataroot=None, mode='train', return_label=False, return_two_sample=False,
+                 transforms=None,
+                 view_trans1=None, view_trans2=None, datafile=None, download=False):
+        super().__init__(return_label, return_two_sample, transforms, view_trans1, view_trans2)
+        files = {'train': [f'data_batch_{i}' for i in range(1, 6)], 'test': ['test_batch']}
+        self._read(dataroot, datafile, mode, download, 'cifar-10-batches-py', files, 'labels', 'batches.meta',
+                   'label_names')
+
+
+@DATASETS.register()
+class CIFAR100(_Cifar):
+    """CIFAR-100 (python version) with its 100 fine labels; arguments as CIFAR10."""
+
+    def __init__(self, dataroot=None, mode='train', return_label=False, return_two_sample=False,
+                 transforms=None,
+                 view_trans1=None, view_trans2=None, datafile=None, download=False):
+        super().__init__(return_label, return_two_sample, transforms, view_trans1, view_trans2)
+        self._read(dataroot, datafile, mode, download, 'cifar-100-python', {'train': ['train'],
+                                                                            'test': ['test']},
+                   'fine_labels', 'meta', 'fine_label_names')

@@ -1,0 +1,179 @@
+"""Folders of images: one folder per class, or no classes at all."""
+
+import os
+
+from ..utils.errors import ConfigError, DataError, suggest
+from ..utils.logger import get_logger
+from .base import ImageDataset
+from .builder import DATASETS
+from .image import EXTENSIONS, read_image
+
+_SPLITS = {'train', 'training', 'val', 'valid', 'validation', 'test', 'testing'}
+
+
+def check_folder(path, key='dataroot'):
+    """`path` as a string if it is a folder that can be listed; DataError otherwise."""
+    if not isinstance(path, (str, os.PathLike)) or not str(path):
+        raise ConfigError(f'{key} must be the name of a folder, not {path!r}.')
+    path = os.path.expanduser(str(path))
+    if not os.path.exists(path):
+        parent = os.path.abspath(path)
+        while not os.path.isdir(parent):
+            parent = os.path.dirname(parent)
+        raise DataError(f"{key}: no folder '{path}' (what exists is '{parent}'). "
+                        f'Set it in the config or with -o dataloader.train.dataset.{key}=FOLDER.')
+    if not os.path.isdir(path):
+        raise DataError(f"{key}: '{path}' is a file, not a folder.")
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise DataError(f"{key}: '{path}' may not be read by this user.")
+    return path
+
+
+def is_image_name(name):
+    """By its ending; hidden files (`._photo.jpg` of other systems) are none."""
+    return not name.startswith('.') and name.lower().endswith(EXTENSIONS)
+
+
+def list_images(folder, recursive=True):
+    """Sorted paths of all images below `folder`; links are followed, each real folder once."""
+    found, seen = [], set()
+
+    def deny(error):
+        raise DataError(f"'{error.filename}' cannot be listed: {error.strerror}.")
+
+    for here, folders, files in os.walk(folder, followlinks=True, onerror=deny):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders[:] = []
+            continue
+        seen.add(real)
+        folders[:] = sorted(f for f in folders if recursive and not f.startswith('.') and f != '__MACOSX')
+        found += [os.path.join(here, f) for f in sorted(files) if is_image_name(f)]
+    return found
+
+
+def read_names(value, key):
+    """A list of names from a list, or from a text file with one name per line."""
+    if isinstance(value, (list, tuple)):
+        names = [str(v) for v in value]
+    else:
+        try:
+            with open(os.path.expanduser(str(value)), encoding='utf-8-sig') as f:
+                names = [line.split()[0] for line in f if line.strip()]
+        except (OSError, UnicodeDecodeError) as e:
+            raise DataError(f"{key}: '{value}' cannot be read: {e}") from None
+    if not names or len(set(names)) != len(names):
+        raise DataError(f'{key}: needs names that differ, got {len(names)} with {len(set(names))} different '
+                        'ones.')
+    return names
+
+
+class _FileDataset(ImageDataset):
+    """`samples` holds paths, or (path, class number) pairs."""
+
+    def load(self, index):
+        entry = self.samples[index]
+        return read_image(entry if isinstance(entry, str) else entry[0])
+
+    def label(self, index):
+        return self.samples[index][1]
+
+
+@DATASETS.register()
+class ImageFolder(_FileDataset):
+    """`dataroot/<class>/**/image`: one folder per class, numbered in the order of their names.
+
+    The order is that of `sorted` (as in PASSL and torchvision), so that a classifier's weights
+    keep their meaning; the same folder names give the same numbers for train and val.
+
+    Args:
+        dataroot: folder of class folders.
+        classes: use these class folders only, numbered in this order: a list, or a text file
+            with one name per line. Default: all.
+        return_label ... max_bad: see ImageDataset.
+
+    Raises:
+        DataError: no such folder, no class folders, or a class without images.
+    """
+
+    def __init__(self, dataroot, return_label=True, return_two_sample=False, transforms=None,
+                 view_trans1=None,
+                 view_trans2=None, classes=None, on_error='replace', max_bad=0.1):
+        super().__init__(return_label, return_two_sample, transforms, view_trans1, view_trans2, on_error,
+                         max_bad)
+        root = check_folder(dataroot)
+        entries = sorted(e for e in os.listdir(root) if not e.startswith('.') and e != '__MACOSX')
+        folders = [e for e in entries if os.path.isdir(os.path.join(root, e))]
+        loose = sum(is_image_name(e) for e in entries if e not in set(folders))
+        self._check_shape(root, folders, loose)
+        if classes is not None:
+            classes = read_names(classes, 'classes')
+            unknown = [c for c in classes if c not in set(folders)]
+            if unknown:
+                raise DataError(f"'{root}' has no class folder '{unknown[0]}' ({len(unknown)} of "
+                                f"{len(classes)} "
+                                f'classes are missing). {suggest(unknown[0], folders)}')
+            folders = classes
+        if loose:
+            get_logger().warning("%d images directly in '%s' belong to no class and are left out.", loose,
+                                 root)
+        self.dataroot = root
+        self.classes = folders
+        empty = []
+        for number, name in enumerate(folders):
+            images = list_images(os.path.join(root, name))
+            self.samples += [(path, number) for path in images]
+            if not images:
+                empty.append(name)
+        if not self.samples:
+            raise DataError(f"'{root}' has {len(folders)} folders ({', '.join(folders[:3])} ...) but no "
+                            "images in "
+                            f'them. Known endings: {" ".join(EXTENSIONS)}.')
+        if empty:
+            get_logger().warning("%d class folders of '%s' hold no images: %s. They keep their numbers.",
+                                 len(empty), root, ', '.join(empty[:5]))
+        self._filled()
+
+    def _check_shape(self, root, folders, loose):
+        name = type(self).__name__
+        if not folders and loose:
+            raise DataError(f"'{root}' holds {loose} images but no class folders; for unlabelled images use "
+                            f'name: UnlabelledFolder. {name} needs {root}/<class>/<image>.')
+        if not folders:
+            raise DataError(f"'{root}' is empty: {name} needs {root}/<class>/<image>.")
+        if set(f.lower() for f in folders) <= _SPLITS:
+            raise DataError(f"'{root}' holds the folders {', '.join(folders)}, which are no classes. "
+                            f'Use one of them: dataroot: {os.path.join(root, folders[0])}.')
+
+
+@DATASETS.register()
+class UnlabelledFolder(_FileDataset):
+    """All images below one or several folders, flat or nested, without labels.
+
+    Args:
+        dataroot: a folder, or a list of folders.
+        recursive: also look into sub-folders.
+        return_label: must be False.
+        return_two_sample ... max_bad: see ImageDataset.
+
+    Raises:
+        DataError: a folder is missing or without images.
+    """
+
+    def __init__(self, dataroot, return_label=False, return_two_sample=False, transforms=None,
+                 view_trans1=None,
+                 view_trans2=None, recursive=True, on_error='replace', max_bad=0.1):
+        super().__init__(return_label, return_two_sample, transforms, view_trans1, view_trans2, on_error,
+                         max_bad)
+        roots = dataroot if isinstance(dataroot, (list, tuple)) else [dataroot]
+        if not roots:
+            raise ConfigError('dataroot must name at least one folder.')
+        for root in roots:
+            root = check_folder(root)
+            images = list_images(root, recursive)
+            if not images:
+                more = '' if recursive else ' (its sub-folders are left out: recursive: False)'
+                raise DataError(f"'{root}' holds no images{more}. Known endings: {' '.join(EXTENSIONS)}.")
+            self.samples += images
+        self.dataroot = dataroot
+        self._filled()
