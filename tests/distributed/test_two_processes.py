@@ -1,0 +1,165 @@
+"""Two real processes on the CPU (gloo), started by paddle.distributed.launch."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from passl.utils.checkpoint import load_file
+from tests.tiny import densecl_config, linear_config, write_config
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+pytestmark = pytest.mark.slow
+
+
+def launch(log_dir, script, *arguments, processes=2):
+    """Run `script` in `processes` processes (1: without the launcher); its output if it fails."""
+    command = [sys.executable]
+    if processes > 1:
+        command += ['-m', 'paddle.distributed.launch', '--nproc_per_node', str(processes), '--log_dir', str(log_dir)]
+    env = {k: v for k, v in os.environ.items() if not k.startswith('PADDLE_')}
+    done = subprocess.run(command + [script, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True,
+                          timeout=300, env=dict(env, OMP_NUM_THREADS='1', PYTHONPATH=ROOT))
+    logs = ''
+    if os.path.isdir(str(log_dir)):
+        for name in sorted(os.listdir(str(log_dir))):
+            with open(os.path.join(str(log_dir), name), errors='replace') as f:
+                logs += f'\n--- {name}\n' + f.read()[-3000:]
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:] + logs
+    return done
+
+
+def train(tmp, name, cfg, *flags, processes=2):
+    launch(tmp / f'log_{name}', 'tools/train.py', '-c', write_config(cfg, tmp, name), '--no-cuda', *flags,
+           processes=processes)
+    return os.path.join(cfg['output_dir'], name)
+
+
+def logged(folder, mode='train'):
+    with open(os.path.join(folder, 'log.jsonl')) as f:
+        return [r for r in map(json.loads, f) if r['mode'] == mode]
+
+
+# 64 px and a low rate: BN over few values would blow rounding differences up
+WELL_CONDITIONED = {'size': 64, 'lr_scheduler': {'name': 'CosineAnnealingDecay', 'learning_rate': 0.005, 'T_max': 2}}
+DUMP = {'custom_imports': [os.path.join(HERE, 'dump_hook.py')], 'custom_config': [{'name': 'DumpHook'}]}
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory, make_images):
+    root = tmp_path_factory.mktemp('images')
+    make_images(root, 26, size=40)
+    return root
+
+
+@pytest.fixture(scope='module')
+def checked(tmp_path_factory):
+    out = tmp_path_factory.mktemp('checks')
+    launch(out / 'log', os.path.join(HERE, 'checks.py'), out)
+    results = []
+    for r in range(2):
+        with open(out / f'rank{r}.json') as f:
+            results.append(json.load(f))
+    return results
+
+
+def test_collectives(checked):
+    for r, result in enumerate(checked):
+        assert result['rank'] == r
+        assert result['gathered'] == [[0, 0], [1, 10]]
+        assert result['sum'] == [4.0, 4.0]
+        assert result['object'] == {'from': 0}
+        assert result['objects'] == [[0], [1]]
+
+
+def test_gradient_comes_back_through_the_gather(checked):
+    for result in checked:
+        assert result['gradient'] < 1e-6
+        assert result['loss'] < 1e-6
+
+
+def test_shuffling_changes_nothing_without_batch_statistics(checked):
+    assert checked[0]['permutation'] == checked[1]['permutation'] != list(range(8))
+    for result in checked:
+        assert result['shuffle_changes'] < 1e-6
+
+
+def test_dense_keys_left_shuffled_are_noticed(checked):
+    """The planted bug changes the dense loss (and the sum), and nothing else."""
+    for result in checked:
+        total, whole, dense = result['bug_changes']
+        assert whole < 1e-6 and dense > 1e-4 and total > 5e-5
+
+
+@pytest.fixture(scope='module')
+def two(tmp_path_factory, images):
+    tmp = tmp_path_factory.mktemp('two')
+    return train(tmp, 'two', densecl_config(images, tmp / 'out', **DUMP, **WELL_CONDITIONED))
+
+
+def test_ranks_end_with_the_same_weights_and_queues(two):
+    a, b = (np.load(os.path.join(two, f'rank{r}.npz')) for r in range(2))
+    assert len(a.files) > 200
+    for name in a.files:
+        assert np.array_equal(a[name], b[name]), name
+    records = logged(two)
+    assert [r['iteration'] for r in records] == list(range(1, 7))        # 26 images, 2 x 4, drop_last: 3 per epoch
+    assert int(a['queue_ptr'][0]) == 6 * 8 % 16 == int(a['queue2_ptr'][0])
+
+
+def test_two_processes_equal_one_with_two_bn_groups(tmp_path, images):
+    """2 processes x 4 images do what 1 process x 8 images with bn_splits 2 does: the same images, the same
+    augmentation, the same shuffle, the same BN groups; so the same losses and the same averaged gradients.
+    (Two steps: then the rounding differences of two orders of summation begin to grow.)"""
+    short = {'total_iters': 2, 'epochs': None, 'checkpoint': {'interval': 1, 'by_epoch': False}, **WELL_CONDITIONED}
+    folders = []
+    for name, processes, splits in (('two', 2, 1), ('one', 1, 2)):
+        cfg = densecl_config(images, tmp_path / 'out', batch_size=8 // processes)
+        cfg.update(short, lr_scheduler=WELL_CONDITIONED['lr_scheduler'])
+        cfg.pop('size')
+        cfg['dataloader']['train']['dataset']['transforms'][0]['size'] = 64
+        cfg['model']['bn_splits'] = splits
+        folders.append(train(tmp_path, name, cfg, processes=processes))
+    for a, b in zip(*map(logged, folders)):
+        for key in ('loss', 'loss_global', 'loss_dense', 'lr', 'acc1', 'acc5', 'acc1_dense'):
+            assert a[key] == pytest.approx(b[key], rel=1e-5), (a['iteration'], key)
+    # after the first step the momentum buffer is the averaged gradient (plus weight decay)
+    first = [load_file(os.path.join(d, 'iter_1.pdparams'))['optimizer']['slots'] for d in folders]
+    assert len(first[0]) == len(first[1]) > 60
+    for name in first[0]:
+        a, b = (slots[name]['velocity_0'] for slots in first)
+        assert np.abs(a - b).max() < 1e-4 * np.abs(b).max() + 1e-9, name
+
+
+def test_resume_with_two_processes(two, tmp_path, images):
+    """Ends in the middle of epoch 2, goes on, and is bit for bit where the uninterrupted run is."""
+    cfg = densecl_config(images, tmp_path / 'out', **WELL_CONDITIONED)
+    parts = dict(cfg, total_iters=4)
+    parts.pop('epochs')
+    train(tmp_path, 'parts', parts)
+    folder = train(tmp_path, 'parts', cfg, '--resume', 'auto')
+    a, b = (load_file(os.path.join(d, 'epoch_2.pdparams')) for d in (two, folder))
+    for name in a['state_dict']:
+        if not name.endswith(('_mean', '_variance')):       # averaged over processes at every save
+            assert np.array_equal(a['state_dict'][name], b['state_dict'][name]), name
+    assert [r['loss'] for r in logged(two)] == [r['loss'] for r in logged(folder)]
+
+
+def test_evaluation_counts_every_sample_once(tmp_path, make_images):
+    """13 val images over 2 processes in batches of 4: the same accuracy as on one process."""
+    make_images(tmp_path / 'train', 8, classes=2)
+    make_images(tmp_path / 'val', 7, classes=2)
+    os.remove(sorted((tmp_path / 'val' / 'class1').iterdir())[0])
+    cfg = linear_config(tmp_path / 'train', tmp_path / 'val', tmp_path / 'out')
+    folder = train(tmp_path, 'linear', cfg)
+    weights = os.path.join(folder, 'latest.pdparams')
+    for n in (1, 2):
+        train(tmp_path, 'linear', cfg, '--evaluate-only', '--load', weights, processes=n)
+    first, one, two = logged(folder, 'val')
+    assert first['num_samples'] == one['num_samples'] == two['num_samples'] == 13
+    assert first['acc1'] == one['acc1'] == two['acc1']
+    assert first['acc1'] * 13 / 100 == pytest.approx(round(first['acc1'] * 13 / 100), abs=1e-9)
