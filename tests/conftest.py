@@ -6,6 +6,10 @@ import zlib  # noqa: F401  before Paddle: 2.6 exports zlib's symbols
 os.environ.setdefault('OMP_NUM_THREADS', '1')       # several test processes share the cores
 os.environ.setdefault('MPLBACKEND', 'Agg')
 
+from passl.utils.paddle_env import tune_cpu  # noqa: E402
+
+tune_cpu()      # the maths library's path must be chosen before Paddle is imported; it changes last digits
+
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

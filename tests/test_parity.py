@@ -138,7 +138,7 @@ def test_losses_and_gradients(ran):
 
 def test_queues(ran):
     expected, _, model = ran
-    assert int(model.queue_ptr) == expected['queue_ptr'] == 48
+    assert model.queue_ptr.item() == expected['queue_ptr'] == 48
     for name in ('queue', 'queue2'):
         if name + '_first_column' in expected:
             # column 0 was written in the first step: it is a key of the untrained encoder

@@ -77,10 +77,14 @@ class ImageLoader(paddle.io.DataLoader):
             for keys in self.batch_sampler:
                 yield [paddle.to_tensor(field) for field in self.collate_fn([self.dataset[k] for k in keys])]
             return
+        batches = super().__iter__()
         try:
-            yield from super().__iter__()
+            yield from batches
         except SystemError as e:
             raise explain_failure(self, e) from None
+        finally:            # who stops before the last batch must not leave workers behind
+            if not self._persistent_workers:
+                batches._try_shutdown_all()
 
 
 class Collate:

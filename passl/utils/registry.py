@@ -65,6 +65,13 @@ def accepted_arguments(obj):
     return {p.name for p in named}, required, any(p.kind == p.VAR_KEYWORD for p in params)
 
 
+def _number_defaults(obj):
+    """{argument: default} of those whose default is a number or a flag: text there is a mistake."""
+    target = obj.__init__ if inspect.isclass(obj) else obj
+    return {p.name: p.default for p in inspect.signature(target).parameters.values()
+            if isinstance(p.default, (bool, int, float))}
+
+
 def build_from_config(cfg, registry, where=None, **given):
     """Build `cfg = {'name': N, **arguments}` with the class registered as N.
 
@@ -90,10 +97,15 @@ def build_from_config(cfg, registry, where=None, **given):
         raise ConfigError(f"'{where}.name': {e}") from None
     arguments = {k: v for k, v in cfg.items() if k != 'name'}
     names, required, anything = accepted_arguments(cls)
+    defaults = _number_defaults(cls)
     for key in arguments:
         if key in given or (key not in names and not anything):
             raise ConfigError(f"'{where}.{key}': {cfg['name']} has no setting '{key}'. "
                               f'{suggest(key, names - set(given))}')
+    for key, value in arguments.items():
+        if isinstance(value, str) and key in defaults:
+            raise ConfigError(f"'{where}.{key}' is {value!r}; {cfg['name']} wants a number or a flag there, like its "
+                              f'default {defaults[key]!r}.')
     missing = sorted(required - set(arguments) - set(given))
     if missing:
         raise ConfigError(f"'{where}': {cfg['name']} needs {', '.join(missing)}. Add it below '{where}'.")

@@ -23,7 +23,7 @@ class Classification(Architecture):
 
     def train_iter(self, *inputs):
         """image [N, 3, H, W], label int64 [N] -> {'loss', 'acc1', 'acc5'}."""
-        if len(inputs) != 2:
+        if len(inputs) != 2 or inputs[1].ndim > 2:
             raise ConfigError(f'Classification needs (image, label) batches but got {len(inputs)} item(s). Set '
                               "'return_label: true' and 'return_two_sample: false' in the dataset.")
         image, label = inputs

@@ -54,13 +54,10 @@ class ResNet(vision.ResNet):
         parts = [self.conv1, self.bn1] if self.frozen_stages >= 0 else []
         return parts + [getattr(self, f'layer{s}') for s in range(1, self.frozen_stages + 1)]
 
-    def train(self):
-        """Train mode, except for the frozen stages: their BN keeps its statistics."""
-        super().train()
-        for part in self._frozen_parts():
-            part.eval()
-
     def forward(self, x):
+        if self.training:       # here and not in train(): a parent's train() sets this flag and calls nothing of ours
+            for part in self._frozen_parts():
+                part.eval()
         if self._all_frozen:
             with paddle.no_grad():
                 return super().forward(x)

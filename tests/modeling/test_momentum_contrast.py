@@ -1,0 +1,203 @@
+"""What MoCo and DenseCL share: two encoders, shuffled keys, queues."""
+
+import numpy as np
+import paddle
+import pytest
+
+from passl.utils.errors import ConfigError
+
+from .tiny import DIM, K, contrast, unit, values, views
+
+
+def statistics(model, encoder):
+    return {n: v for n, v in values(model).items() if n.startswith(encoder) and n.endswith(('_mean', '_variance'))}
+
+
+@pytest.mark.parametrize('name, mlps, queues', [('MoCo', ['mlp'], ['queue']), ('DenseCL', ['mlp', 'mlp2'], ['queue', 'queue2'])])
+def test_names_in_the_state_dict(name, mlps, queues):
+    model = contrast(name)
+    backbone = set(model.backbone.state_dict())
+    assert len(backbone) == 100
+    want = {f'encoder_{e}.0.{n}' for e in 'qk' for n in backbone}
+    want |= {f'encoder_{e}.1.{m}.{i}.{s}' for e in 'qk' for m in mlps for i in (0, 2) for s in ('weight', 'bias')}
+    want |= {q + s for q in queues for s in ('', '_ptr')}
+    state = model.state_dict()
+    assert set(state) == want
+    for q in queues:
+        assert state[q].shape == [DIM, K] and state[q + '_ptr'].shape == [1]
+        np.testing.assert_allclose(np.linalg.norm(state[q].numpy(), axis=0), 1, atol=1e-5)
+
+
+def test_encoders_start_equal_and_apart():
+    model = contrast()
+    for name, q in model.encoder_q.state_dict().items():
+        k = model.encoder_k.state_dict()[name]
+        np.testing.assert_array_equal(q.numpy(), k.numpy())
+        assert q is not k and k.stop_gradient
+    model.encoder_q[0].conv1.weight.set_value(paddle.zeros([64, 3, 7, 7]))
+    assert np.abs(model.encoder_k[0].conv1.weight.numpy()).max() > 0
+
+
+def test_only_the_query_encoder_has_a_gradient():
+    model = contrast()
+    model(*views())['loss'].backward()
+    for name, p in model.named_parameters():
+        if name.startswith('encoder_k') or name.endswith(('_mean', '_variance')):
+            assert p.stop_gradient and p.grad is None, name
+        else:
+            assert np.abs(p.grad.numpy()).max() > 0, name
+    assert model.queue.grad is None and model.queue2.grad is None
+
+
+def test_key_bn_uses_and_keeps_the_statistics_of_the_batch():
+    model = contrast()
+    x, other = views(4)
+    before = statistics(model, 'encoder_k')
+    (_, k, _, _), _ = model.key(x)
+    for name, now in statistics(model, 'encoder_k').items():
+        assert np.abs(now - before[name]).max() > 0, name
+    mixed = paddle.concat([x[:2], other[2:]])
+    (_, k_mixed, _, _), _ = model.key(mixed)
+    assert np.abs(k.numpy()[:2] - k_mixed.numpy()[:2]).max() > 1e-3        # the other samples matter
+    for name, now in statistics(model, 'encoder_q').items():
+        assert np.array_equal(now, before[name.replace('encoder_q', 'encoder_k')])
+
+
+def test_key_statistics_do_not_follow_the_query():
+    model = contrast()
+    model.query(views()[0])
+    before = statistics(model, 'encoder_k')
+    model.update_key_encoder()
+    for name, now in statistics(model, 'encoder_k').items():
+        np.testing.assert_array_equal(now, before[name])
+
+
+def test_update_key_encoder():
+    model = contrast(m=0.75)
+    model.update_key_encoder()                                            # equal encoders: nothing moves
+    before = values(model)
+    for p in model.encoder_q.parameters():
+        if not p.stop_gradient:
+            p.set_value(p + 1.0)
+    model.update_key_encoder()
+    after = values(model)
+    for name, p in model.encoder_q.named_parameters():
+        shift = 0.0 if p.stop_gradient else 0.25
+        np.testing.assert_allclose(after['encoder_k.' + name], before['encoder_k.' + name] + shift, atol=1e-5)
+
+
+@pytest.mark.parametrize('training', [False, True])
+def test_keys_come_back_in_order(training):
+    """In eval mode shuffling changes nothing; in train mode one process shuffles within one BN group."""
+    model = contrast()
+    model.train() if training else model.eval()
+    x = views(8, 32, 32)[0]
+    feature = model.encoder_k[0](x)
+    whole, dense, pooled = model.encoder_k[1](feature)
+    want = [feature.flatten(2).numpy(), unit(whole.numpy(), 1), unit(dense.numpy(), 1), unit(pooled.numpy(), 1)]
+    for step in range(3):
+        model.step = step
+        local, everything = model.key(x)
+        for got, everybodys, w in zip(local, everything, want):
+            np.testing.assert_allclose(got.numpy(), w, atol=1e-3 if training else 1e-6, rtol=0 if training else 1e-6)
+            np.testing.assert_array_equal(everybodys.numpy(), got.numpy())
+            assert got.stop_gradient
+
+
+def test_bn_splits():
+    x = views(8, 32, 32)[0]
+    one, two = contrast(bn_splits=1), contrast(bn_splits=2)
+    halves = [np.concatenate([v.numpy() for v in pair]) for pair in zip(one.query(x[:4]), one.query(x[4:]))]
+    for got, want in zip(two.query(x), halves):
+        np.testing.assert_allclose(got.numpy(), want, rtol=1e-4, atol=1e-4)
+    whole, split = (m.key(x)[0][1].numpy() for m in (one, two))
+    assert np.abs(whole - split).max() > 1e-3
+    two.step = 1                                                          # another grouping
+    assert np.abs(two.key(x)[0][1].numpy() - split).max() > 1e-3
+    two.set_state_dict(one.state_dict())
+    one.eval(), two.eval()
+    for a, b in zip(one.key(x)[0] + list(one.query(x)), two.key(x)[0] + list(two.query(x))):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-6)
+
+
+def test_keys_of_one_bn_group_depend_on_nobody_outside():
+    model = contrast(bn_splits=2)
+    from passl.modules.batch_shuffle import shared_permutation
+    groups = shared_permutation(8, model.seed, model.step).reshape(2, 4)
+    x, other = views(8, 32, 32)
+    changed = x.numpy().copy()
+    changed[groups[1]] = other.numpy()[groups[1]]
+    before = model.key(x)[0][1].numpy()
+    after = model.key(paddle.to_tensor(changed))[0][1].numpy()
+    np.testing.assert_allclose(after[groups[0]], before[groups[0]], atol=1e-5)
+    assert np.abs(after[groups[1]] - before[groups[1]]).max() > 1e-2
+
+
+def test_queues_are_written_at_the_flush():
+    model = contrast()
+    start = values(model)
+    keys = []
+    for step in range(2):                                                 # two micro-batches
+        model.step = step
+        v1, v2 = views(4, 32, 32, seed=step)
+        model(v1, v2)
+    for name in ('queue', 'queue2', 'queue_ptr'):
+        np.testing.assert_array_equal(values(model)[name], start[name])
+    waiting = [{k: v.numpy() for k, v in w.items()} for w in model._waiting]
+    model.flush_queues()
+    model.flush_queues()                                                  # nothing is written twice
+    assert model.queue_ptr.numpy().tolist() == model.queue2_ptr.numpy().tolist() == [8]
+    for name in ('queue', 'queue2'):
+        keys = np.concatenate([w[name] for w in waiting])
+        np.testing.assert_array_equal(getattr(model, name).numpy()[:, :8], keys.T)
+        np.testing.assert_array_equal(getattr(model, name).numpy()[:, 8:], start[name][:, 8:])
+        np.testing.assert_allclose(np.linalg.norm(keys, axis=1), 1, atol=1e-5)
+
+
+def test_temperature_given_to_the_model():
+    assert contrast(T=0.07, head={'name': 'ContrastiveHead'}).head.temperature == 0.07
+    assert contrast(T=0.2).head.temperature == 0.2
+    with pytest.raises(ConfigError, match="'model.T' is 0.07.*'model.head.temperature' is 0.2"):
+        contrast(T=0.07)
+
+
+@pytest.mark.parametrize('settings, words', [
+    ({'m': 1.1}, ["'model.m'", '1.1']),
+    ({'K': 0}, ["'model.K'", '0']),
+    ({'K': 2.5}, ["'model.K'", '2.5']),
+    ({'bn_splits': 0}, ["'model.bn_splits'", '0']),
+    ({'T': 0, 'head': {'name': 'ContrastiveHead'}}, ["'model.T'", '0']),
+    ({'loss_lambda': 1.5}, ["'model.loss_lambda'", '1.5']),
+    ({'loss_lamda': 0.5}, ["'model.loss_lamda'", "'loss_lambda'"]),
+    ({'dim': 16}, ["'model.dim' is 16", "'model.neck.out_channels' is 8"]),
+    ({'neck': {'in_channels': 2048}}, ["'model.neck.in_channels' is 2048", 'ResNet gives 512']),
+    ({'head': None}, ['head']),
+])
+def test_wrong_settings(settings, words):
+    with pytest.raises(ConfigError) as e:
+        contrast(**settings)
+    for word in words:
+        assert word in str(e.value)
+
+
+def test_batch_that_does_not_divide_into_bn_splits():
+    with pytest.raises(ConfigError, match="'model.bn_splits' is 2.*batch of 3"):
+        contrast(bn_splits=2)(*views(3, 32, 32))
+
+
+@pytest.mark.parametrize('name', ['MoCo', 'DenseCL'])
+def test_wrong_batches(name):
+    model = contrast(name)
+    v1, v2 = views(2, 32, 32)
+    with pytest.raises(ConfigError, match=f'{name} needs two views.*return_two_sample'):
+        model(v1)
+    with pytest.raises(ConfigError, match=f'{name} needs two views'):
+        model(v1, paddle.zeros([2], dtype='int64'))
+    with pytest.raises(ConfigError, match=r'differ in size, \[32, 32\] and \[64, 64\]'):
+        model(v1, views(2)[0])
+    with pytest.raises(ConfigError, match='without labels'):
+        model(v1, mode='test')
+    with pytest.raises(ConfigError, match="Unknown mode 'tset'"):
+        model(v1, mode='tset')
+    model.eval()
+    np.testing.assert_array_equal(model(v1, mode='extract').numpy(), model.encoder_q[0](v1).numpy())

@@ -1,0 +1,119 @@
+"""The backbone: names and sizes as torchvision's, initial values, frozen stages."""
+
+import math
+
+import numpy as np
+import paddle
+import pytest
+
+from passl.modeling import build_backbone
+from passl.modeling.backbones import ResNet
+from passl.utils.errors import ConfigError
+
+
+def parameter_count(net):
+    return sum(int(np.prod(p.shape)) for n, p in net.named_parameters() if not n.endswith(('._mean', '._variance')))
+
+
+def expected_names(depth):
+    """torchvision's state dict, written down from the architecture (without num_batches_tracked)."""
+    blocks = {18: [2, 2, 2, 2], 50: [3, 4, 6, 3], 101: [3, 4, 23, 3]}[depth]
+    convs = 2 if depth == 18 else 3
+    bn = ['weight', 'bias', '_mean', '_variance']
+    names = ['conv1.weight'] + ['bn1.' + s for s in bn]
+    for stage, n in enumerate(blocks, 1):
+        for b in range(n):
+            prefix = f'layer{stage}.{b}.'
+            for i in range(1, convs + 1):
+                names += [f'{prefix}conv{i}.weight'] + [f'{prefix}bn{i}.{s}' for s in bn]
+            if b == 0 and (stage > 1 or convs == 3):
+                names += [prefix + 'downsample.0.weight'] + [f'{prefix}downsample.1.{s}' for s in bn]
+    return set(names)
+
+
+@pytest.mark.parametrize('depth, parameters, tensors', [(18, 11176512, 100), (50, 23508032, 265), (101, 42500160, 520)])
+def test_names_and_sizes(depth, parameters, tensors):
+    net = ResNet(depth)
+    assert set(net.state_dict()) == expected_names(depth)
+    assert len(net.state_dict()) == tensors
+    assert parameter_count(net) == parameters
+    assert net.out_channels == (512 if depth == 18 else 2048)
+
+
+def test_with_a_classifier():
+    net = ResNet(18, num_classes=7, with_pool=True)
+    assert set(net.state_dict()) == expected_names(18) | {'fc.weight', 'fc.bias'}
+    assert net(paddle.randn([2, 3, 32, 32])).shape == [2, 7]
+
+
+@pytest.mark.parametrize('height, width', [(64, 64), (32, 96)])
+def test_stride_is_32(height, width):
+    assert ResNet(18)(paddle.randn([2, 3, height, width])).shape == [2, 512, height // 32, width // 32]
+    assert ResNet(18, with_pool=True)(paddle.randn([2, 3, height, width])).shape == [2, 512, 1, 1]
+
+
+def test_initial_values():
+    paddle.seed(0)
+    net = ResNet(18)
+    for name, p in net.named_parameters():
+        value = p.numpy()
+        if value.ndim == 4:
+            std = math.sqrt(2 / (value.shape[0] * value.shape[2] * value.shape[3]))
+            assert value.std() == pytest.approx(std, rel=0.05), name
+            assert abs(value.mean()) < 0.05 * std, name
+        else:
+            assert (value == (1 if name.endswith(('weight', '_variance')) else 0)).all(), name
+
+
+@pytest.mark.parametrize('depth, last', [(18, 'bn2'), (50, 'bn3')])
+def test_zero_init_residual(depth, last):
+    for name, p in ResNet(depth, zero_init_residual=True).named_parameters():
+        if name.endswith(('bn1.weight', 'bn2.weight', 'bn3.weight')):
+            assert (p.numpy() == (0 if name.startswith('layer') and f'.{last}.' in name else 1)).all(), name
+
+
+@pytest.mark.parametrize('frozen', [-1, 0, 2, 4])
+def test_frozen_stages_do_not_move(frozen):
+    paddle.seed(0)
+    net = ResNet(18, frozen_stages=frozen)
+    net.train()
+    before = {n: p.numpy().copy() for n, p in net.named_parameters()}
+    x = paddle.randn([4, 3, 32, 32])
+    out = net(x)
+    if not out.stop_gradient:
+        (out ** 2).mean().backward()
+    parts = ['conv1', 'bn1'] if frozen >= 0 else []
+    parts += [f'layer{s}' for s in range(1, frozen + 1)]
+    for name, p in net.named_parameters():
+        if name.split('.')[0] in parts:
+            assert p.stop_gradient and p.grad is None, name
+            np.testing.assert_array_equal(p.numpy(), before[name], err_msg=name)
+        elif name.endswith(('_mean', '_variance')):
+            assert np.abs(p.numpy() - before[name]).max() > 0, name
+        else:
+            assert not p.stop_gradient and p.grad is not None, name
+    assert out.stop_gradient == (frozen == 4)
+
+
+def test_a_frozen_backbone_is_in_eval_mode_while_training():
+    net = ResNet(18, frozen_stages=4)
+    net.train()
+    x = paddle.randn([4, 3, 32, 32])
+    alone, together = net(x[:1]).numpy(), net(x).numpy()
+    np.testing.assert_allclose(together[:1], alone, rtol=1e-4, atol=1e-4)        # other samples do not matter
+    net.eval()
+    np.testing.assert_allclose(net(x).numpy(), together, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('cfg, words', [
+    ({'depth': 20}, ["'model.backbone.depth'", '20', '18, 34, 50']),
+    ({'depth': 18, 'frozen_stages': 5}, ["'model.backbone.frozen_stages'", '5', '-1']),
+    ({'depth': 18, 'frozen_stage': 4}, ["'model.backbone.frozen_stage'", "'frozen_stages'"]),
+    ({'depth': 18, 'num_classes': 10}, ["'model.backbone.num_classes'", '10', 'with_pool: true']),
+    ({}, ['model.backbone', 'depth']),
+])
+def test_wrong_settings(cfg, words):
+    with pytest.raises(ConfigError) as e:
+        build_backbone({'name': 'ResNet', **cfg})
+    for word in words:
+        assert word in str(e.value)

@@ -1,0 +1,37 @@
+"""Models that are small enough for a test."""
+
+import numpy as np
+import paddle
+
+from passl.modeling import build_model
+
+DIM, K = 8, 32
+NECKS = {'DenseCL': 'DenseCLNeck', 'MoCo': 'NonLinearNeckV1'}
+
+
+def contrast(name='DenseCL', neck=None, backbone=None, **model):
+    """ResNet-18 with a narrow neck, dim 8, K 32; freshly seeded."""
+    paddle.seed(0)
+    built = build_model({
+        'name': name, 'dim': DIM, 'K': K, 'm': 0.9,
+        'backbone': {'name': 'ResNet', 'depth': 18, **(backbone or {})},
+        'neck': {'name': NECKS[name], 'in_channels': 512, 'hid_channels': 16, 'out_channels': DIM, **(neck or {})},
+        'head': {'name': 'ContrastiveHead', 'temperature': 0.2}, **model})
+    built.train()
+    return built
+
+
+def views(n=4, height=64, width=64, seed=0):
+    """Two random views [n, 3, height, width]."""
+    rng = np.random.RandomState(seed)
+    return [paddle.to_tensor(rng.randn(n, 3, height, width).astype('float32')) for _ in range(2)]
+
+
+def values(layer):
+    """{name: array copied} of parameters and buffers."""
+    return {n: p.numpy().copy() for n, p in layer.state_dict().items()}
+
+
+def unit(x, axis):
+    """x with vectors of length 1 along `axis`."""
+    return x / np.linalg.norm(x, axis=axis, keepdims=True)
