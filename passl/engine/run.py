@@ -2,6 +2,9 @@
 
 import os
 import platform
+import signal
+import sys
+import threading
 
 import cv2
 import numpy
@@ -28,6 +31,9 @@ def train(args):
     Returns:
         0; problems that the user can mend are raised as PasslError.
     """
+    if threading.current_thread() is threading.main_thread():
+        # Paddle's import replaces the handler by one that ends without clean-up: data workers would stay
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     training = not (args.evaluate_only or args.export)
     overrides = list(args.override)
     if args.pretrained:
@@ -44,10 +50,11 @@ def train(args):
     folder = run_folder(cfg, args.config_file)
     resume = None
     if training:
-        resume = find_resume(args.resume, folder) if args.resume else None
-        same_place = resume and os.path.realpath(os.path.dirname(resume)) == os.path.realpath(folder)
+        saves = (cfg.get('checkpoint') or {}).get('out_dir') or folder
+        resume = find_resume(args.resume, saves) if args.resume else None
+        same_place = resume and os.path.realpath(os.path.dirname(resume)) in map(os.path.realpath, (folder, saves))
         if not same_place:      # --resume auto with nothing to resume keeps what a run left before its first checkpoint
-            claim(folder, args.overwrite or args.resume == 'auto')
+            claim(folder, args.overwrite or args.resume == 'auto', saves)
     elif args.resume:
         raise ConfigError('--evaluate-only takes its weights from --load FILE, not from --resume.')
     elif not args.load:

@@ -73,8 +73,12 @@ class Trainer:
         self.model.train()
         self.call('train_epoch_begin')
         batches = iter(self.train_loader)
-        for _ in range(first, min(self.iters_per_epoch, self.max_iters - self.iteration + first)):
-            self.train_step(batches)
+        try:
+            for _ in range(first, min(self.iters_per_epoch, self.max_iters - self.iteration + first)):
+                self.train_step(batches)
+        finally:
+            if hasattr(batches, 'close'):       # ends the workers, also after an error
+                batches.close()
         if self.iteration % self.iters_per_epoch == 0:
             self.call('train_epoch_end')
 

@@ -37,7 +37,7 @@ class DenseCL(MomentumContrast):
 
         # query: global vector and one vector per location
         map_q, q, q_dense, _ = self.query(im_q)
-        q, q_dense = F.normalize(q, axis=1), F.normalize(q_dense, axis=1)          # [N, D], [N, D, L]
+        q, q_dense = (F.normalize(x.astype('float32'), axis=1) for x in (q, q_dense))   # [N, D], [N, D, L]
 
         # key: shuffled, without gradient
         local, everything = self.key(im_k)

@@ -4,6 +4,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from ...utils import dist
+from ...utils.logger import get_logger
 from .base import Architecture, need_two_views
 from .builder import MODELS
 
@@ -14,14 +16,21 @@ class SimCLR(Architecture):
 
     Args:
         backbone, neck, head: built parts; the head is SimCLRContrastiveHead.
+        sync_bn: BN statistics over all processes, as in the paper. On GPUs only: Paddle has no such
+            kernel for the CPU, where several processes then keep statistics of their own (with a warning).
 
-    State-dict keys: `encoder.0.*` backbone, `encoder.1.*` neck. The paper synchronises BN over
-    processes; here each process has its own statistics on the CPU (no such kernel there).
+    State-dict keys: `encoder.0.*` backbone, `encoder.1.*` neck.
     """
 
-    def __init__(self, backbone, neck, head):
+    def __init__(self, backbone, neck, head, sync_bn=True):
         super().__init__()
-        self.encoder = nn.Sequential(backbone, neck)
+        encoder = nn.Sequential(backbone, neck)
+        if sync_bn and dist.world_size() > 1:
+            if paddle.get_device() == 'cpu':
+                get_logger().warning('SimCLR on the CPU: BN statistics are those of each process, not of all.')
+            else:
+                encoder = nn.SyncBatchNorm.convert_sync_batchnorm(encoder)
+        self.encoder = encoder
         self.head = head
 
     @property
@@ -32,6 +41,7 @@ class SimCLR(Architecture):
     def train_iter(self, *inputs):
         """Two views [N, 3, H, W] -> {'loss', 'acc1', 'acc5'}."""
         v1, v2 = need_two_views('SimCLR', inputs)
-        z = F.normalize(self.encoder(paddle.concat([v1, v2])), axis=1)              # [2N, D]: BN sees both views
+        z = self.encoder(paddle.concat([v1, v2]))                                   # [2N, D]: BN sees both views
+        z = F.normalize(z.astype('float32'), axis=1)
         z1, z2 = z[:v1.shape[0]], z[v1.shape[0]:]
         return self.head(z1, z2, with_accuracy=self.with_metrics)
