@@ -53,7 +53,8 @@ def build_trainer(cfg, run_dir=None, training=True, load=None, resume=None, val_
     loaders = {}
     for part, wanted in (('train', training), ('val', with_val)):
         if wanted and part not in data:
-            needed_by = 'a training' if part == 'train' else 'EvaluateHook (or --val-interval)' if training else 'an evaluation'
+            needed_by = 'an evaluation' if not training else \
+                'EvaluateHook (or --val-interval)' if part == 'val' else 'a training'
             raise ConfigError(f"'dataloader.{part}' is missing in the config, but {needed_by} needs it. "
                               'See configs/moco/moco_clas_r50.yaml for both parts.')
         loaders[part] = build_dataloader(data[part], seed, dist.rank(), dist.world_size(), device=device,
@@ -97,8 +98,8 @@ def build_hooks(cfg, val_interval=None):
     hooks = []
     for key, name in STANDARD_HOOKS.items():
         hooks.append(build_hook({'name': name, **(cfg.get(key) or {})}, key))
-    for key, kind in (('optimizer_config', OptimizerHook), ('timer_config', IterTimerHook), ('lr_config', LRSchedulerHook),
-                      ('log_config', LogHook), ('checkpoint', CheckpointHook)):
+    for key, kind in (('optimizer_config', OptimizerHook), ('timer_config', IterTimerHook),
+                      ('lr_config', LRSchedulerHook), ('log_config', LogHook), ('checkpoint', CheckpointHook)):
         if not any(isinstance(h, kind) for h in hooks):
             raise ConfigError(f"'{key}.name' must be {kind.__name__} or a class derived from it.")
     for i, node in enumerate(cfg.get('custom_config') or []):

@@ -1,8 +1,10 @@
 """Classification accuracy, exact over processes."""
 
+import sys
 import time
 
 import paddle
+from tqdm import tqdm
 
 from ..utils import dist
 from ..utils.errors import DataError
@@ -27,7 +29,8 @@ def evaluate(model, loader, auto_cast, topk=(1, 5)):
     was_training = model.training
     model.eval()
     hits, count = [0.0] * len(topk), 0
-    for batch in loader:
+    show = dist.is_main() and sys.stderr.isatty()
+    for batch in tqdm(loader, desc='validate', unit='batch', leave=False, disable=not show, dynamic_ncols=True):
         if len(batch) < 2:
             raise DataError("Evaluation needs labels. Set 'return_label: true' in dataloader.val.dataset.")
         image, label = batch[0], batch[-1].reshape([-1, 1]).astype('int64')

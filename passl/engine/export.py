@@ -48,7 +48,7 @@ def export(cfg, weights, run_dir):
     existing = [prefix + e for e in ('.pdmodel', '.json', '.pdiparams') if os.path.exists(prefix + e)]
     if existing:
         raise ConfigError(f"'{existing[0]}' exists already. Choose another folder with -o save_inference_dir=DIR.")
-    static = paddle.jit.to_static(net, input_spec=[InputSpec([-1] + shape, 'float32', 'image')])
+    static = paddle.jit.to_static(net, input_spec=[InputSpec([-1] + shape, 'float32', 'image')], full_graph=True)
     paddle.jit.save(static, prefix)
     get_logger().info('Exported to %s.*', prefix)
     return 0

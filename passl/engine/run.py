@@ -50,11 +50,7 @@ def train(args):
     folder = run_folder(cfg, args.config_file)
     resume = None
     if training:
-        saves = (cfg.get('checkpoint') or {}).get('out_dir') or folder
-        resume = find_resume(args.resume, saves) if args.resume else None
-        same_place = resume and os.path.realpath(os.path.dirname(resume)) in map(os.path.realpath, (folder, saves))
-        if not same_place:      # --resume auto with nothing to resume keeps what a run left before its first checkpoint
-            claim(folder, args.overwrite or args.resume == 'auto', saves)
+        resume = start_point(args, cfg, folder)
     elif args.resume:
         raise ConfigError('--evaluate-only takes its weights from --load FILE, not from --resume.')
     elif not args.load:
@@ -87,6 +83,22 @@ def train(args):
     trainer.run()
     logger.info('Done: %s', folder)
     return 0
+
+
+def start_point(args, cfg, folder):
+    """The checkpoint to continue from, or None after the run folder was claimed for a new run."""
+    saves = (cfg.get('checkpoint') or {}).get('out_dir') or folder
+    resume = find_resume(args.resume, saves) if args.resume else None
+    if resume and os.path.realpath(os.path.dirname(resume)) in map(os.path.realpath, (folder, saves)):
+        return resume
+    if args.overwrite:
+        for flag, path in (('--load', args.load), ('--pretrained', args.pretrained)):
+            if path and os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep):
+                raise ConfigError(f"{flag} '{path}' lies in the run folder that --overwrite moves aside. Copy the "
+                                  'file elsewhere first, or choose another -o output_dir=DIR.')
+    # --resume auto with nothing to resume keeps what a run left before its first checkpoint
+    claim(folder, args.overwrite or args.resume == 'auto', saves)
+    return resume
 
 
 def describe(trainer):

@@ -35,11 +35,16 @@ def _has_steps(folder):
         return any('"mode": "train"' in line for line in f)
 
 
-def claim(folder, overwrite=False):
+def claim(folder, overwrite=False, saves=None):
     """Make `folder` ready for a new run.
 
     A folder that holds a run (a checkpoint or a logged step) is refused, or with `overwrite` moved aside
     to `<folder>.bak-N`. Files of an evaluation or of a run that failed before its first step are no obstacle.
+
+    Args:
+        folder: the run folder.
+        overwrite: move a former run aside.
+        saves: `checkpoint.out_dir`; may be any folder, so one with checkpoints is refused, never moved.
     """
     message = None
     if dist.is_main() and (checkpoints(folder) or _has_steps(folder)):
@@ -50,8 +55,11 @@ def claim(folder, overwrite=False):
             os.rename(folder, f'{folder}.bak-{n}')
             get_logger().info("Moved the former run to '%s.bak-%d'.", folder, n)
         else:
-            message = (f"'{folder}' already holds a run. Continue it with --resume auto, or start anew with --overwrite "
-                       '(the old run is moved aside), with another -o output_dir=DIR, or with -o timestamp=true.')
+            message = (f"'{folder}' already holds a run. Continue it with --resume auto, or start anew with "
+                       '--overwrite (the old run is moved aside), with another -o output_dir=DIR, or with -o timestamp=true.')
+    if dist.is_main() and not message and saves and saves != folder and checkpoints(saves):
+        message = (f"'checkpoint.out_dir' is '{saves}', which holds {checkpoints(saves)[0]} of another run: it would "
+                   'be replaced. Choose another with -o checkpoint.out_dir=DIR, or continue that run with --resume auto.')
     message = dist.broadcast_object(message)
     if message:
         raise ConfigError(message)

@@ -60,10 +60,14 @@ class Trainer:
 
     def run(self):
         """Train from where the state stands to `max_iters`."""
-        self.call('run_begin')
-        while self.iteration < self.max_iters:
-            self.train_epoch()
-        self.call('run_end')
+        try:
+            self.call('run_begin')
+            while self.iteration < self.max_iters:
+                self.train_epoch()
+            self.call('run_end')
+        except BaseException:
+            self.call('run_abort')
+            raise
 
     def train_epoch(self):
         """The rest of the current epoch."""

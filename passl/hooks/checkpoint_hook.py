@@ -6,7 +6,7 @@ from ..utils.dist import is_main
 from ..utils.errors import ConfigError, PasslError
 from ..utils.logger import get_logger
 from .builder import HOOKS
-from .hook import Hook, Priority, check_count
+from .hook import Hook, Priority, check_count, check_flag
 
 LATEST = 'latest.pdparams'
 
@@ -28,10 +28,14 @@ class CheckpointHook(Hook):
     def __init__(self, interval=1, by_epoch=True, save_optimizer=True, out_dir=None, max_keep_ckpts=None, priority=None):
         super().__init__(priority)
         self.interval = check_count(interval, "'checkpoint.interval'")
-        self.by_epoch, self.save_optimizer, self.out_dir = by_epoch, save_optimizer, out_dir
+        self.by_epoch = check_flag(by_epoch, "'checkpoint.by_epoch'")
+        self.save_optimizer = check_flag(save_optimizer, "'checkpoint.save_optimizer'")
+        if not isinstance(out_dir, (str, type(None))):
+            raise ConfigError(f"'checkpoint.out_dir' is {out_dir!r}; it must be the name of a folder.")
+        self.out_dir = out_dir
         if isinstance(max_keep_ckpts, bool) or not isinstance(max_keep_ckpts, (int, type(None))):
-            raise ConfigError(f"'checkpoint.max_keep_ckpts' is {max_keep_ckpts!r}; it must be a whole number, or null to "
-                              'keep all.')
+            raise ConfigError(f"'checkpoint.max_keep_ckpts' is {max_keep_ckpts!r}; it must be a whole number, or null "
+                              'to keep all.')
         self.keep = max_keep_ckpts if max_keep_ckpts and max_keep_ckpts > 0 else None
         self.saved_iteration = None
 
@@ -78,8 +82,8 @@ def check_weights(trainer):
               if not p.stop_gradient and not bool(p.astype('float32').isfinite().all())]
     if broken:
         raise PasslError(f"'{broken[0]}' and {len(broken) - 1} other weights are nan or inf after iteration "
-                         f'{trainer.iteration} (epoch {trainer.epoch}, lr {trainer.lr:.3e}): not saved, older checkpoints '
-                         'are kept. Lower lr_scheduler.learning_rate, or add optimizer.grad_clip.')
+                         f'{trainer.iteration} (epoch {trainer.epoch}, lr {trainer.lr:.3e}): not saved, older '
+                         'checkpoints are kept. Lower lr_scheduler.learning_rate, or add optimizer.grad_clip.')
 
 
 def _point(link, name):

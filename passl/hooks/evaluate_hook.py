@@ -2,7 +2,7 @@
 
 from ..utils.errors import ConfigError, suggest
 from .builder import HOOKS
-from .hook import Hook, Priority, check_count
+from .hook import Hook, Priority, check_count, check_flag
 
 
 @HOOKS.register()
@@ -20,15 +20,16 @@ class EvaluateHook(Hook):
     def __init__(self, init_eval=False, eval_kargs=None, interval=1, priority=None):
         super().__init__(priority)
         self.interval = check_count(interval, "'interval' of EvaluateHook")
-        self.init_eval, self.eval_kargs = init_eval, _checked(eval_kargs)
+        self.init_eval = check_flag(init_eval, "'init_eval' of EvaluateHook")
+        self.eval_kargs = _checked(eval_kargs)
 
     def run_begin(self, trainer):
         trainer.need_val_loader()
         if not trainer.model.supervised:
             name = type(trainer.model).__name__
-            raise ConfigError(f'{name} is trained without labels: there is no accuracy for EvaluateHook (or --val-interval) '
-                              'to measure. Remove it. Evaluate its backbone afterwards: extract the weights and train a '
-                              'classifier with configs/moco/moco_clas_r50.yaml --pretrained FILE.')
+            raise ConfigError(f'{name} is trained without labels: EvaluateHook (or --val-interval) has no accuracy to '
+                              'measure. Remove it. Evaluate its backbone afterwards: extract the weights and train '
+                              'a classifier with configs/moco/moco_clas_r50.yaml --pretrained FILE.')
         if self.init_eval and trainer.iteration == 0:
             trainer.evaluate(**self.eval_kargs)
 

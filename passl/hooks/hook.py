@@ -33,7 +33,8 @@ class Hook:
             train_iter_end                         optimizer, queues, timer, schedule, log, checkpoint
           train_epoch_end                          evaluation, checkpoint
           val_begin, val_end                       around an evaluation
-        run_end                                    always, also when `total_iters` ends inside an epoch
+        run_end                                    also when `total_iters` ends inside an epoch
+        run_abort                                  instead of run_end when an error or a signal ends the run
 
     Every method gets the trainer. `trainer.iteration` counts finished steps: in train_iter_begin it does not hold
     the step that starts, in train_iter_end it holds the step just made. `trainer.epoch` is 1 for the first epoch.
@@ -57,6 +58,9 @@ class Hook:
 
     def run_end(self, trainer):
         """Once, after the last step."""
+
+    def run_abort(self, trainer):
+        """Release what is open; nothing may be saved, the state can be in the middle of a step."""
 
     def train_epoch_begin(self, trainer):
         """Before an epoch's first step in this process."""
@@ -84,4 +88,11 @@ def check_count(value, what, low=1):
     """`value` if it is a whole number >= low; otherwise a ConfigError that calls it `what`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
         raise ConfigError(f'{what} is {value!r}; it must be a whole number >= {low}.')
+    return value
+
+
+def check_flag(value, what):
+    """`value` if it is True or False; otherwise a ConfigError: the text 'false' would count as true."""
+    if not isinstance(value, bool):
+        raise ConfigError(f'{what} is {value!r}; it must be true or false.')
     return value

@@ -9,7 +9,7 @@ from ..utils.errors import PasslError
 from ..utils.logger import JsonLines, get_logger
 from ..utils.misc import AverageMeter, format_eta, peak_memory_mb
 from .builder import HOOKS
-from .hook import Hook, Priority, check_count
+from .hook import Hook, Priority, check_count, check_flag
 
 
 @HOOKS.register()
@@ -30,7 +30,8 @@ class LogHook(Hook):
     def __init__(self, interval=50, by_epoch=True, progress_bar=None, priority=None):
         super().__init__(priority)
         self.interval = check_count(interval, "'log_config.interval'")
-        self.by_epoch, self.progress_bar = by_epoch, progress_bar
+        self.by_epoch = check_flag(by_epoch, "'log_config.by_epoch'")
+        self.progress_bar = None if progress_bar is None else check_flag(progress_bar, "'log_config.progress_bar'")
         self.bar = self.json = None
         self.step_time = AverageMeter()         # of the whole run: the estimate of the end
 
@@ -126,3 +127,5 @@ class LogHook(Hook):
         if self.json is not None:
             self.json.close()
             self.json = None
+
+    run_abort = run_end

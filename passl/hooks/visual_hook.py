@@ -48,3 +48,5 @@ class VisualHook(Hook):
         if self.writer is not None:
             self.writer.close()
             self.writer = None
+
+    run_abort = run_end

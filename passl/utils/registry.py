@@ -109,7 +109,11 @@ def build_from_config(cfg, registry, where=None, **given):
     missing = sorted(required - set(arguments) - set(given))
     if missing:
         raise ConfigError(f"'{where}': {cfg['name']} needs {', '.join(missing)}. Add it below '{where}'.")
-    return cls(**arguments, **given)
+    try:
+        return cls(**arguments, **given)
+    except (TypeError, ValueError, AssertionError) as e:      # a value that the constructor could not work with
+        raise ConfigError(f"'{where}': {cfg['name']} does not accept these settings: {e or type(e).__name__}. Given: "
+                          f'{arguments}.') from e
 
 
 def import_plugins(custom_imports=(), base_dir='.'):
@@ -122,7 +126,11 @@ def import_plugins(custom_imports=(), base_dir='.'):
     eps = metadata.entry_points()
     eps = eps.select(group=ENTRY_POINT_GROUP) if hasattr(eps, 'select') else eps.get(ENTRY_POINT_GROUP, ())
     for ep in eps:
-        ep.load()
+        try:
+            ep.load()
+        except Exception as e:
+            raise ConfigError(f"The installed plug-in '{ep.name}' ({ep.value}) cannot be imported: {e}. Mend or "
+                              'uninstall its package.') from e
     if isinstance(custom_imports, str):
         custom_imports = [custom_imports]
     for item in custom_imports or ():
