@@ -68,5 +68,10 @@ def run(args):
     logger.info('Wrote %s', args.output)
 
 
+def main(argv=None):
+    """The command; returns its exit code."""
+    return guarded(run, build_parser().parse_args(argv))
+
+
 if __name__ == '__main__':
-    sys.exit(guarded(run, build_parser().parse_args()))
+    sys.exit(main())
