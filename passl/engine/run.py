@@ -1,5 +1,6 @@
 """From command-line arguments to a finished run."""
 
+import contextlib
 import os
 import platform
 import signal
@@ -23,7 +24,29 @@ from .export import export
 from .run_folder import claim, find_resume, run_folder
 
 
+@contextlib.contextmanager
+def clean_exit_on_sigterm():
+    """SIGTERM ends the run through Python (exit code 143), so that data workers and shared memory are cleaned up.
+
+    Paddle's import installs a handler that ends the process at once.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if callable(before) else signal.SIG_DFL)
+
+
 def train(args):
+    """`run` with a clean end on SIGTERM."""
+    with clean_exit_on_sigterm():
+        return run(args)
+
+
+def run(args):
     """Run what `passl train` was asked for: training, `--evaluate-only` or `--export`.
 
     Args:
@@ -31,9 +54,6 @@ def train(args):
     Returns:
         0; problems that the user can mend are raised as PasslError.
     """
-    if threading.current_thread() is threading.main_thread():
-        # Paddle's import replaces the handler by one that ends without clean-up: data workers would stay
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     training = not (args.evaluate_only or args.export)
     overrides = list(args.override)
     if args.pretrained:

@@ -83,10 +83,10 @@ def test_resume_in_a_new_process_at_the_end_of_an_epoch(tmp_path, images):
     cfg = densecl_config(images, tmp_path / 'out', workers=1)
     whole = run(tmp_path, 'whole', cfg)
     parts = run(tmp_path, 'parts', dict(cfg, epochs=1))
-    code = ('import sys, paddle\n'
+    code = ('import sys, zlib, paddle\n'
             'paddle.nn.Sequential(*[paddle.nn.Conv2D(3, 8, 3) for _ in range(3)], paddle.nn.Linear(3, 4))\n'
             'from passl.cli import train_main; sys.exit(train_main(sys.argv[1:]))')
-    # paddle is imported before passl here: give both processes the same maths library and threads
+    # zlib first: Paddle 2.6 needs it so (passl does it for its users)
     done = subprocess.run([sys.executable, '-c', code, '-c', write_config(cfg, tmp_path, 'parts'), '--no-cuda',
                            '--resume', 'auto'], cwd=ROOT, env=dict(os.environ, PYTHONPATH=ROOT),
                           capture_output=True, text=True, timeout=300)
