@@ -118,7 +118,8 @@ def momentum_hooks(cfg, model):
     node = cfg.get('momentum_config')
     if not hasattr(model, 'update_key_encoder'):
         if node:
-            raise ConfigError(f"'momentum_config' is given, but {type(model).__name__} has no momentum encoder. Remove it.")
+            raise ConfigError(f"'momentum_config' is given, but {type(model).__name__} has no momentum encoder. "
+                              'Remove it.')
         return []
     return [build_hook({'name': 'MomentumUpdateHook', **(node or {})}, 'momentum_config')]
 

@@ -26,7 +26,8 @@ def select_device(device=None, no_cuda=False):
     if device in (None, 'gpu'):
         if not paddle.is_compiled_with_cuda():
             get_logger().warning("'device: gpu', but this Paddle is the CPU build: running on the CPU, many times "
-                                 'slower. For a GPU install paddlepaddle-gpu (docs/INSTALL.md); --no-cuda silences this.')
+                                 'slower. For a GPU install paddlepaddle-gpu (docs/INSTALL.md); --no-cuda silences '
+                                 'this.')
             return paddle.set_device('cpu')
         if not gpus:
             raise DeviceError("'device: gpu', but Paddle sees no GPU. Check the driver (nvidia-smi) and "

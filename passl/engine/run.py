@@ -129,8 +129,8 @@ def describe(trainer):
                       trainer.global_batch_size, trainer.iters_per_epoch, trainer.max_iters)
     if hasattr(trainer.model, 'queue'):
         size = trainer.model.queue.shape[1]
-        get_logger().info('Queue of %d keys: chance is loss %.2f; the loss rises while the queue fills (%d iterations), '
-                          'then falls.', size, numpy.log(size + 1), -(-size // trainer.global_batch_size))
+        get_logger().info('Queue of %d keys: chance is loss %.2f; the loss rises while the queue fills (%d '
+                          'iterations), then falls.', size, numpy.log(size + 1), -(-size // trainer.global_batch_size))
 
 
 def _quoted(text):

@@ -56,10 +56,12 @@ def claim(folder, overwrite=False, saves=None):
             get_logger().info("Moved the former run to '%s.bak-%d'.", folder, n)
         else:
             message = (f"'{folder}' already holds a run. Continue it with --resume auto, or start anew with "
-                       '--overwrite (the old run is moved aside), with another -o output_dir=DIR, or with -o timestamp=true.')
+                       '--overwrite (the old run is moved aside), with another -o output_dir=DIR, or with '
+                       '-o timestamp=true.')
     if dist.is_main() and not message and saves and saves != folder and checkpoints(saves):
         message = (f"'checkpoint.out_dir' is '{saves}', which holds {checkpoints(saves)[0]} of another run: it would "
-                   'be replaced. Choose another with -o checkpoint.out_dir=DIR, or continue that run with --resume auto.')
+                   'be replaced. Choose another with -o checkpoint.out_dir=DIR, or continue that run with '
+                   '--resume auto.')
     message = dist.broadcast_object(message)
     if message:
         raise ConfigError(message)
@@ -87,8 +89,9 @@ def find_resume(resume, folder):
             found = resume if os.path.exists(resume) else None
             if not found:
                 here = checkpoints(os.path.dirname(resume) or '.')
-                error = f"--resume: no file '{resume}'. " + (f'That folder has {", ".join(here[:5])}.' if here else
-                                                            'Use --resume auto for the newest one of the run folder.')
+                hint = f'That folder has {", ".join(here[:5])}.' if here else \
+                    'Use --resume auto for the newest one of the run folder.'
+                error = f"--resume: no file '{resume}'. {hint}"
         else:
             for name in checkpoints(folder):
                 path = os.path.join(folder, name)

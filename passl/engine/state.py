@@ -85,7 +85,8 @@ def restore(trainer, state, path):
         iteration = iteration // length * trainer.iters_per_epoch
         get_logger().warning('An epoch has %d iterations now and had %d: going on after epoch %d, not bit for bit.',
                              trainer.iters_per_epoch, length, state['epoch'])
-        trainer.lr_scheduler.step(iteration if state['lr_scheduler']['last_epoch'] != state['epoch'] else state['epoch'])
+        per_epoch = state['lr_scheduler']['last_epoch'] == state['epoch']
+        trainer.lr_scheduler.step(state['epoch'] if per_epoch else iteration)
     else:
         trainer.lr_scheduler.set_state_dict(dict(state['lr_scheduler']))
     if state.get('scaler'):

@@ -13,19 +13,23 @@ LATEST = 'latest.pdparams'
 
 @HOOKS.register()
 class CheckpointHook(Hook):
-    """Saves `epoch_N.pdparams` (or `iter_N.pdparams`) and points `latest.pdparams` to it; the last step is always saved.
+    """Saves `epoch_N.pdparams` (or `iter_N.pdparams`) and points `latest.pdparams` to it.
+
+    The last step is always saved.
 
     Args:
         interval: in epochs, or iterations with `by_epoch: false`.
         by_epoch: unit of `interval`.
-        save_optimizer: false leaves the optimizer's state out: smaller files that `--load` takes and `--resume` refuses.
+        save_optimizer: false leaves the optimizer's state out: smaller files, which `--load` takes and
+            `--resume` refuses.
         out_dir: another folder than the run folder.
         max_keep_ckpts: keep the newest N files that this run wrote; None or a number <= 0 keeps all.
     """
 
     priority = Priority.CHECKPOINT
 
-    def __init__(self, interval=1, by_epoch=True, save_optimizer=True, out_dir=None, max_keep_ckpts=None, priority=None):
+    def __init__(self, interval=1, by_epoch=True, save_optimizer=True, out_dir=None, max_keep_ckpts=None,
+                 priority=None):
         super().__init__(priority)
         self.interval = check_count(interval, "'checkpoint.interval'")
         self.by_epoch = check_flag(by_epoch, "'checkpoint.by_epoch'")

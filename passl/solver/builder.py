@@ -36,7 +36,8 @@ def build_lr_scheduler(cfg, iters_per_epoch=1, where='lr_scheduler'):
             cfg[key] = [round(v * iters_per_epoch) for v in value] if isinstance(value, (list, tuple)) \
                 else round(value * iters_per_epoch)
         except TypeError:
-            raise ConfigError(f"'{where}.{key}' is {value!r}; it must be a number of epochs or a list of them.") from None
+            raise ConfigError(f"'{where}.{key}' is {value!r}; it must be a number of epochs or a list of "
+                              'them.') from None
     if isinstance(cfg.get('learning_rate'), dict):
         cfg['learning_rate'] = build_lr_scheduler(cfg['learning_rate'], iters_per_epoch, where + '.learning_rate')
     try:
@@ -102,7 +103,8 @@ def build_optimizer(cfg, lr, model, where='optimizer'):
         raise ConfigError(f"'{where}.learning_rate': the rate is set in 'lr_scheduler.learning_rate'. Remove it here.")
     named = [(n, p) for n, p in model.named_parameters() if not p.stop_gradient]
     if not named:
-        raise ConfigError('Nothing to train: every parameter of the model is frozen. Lower model.backbone.frozen_stages.')
+        raise ConfigError('Nothing to train: every parameter of the model is frozen. Lower '
+                          'model.backbone.frozen_stages.')
     for s in exclude:
         if not any(s in n for n, _ in named):
             raise ConfigError(f"'{where}.exclude_from_weight_decay': no parameter's name holds '{s}'. "

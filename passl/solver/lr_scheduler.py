@@ -84,6 +84,7 @@ class CosineWarmup(lr.LinearWarmup):
 
     def __init__(self, learning_rate, warmup_steps, T_max, start_lr=0.0, end_lr=None, eta_min=0.0):
         if T_max <= warmup_steps:
-            raise ConfigError(f"'lr_scheduler': T_max ({T_max} steps) must be longer than warmup_steps ({warmup_steps}).")
+            raise ConfigError(f"'lr_scheduler': T_max ({T_max} steps) must be longer than warmup_steps "
+                              f'({warmup_steps}).')
         cosine = CosineAnnealingDecay(learning_rate, T_max - warmup_steps, eta_min)
         super().__init__(cosine, warmup_steps, start_lr, learning_rate if end_lr is None else end_lr)

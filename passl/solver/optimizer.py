@@ -118,7 +118,8 @@ def load_optimizer_state(optimizer, model, state):
         raise CheckpointError(f'The optimizer state does not fit this model: {len(unknown)} unknown parameters '
                               f'{unknown[:3]}, {len(missing)} without state {missing[:3]}. Resume with the config of '
                               'the run, or use --load to take the weights only.')
-    flat = {f'{automatic[n]}_{slot}': paddle.to_tensor(np.asarray(v)) for n, s in slots.items() for slot, v in s.items()}
+    flat = {f'{automatic[n]}_{slot}': paddle.to_tensor(np.asarray(v))
+            for n, s in slots.items() for slot, v in s.items()}
     for key, value in flat.items():     # Paddle keeps the name for its look-up of accumulators
         value.name = key
     if masters:

@@ -17,8 +17,8 @@ def build_model(cfg, where='model'):
         raise ConfigError(f"'{where}' must be a mapping with 'name', 'backbone', ..., not {cfg!r}.")
     head = cfg.get('head') or {}
     if cfg.get('T') is not None and head.get('temperature', cfg['T']) != cfg['T']:
-        raise ConfigError(f"'{where}.T' is {cfg['T']} and '{where}.head.temperature' is {head['temperature']}: they mean the "
-                          'same. Keep one of them.')
+        raise ConfigError(f"'{where}.T' is {cfg['T']} and '{where}.head.temperature' is {head['temperature']}: they "
+                          'mean the same. Keep one of them.')
     parts = {k: build(cfg[k], f'{where}.{k}') for k, build in PART_BUILDERS.items() if cfg.get(k) is not None}
     check_widths(parts, cfg, where)
     rest = {k: v for k, v in cfg.items() if k not in PART_BUILDERS}

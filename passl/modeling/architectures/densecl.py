@@ -24,7 +24,8 @@ class DenseCL(MomentumContrast):
     def __init__(self, backbone, neck, head, dim=128, K=65536, m=0.999, T=None, loss_lambda=0.5, bn_splits=1):
         super().__init__(backbone, neck, head, dim, K, m, T, bn_splits)
         if not 0 <= loss_lambda <= 1:
-            raise ConfigError(f"'model.loss_lambda' is {loss_lambda}; it must be between 0 (MoCo v2) and 1 (dense only).")
+            raise ConfigError(f"'model.loss_lambda' is {loss_lambda}; it must be between 0 (MoCo v2) and 1 "
+                              '(dense only).')
         self.loss_lambda = loss_lambda
         self.add_queue('queue2', dim, int(K))
 
