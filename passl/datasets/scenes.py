@@ -1,10 +1,11 @@
-"""Rendering of the embedded data set: a textured object on a textured background.
+"""Rendering of the embedded data set: textured objects on a quiet background.
 
 The class is the pair (shape, texture). Everything else is drawn at random and tells nothing about it:
-colours, place, size, rotation, scale of the texture, background, light, and small plain
-distractors. So the mean colour or the raw pixels of an image hardly help, while features that
-see edges and patterns do. A scene depends on (seed, index) only; NumPy's RandomState keeps its
-stream across versions.
+places, sizes, rotations, scale of the texture, tints, background, light and grain. So the mean colour
+or the raw pixels of an image hardly help, while features that see edges and patterns do. The objects
+of a scene are tinted, turned and scaled independently: besides light and background their class is
+what two crops share, so that a few hundred steps of contrastive learning show an effect. A scene
+depends on (seed, index) only; NumPy's RandomState keeps its stream across versions.
 """
 
 import cv2
@@ -63,40 +64,37 @@ def _texture(name, u, v, period):
     return np.clip(wave * 2.5 + 0.5, 0, 1)      # soft-edged
 
 
+def _tint(rng):
+    """A colour offset [3] of luminance 0."""
+    t = rng.uniform(-30, 30, 3)
+    return t - t @ (0.299, 0.587, 0.114)
+
+
 def _two_colours(rng):
-    """Two colours [3] in [0, 255] whose luminance differs clearly: greyscale keeps the texture."""
-    while True:
-        a, b = rng.uniform(10, 245, (2, 3))
-        if abs((a - b) @ (0.299, 0.587, 0.114)) > 90:
-            return a.astype(np.float32), b.astype(np.float32)
+    """A dark and a light colour [3] in [0, 255], tinted at random: greyscale keeps the texture."""
+    dark, light = rng.uniform(20, 60) + _tint(rng), rng.uniform(190, 235) + _tint(rng)
+    return dark.astype(np.float32), light.astype(np.float32)
 
 
 def _background(rng, size):
-    """Muted smooth colours plus blotches of random grain: float32 [size, size, 3]."""
-    grey = rng.uniform(70, 185, (3, 3, 1)) + rng.uniform(-20, 20, (3, 3, 3))
-    base = cv2.resize(grey.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
+    """Smooth light and shade, slightly tinted, with weak random grain: float32 [size, size, 3]."""
+    base = cv2.resize(rng.uniform(83, 173, (3, 3)).astype(np.float32), (size, size),
+                      interpolation=cv2.INTER_CUBIC)
     grain = rng.randint(6, 20)
     noise = cv2.resize(rng.uniform(-1, 1, (grain, grain)).astype(np.float32), (size, size),
                        interpolation=cv2.INTER_CUBIC)
-    return base + (noise * rng.uniform(8, 30))[..., None]
-
-
-def _distractor(rng, size):
-    """Coverage of a small random triangle or quadrilateral."""
-    corners = rng.randint(3, 5)
-    angles = np.sort(rng.uniform(0, 2 * np.pi, corners))
-    radius = rng.uniform(0.05, 0.12)
-    return _fill(rng.uniform(0, 1, 2) + radius * np.stack([np.cos(angles), np.sin(angles)], 1), size)
+    base += noise * np.float32(rng.uniform(2, 6))
+    return base[..., None] + rng.uniform(-15, 15, 3).astype(np.float32)
 
 
 def _places(rng):
-    """Centres and radii of up to four objects that overlap little."""
+    """Centres and radii of up to eight objects that overlap little."""
     chosen = []
-    for _ in range(rng.randint(2, 5)):
+    for _ in range(rng.randint(6, 9)):
         for _ in range(12):
-            radius = rng.uniform(0.22, 0.34)
+            radius = rng.uniform(0.16, 0.23)
             centre = rng.uniform(0.8 * radius, 1 - 0.8 * radius, 2)
-            if all(np.hypot(*(centre - c)) > 0.75 * (radius + r) for c, r in chosen):
+            if all(np.hypot(*(centre - c)) > 0.9 * (radius + r) for c, r in chosen):
                 chosen.append((centre, radius))
                 break
     return chosen
@@ -136,10 +134,6 @@ def render_scene(index, size=64, seed=0):
     texture, shape = TEXTURES[label // len(SHAPES)], SHAPES[label % len(SHAPES)]
 
     img = _background(rng, size)
-    for _ in range(rng.randint(0, 3)):
-        cover = _distractor(rng, size)[..., None]
-        img += cover * (rng.uniform(10, 245, 3).astype(np.float32) - img)
-
     mask = np.zeros((size, size), np.uint8)
     for centre, radius in _places(rng):
         cover = _draw_object(rng, img, texture, shape, centre, radius)
