@@ -75,8 +75,11 @@ def plot_loss(jsonl_path, out_png):
     if not os.path.isfile(jsonl_path):
         raise DataError(f"No log '{jsonl_path}'. Give a run folder, or the log.jsonl in it.")
     records = [r for r in read_json_lines(jsonl_path) if isinstance(r, dict) and 'iteration' in r]
-    train = [r for r in records if r.get('mode') == 'train']
-    val = [r for r in records if r.get('mode') == 'val']
+    # a resumed run writes the steps since its checkpoint again: the later record counts
+    latest = {(r.get('mode'), r['iteration']): r for r in records}
+    ordered = sorted(latest.values(), key=lambda r: r['iteration'])
+    train = [r for r in ordered if r.get('mode') == 'train']
+    val = [r for r in ordered if r.get('mode') == 'val']
     if not train and not val:
         raise DataError(f"'{jsonl_path}' holds no logged step yet. Steps are logged every log_config.interval.")
     run_dir = os.path.dirname(os.path.abspath(jsonl_path))

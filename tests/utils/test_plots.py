@@ -89,3 +89,12 @@ def test_correspondence_png_and_grid_error(tmp_path):
     assert (tmp_path / 'c.png').read_bytes()[:4] == b'\x89PNG'
     with pytest.raises(DataError, match='6 matches'):
         plots.plot_correspondence(image, image, range(6), np.ones(6), tmp_path / 'c.png')
+
+
+def test_the_steps_that_a_resumed_run_repeats_are_drawn_once(tmp_path, monkeypatch):
+    records = [{'mode': 'train', 'iteration': i, 'loss': loss, 'lr': 0.1}
+               for i, loss in ((1, 5.0), (2, 4.0), (3, 9.0), (2, 4.0), (3, 3.0), (4, 2.0))]
+    write_log(tmp_path / 'run', records)
+    figure = figure_of(monkeypatch, lambda: plots.plot_loss(str(tmp_path / 'run' / 'log.jsonl'), 'x.png'))
+    x, y = figure.axes[0].lines[0].get_data()
+    assert list(x) == [1, 2, 3, 4] and list(y) == [5, 4, 3, 2]
