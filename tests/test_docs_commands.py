@@ -61,6 +61,8 @@ def sandbox(tmp_path_factory, make_images):
     make_images(root / 'data/my_images', 8, size=(70, 90))
     make_images(root / 'data/my_labelled/train', 2, size=70, classes=2)
     make_images(root / 'data/my_labelled/val', 1, size=70, classes=2)
+    for part in ('train', 'val', 'test'):
+        make_images(root / 'clothing' / part, 2, size=70, classes=2)
     photo, = make_images(root / 'photo', 1, size=(120, 160), extension='.jpg')
     os.rename(photo, root / 'photo.jpg')
     from passl.modeling import build_backbone

@@ -25,7 +25,9 @@ def build_parser():
     parser.add_argument('--train-images', type=int, default=1000, metavar='N', help='rendered for training')
     parser.add_argument('--val-images', type=int, default=500, metavar='N', help='rendered for evaluation')
     parser.add_argument('--epochs', type=int, metavar='N', help="of the pre-training (default: the config's)")
-    parser.add_argument('--linear-epochs', type=int, metavar='N', help="of each linear evaluation (default: the config's)")
+    parser.add_argument('--linear-epochs', type=int, metavar='N',
+                        help="of each linear evaluation (default: the config's)")
+    parser.add_argument('--seed', type=int, default=0, metavar='N', help='of all runs (default: %(default)s)')
     return parser
 
 
@@ -45,10 +47,10 @@ def command(*words):
         sys.exit(f'The quick start stops here: the command above ended with exit code {code}.')
 
 
-def train(config, run_dir, data, *more, epochs=None):
+def train(config, run_dir, data, seed, *more, epochs=None):
     """tools/train.py with its run folder below `run_dir`; returns (run folder, seconds)."""
     start = time.time()
-    words = ['-c', config, '--no-cuda', '-o', f'output_dir={run_dir}',
+    words = ['-c', config, '--no-cuda', '-o', f'output_dir={run_dir}', '-o', f'seed={seed}',
              '-o', f'dataloader.train.dataset.dataroot={data}/train']
     if config == LINEAR:
         words += ['-o', f'dataloader.val.dataset.dataroot={data}/val']
@@ -130,19 +132,20 @@ def main(argv=None):
     stage(1, f'Rendering {args.train_images} + {args.val_images} images of textured shapes')
     render(data, args)
     stage(2, 'DenseCL pre-training of a ResNet-18, without labels')
-    densecl, seconds = train(PRETRAIN, runs, data, '-o', 'checkpoint.max_keep_ckpts=1', epochs=args.epochs)
+    densecl, seconds = train(PRETRAIN, runs, data, args.seed, '-o', 'checkpoint.max_keep_ckpts=1', epochs=args.epochs)
     stage(3, "Extracting the query encoder's backbone")
     command('tools/extract_weight.py', f'{densecl}/latest.pdparams', '--output', backbone)
     stage(4, 'Linear classification on frozen features: pre-trained backbone, then a randomly initialised one')
-    trained, seconds_trained = train(LINEAR, f'{runs}/linear_densecl', data, '--pretrained', backbone,
+    trained, seconds_trained = train(LINEAR, f'{runs}/linear_densecl', data, args.seed, '--pretrained', backbone,
                                      epochs=args.linear_epochs)
-    untrained, seconds_untrained = train(LINEAR, f'{runs}/linear_random', data, epochs=args.linear_epochs)
+    untrained, seconds_untrained = train(LINEAR, f'{runs}/linear_random', data, args.seed, epochs=args.linear_epochs)
     acc_trained, acc_untrained = last_accuracy(trained), last_accuracy(untrained)
     stage(5, 'Evaluating the trained classifier again from its checkpoint')
-    evaluated, _ = train(LINEAR, f'{runs}/evaluate', data, '--evaluate-only', '--load', f'{trained}/latest.pdparams')
+    evaluated, _ = train(LINEAR, f'{runs}/evaluate', data, args.seed, '--evaluate-only', '--load', f'{trained}/latest.pdparams')
     acc_again = last_accuracy(evaluated)
     if acc_again != acc_trained:
-        sys.exit(f'--evaluate-only gives {acc_again} % where the training run gave {acc_trained} %: please report this.')
+        sys.exit(f'--evaluate-only gives {acc_again} % where the training run gave {acc_trained} %: please report '
+                 'this.')
     stage(6, 'Raw-pixel nearest neighbours, pictures')
     acc_pixels, classes = pixel_neighbour_accuracy(os.path.join(ROOT, data))
     pictures = [f'{densecl}/loss.png', f'{densecl}/correspondence.png']

@@ -1,6 +1,8 @@
 """The one door to Paddle: settings that must be made before its import, and a clear error without it."""
 
+import contextlib
 import ctypes
+import io
 import os
 import sys
 import warnings
@@ -61,6 +63,21 @@ def tune_cpu():
     return _applied
 
 
+@contextlib.contextmanager
+def _without_thread_warning():
+    """Leave out what Paddle's import writes about an OMP_NUM_THREADS that we chose ourselves; keep the rest."""
+    if 'OMP_NUM_THREADS' not in _applied:
+        yield
+        return
+    text = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(text):
+            yield
+    finally:
+        lines = text.getvalue().splitlines(keepends=True)
+        sys.stderr.write(''.join(line for line in lines if 'OMP_NUM_THREADS' not in line))
+
+
 def require_paddle():
     """Import Paddle and return it.
 
@@ -71,7 +88,8 @@ def require_paddle():
     for noise in ('No ccache found', 'When training, we now always track global mean'):
         warnings.filterwarnings('ignore', message=noise)
     try:
-        import paddle
+        with _without_thread_warning():
+            import paddle
     except ModuleNotFoundError as e:
         if e.name != 'paddle':
             raise

@@ -11,22 +11,9 @@ from passl.cli import train_main
 from passl.utils.checkpoint import load_file, save_file
 from passl.utils.config import merge
 
-from .small import (call, clas, densecl, extract, moco, records, refused, refused_training, train, write_config,
-                    write_data)
+from .small import (call, clas, densecl, extract, moco, records, refused, refused_training, train, write_config)
 
 RESNET = {'model': {'backbone': {'name': 'ResNet', 'depth': 18}, 'head': {'in_channels': 512}}}
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory, make_images):
-    """Images for every test of this file; nothing is written there."""
-    return write_data(tmp_path_factory.mktemp('data'), make_images)
-
-
-@pytest.fixture
-def out(tmp_path):
-    """The `output_dir` of a test, as a change of a config."""
-    return {'output_dir': str(tmp_path / 'out')}
 
 
 @pytest.fixture(scope='module')

@@ -13,7 +13,7 @@ from passl.cli import train_main
 from passl.hooks import HOOKS, Hook
 from passl.utils.checkpoint import load_file
 
-from .small import clas, densecl, moco, records, train, write_data
+from .small import clas, densecl, moco, records, train
 
 TRAIN_KEYS = ['mode', 'iteration', 'epoch', 'lr', 'loss', 'loss_global', 'loss_dense', 'acc1', 'acc5', 'acc1_dense',
               'acc5_dense', 'time', 'data_time', 'ips', 'memory_mb', 'eta_seconds']
@@ -22,18 +22,6 @@ STAMP = r'\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] INFO: '
 ETA = r'(\d+ days?, )?\d+:\d\d:\d\d'
 LINE = (STAMP + r'Epoch \[(\d+)/(\d+)\]\[(\d+)/(\d+)\]  lr: (\d\.\d{3}e[+-]\d\d), eta: ' + ETA + r', time: [\d.]+, '
         r'data_time: [\d.]+, ips: [\d.]+, memory: \d+M, loss [\d.]+ \([\d.]+\), ')
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory, make_images):
-    """Images for every test of this file; nothing is written there."""
-    return write_data(tmp_path_factory.mktemp('data'), make_images)
-
-
-@pytest.fixture
-def out(tmp_path):
-    """The `output_dir` of a test, as a change of a config."""
-    return {'output_dir': str(tmp_path / 'out')}
 
 
 @pytest.fixture(scope='module')

@@ -1,4 +1,4 @@
-"""PASSL v1.1.1's four config files train as they are: only the data path (and, here, the cost) comes from the command line."""
+"""PASSL v1.1.1's four config files train as they are: only the data path (and, here, the cost) is changed by -o."""
 
 import json
 import os

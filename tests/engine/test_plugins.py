@@ -9,7 +9,7 @@ import pytest
 
 from passl.cli import train_main
 
-from .small import call, clas, moco, records, refused_training, train, write_config, write_data
+from .small import call, clas, moco, records, refused_training, train, write_config
 
 PARTS = '''
 import os
@@ -66,18 +66,6 @@ class {prefix}Data(ImageDataset):
     def load(self, index):
         return np.full((32, 32, 3), index, np.uint8)
 '''
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory, make_images):
-    """Images for every test of this file; nothing is written there."""
-    return write_data(tmp_path_factory.mktemp('data'), make_images)
-
-
-@pytest.fixture
-def out(tmp_path):
-    """The `output_dir` of a test, as a change of a config."""
-    return {'output_dir': str(tmp_path / 'out')}
 
 
 def config_with(prefix, data, out):
