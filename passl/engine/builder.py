@@ -15,7 +15,7 @@ from ..utils.errors import ConfigError
 from ..utils.logger import get_logger
 from ..utils.seed import seed_everything
 from ..utils.weights import load_into, load_weights
-from .state import restore
+from .state import FORMAT, restore
 from .trainer import Trainer
 
 # config key -> hook that is there even if the key is not. The order of execution follows from the
@@ -65,7 +65,11 @@ def build_trainer(cfg, run_dir=None, training=True, load=None, resume=None, val_
         load_into(model, load_weights(load), 'model', source=f"'{load}'")
     auto_cast, scaler, decorate = build_amp(cfg)
     if not training:
-        return Trainer(cfg, model, run_dir, val_loader=loaders['val'], auto_cast=auto_cast, hooks=hooks, seed=seed)
+        trainer = Trainer(cfg, model, run_dir, val_loader=loaders['val'], auto_cast=auto_cast, hooks=hooks, seed=seed)
+        content = load_file(load) if load else None
+        if isinstance(content, dict) and content.get('format') == FORMAT:
+            trainer.loaded_epoch = content['epoch']
+        return trainer
 
     accumulate = next(h for h in hooks if isinstance(h, OptimizerHook)).accumulate_steps
     iters_per_epoch = len(loaders['train']) // accumulate

@@ -35,7 +35,7 @@ class Trainer:
         self.iters_per_epoch = len(train_loader) // accumulate_steps if train_loader is not None else 0
         self.max_iters = max_iters
         self.parallel = dist.wrap(model) if train_loader is not None else model
-        self.iteration, self.epoch = 0, 1
+        self.iteration, self.epoch, self.loaded_epoch = 0, 1, 0
         self.outputs, self.val_results, self.saved_files = {}, {}, []
         model.seed = seed
 
@@ -46,7 +46,8 @@ class Trainer:
 
     @property
     def finished_epochs(self):
-        return self.iteration // self.iters_per_epoch if self.iters_per_epoch else 0
+        """Whole epochs done; without training data, those of the checkpoint that was loaded."""
+        return self.iteration // self.iters_per_epoch if self.iters_per_epoch else self.loaded_epoch
 
     @property
     def global_batch_size(self):

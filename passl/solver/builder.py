@@ -110,6 +110,12 @@ def build_optimizer(cfg, lr, model, where='optimizer'):
             raise ConfigError(f"'{where}.exclude_from_weight_decay': no parameter's name holds '{s}'. "
                               f'Names look like {named[0][0]}, {named[-1][0]}.')
     cfg = _as_numbers(cfg, OPTIMIZERS, where)
+    for key, rule, accepts in (('weight_decay', '0 or more', lambda v: v >= 0),
+                               ('lars_weight_decay', '0 or more', lambda v: v >= 0),
+                               ('momentum', 'from 0 to 1', lambda v: 0 <= v <= 1)):
+        value = cfg.get(key)
+        if isinstance(value, (int, float)) and not accepts(value):
+            raise ConfigError(f"'{where}.{key}' is {value}; it must be {rule}.")
     # One list and no parameter groups: Paddle clips every group by its own norm. A parameter's own regularizer wins
     # over the optimizer's; AdamW does not look at it and has to be asked.
     plain = {p.name for n, p in named if any(s in n for s in exclude)}

@@ -123,6 +123,7 @@ def test_evaluate_only_equals_the_evaluation_in_training_and_numpy(data, tmp_pat
     (r,) = records(only, 'val')
     assert (r['acc1'], r['acc5'], r['num_samples']) == (during[-1]['acc1'], 100.0, 9)
     assert 'drop_last' in done.out and 'never trained' not in done.out
+    assert r['epoch'] == 4 and 'Validate Epoch [4]' in done.out         # of the checkpoint
 
 
 def test_evaluate_only_needs_the_val_part_only(data, tmp_path, capsys):

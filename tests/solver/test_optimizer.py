@@ -220,6 +220,9 @@ def test_only_what_trains_is_given_to_the_optimizer():
     ({'name': 'SGD', 'grad_clip': {'name': 'ClipGradByNorm'}}, ["'optimizer.grad_clip'", 'clip_norm']),
     ({'name': 'SGD', 'grad_clip': {'name': 'ClipGradByNorm', 'clip_norm': 'x'}}, ["'optimizer.grad_clip'", 'x']),
     ('SGD', ["'optimizer'", "'SGD'", 'name']),
+    ({'name': 'Momentum', 'weight_decay': -1e-4}, ["'optimizer.weight_decay' is -0.0001", '0 or more']),
+    ({'name': 'Momentum', 'momentum': 1.5}, ["'optimizer.momentum' is 1.5", 'from 0 to 1']),
+    ({'name': 'LarsMomentumOptimizer', 'lars_weight_decay': -1}, ["'optimizer.lars_weight_decay'", '0 or more']),
 ])
 def test_wrong_settings(cfg, words):
     with pytest.raises(ConfigError) as e:
