@@ -14,11 +14,9 @@ class ImageNet(ImageFolder):
     subsets work. Arguments: see ImageFolder; `return_label` is off by default.
     """
 
-    def __init__(self, dataroot, return_label=False, return_two_sample=False, transforms=None,
-                 view_trans1=None,
+    def __init__(self, dataroot, return_label=False, return_two_sample=False, transforms=None, view_trans1=None,
                  view_trans2=None, classes=None, on_error='replace', max_bad=0.1):
-        super().__init__(dataroot, return_label, return_two_sample, transforms, view_trans1, view_trans2,
-                         classes,
+        super().__init__(dataroot, return_label, return_two_sample, transforms, view_trans1, view_trans2, classes,
                          on_error, max_bad)
 
 
@@ -32,13 +30,8 @@ class ImageNet100(ImageNet):
         DataError: not 100 classes.
     """
 
-    def __init__(self, dataroot, return_label=False, return_two_sample=False, transforms=None,
-                 view_trans1=None,
-                 view_trans2=None, classes=None, on_error='replace', max_bad=0.1):
-        super().__init__(dataroot, return_label, return_two_sample, transforms, view_trans1, view_trans2,
-                         classes,
-                         on_error, max_bad)
+    def _filled(self):
+        super()._filled()
         if self.num_classes != 100:
-            raise DataError(f"ImageNet100: '{self.dataroot}' has {self.num_classes} classes, not 100. Name "
-                            "the 100 "
+            raise DataError(f"ImageNet100: '{self.dataroot}' has {self.num_classes} classes, not 100. Name the 100 "
                             'with classes: FILE (one folder name per line).')

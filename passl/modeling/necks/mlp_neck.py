@@ -54,9 +54,12 @@ class NonLinearNeckV1(_PooledNeck):
         with_avg_pool: pool the map first.
     """
 
+    with_norm = False
+
     def __init__(self, in_channels, hid_channels, out_channels, with_avg_pool=True):
         super().__init__(in_channels, out_channels, with_avg_pool)
-        self.mlp = nn.Sequential(nn.Linear(in_channels, hid_channels), nn.ReLU(),
+        norm = [nn.BatchNorm1D(hid_channels)] if self.with_norm else []
+        self.mlp = nn.Sequential(nn.Linear(in_channels, hid_channels), *norm, nn.ReLU(),
                                  nn.Linear(hid_channels, out_channels))
         self.init_linear()
 
@@ -65,19 +68,7 @@ class NonLinearNeckV1(_PooledNeck):
 
 
 @NECKS.register()
-class NonLinearNeckV2(_PooledNeck):
-    """pool -> fc -> BN -> ReLU -> fc (BYOL).
+class NonLinearNeckV2(NonLinearNeckV1):
+    """pool -> fc -> BN -> ReLU -> fc (BYOL). Arguments: see NonLinearNeckV1."""
 
-    Args:
-        in_channels, hid_channels, out_channels: widths.
-        with_avg_pool: pool the map first.
-    """
-
-    def __init__(self, in_channels, hid_channels, out_channels, with_avg_pool=True):
-        super().__init__(in_channels, out_channels, with_avg_pool)
-        self.mlp = nn.Sequential(nn.Linear(in_channels, hid_channels), nn.BatchNorm1D(hid_channels), nn.ReLU(),
-                                 nn.Linear(hid_channels, out_channels))
-        self.init_linear()
-
-    def forward(self, x):
-        return self.mlp(self.pooled(x))
+    with_norm = True
