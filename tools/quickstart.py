@@ -141,7 +141,8 @@ def main(argv=None):
     untrained, seconds_untrained = train(LINEAR, f'{runs}/linear_random', data, args.seed, epochs=args.linear_epochs)
     acc_trained, acc_untrained = last_accuracy(trained), last_accuracy(untrained)
     stage(5, 'Evaluating the trained classifier again from its checkpoint')
-    evaluated, _ = train(LINEAR, f'{runs}/evaluate', data, args.seed, '--evaluate-only', '--load', f'{trained}/latest.pdparams')
+    evaluated, _ = train(LINEAR, f'{runs}/evaluate', data, args.seed, '--evaluate-only', '--load',
+                         f'{trained}/latest.pdparams')
     acc_again = last_accuracy(evaluated)
     if acc_again != acc_trained:
         sys.exit(f'--evaluate-only gives {acc_again} % where the training run gave {acc_trained} %: please report '

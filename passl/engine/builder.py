@@ -14,7 +14,7 @@ from ..utils.checkpoint import load_file
 from ..utils.errors import ConfigError
 from ..utils.logger import get_logger
 from ..utils.seed import seed_everything
-from ..utils.weights import load_into, load_weights
+from ..utils.weights import load_into, weights_in
 from .state import FORMAT, restore
 from .trainer import Trainer
 
@@ -61,12 +61,12 @@ def build_trainer(cfg, run_dir=None, training=True, load=None, resume=None, val_
                                          training=part == 'train', where=f'dataloader.{part}') if wanted else None
     model = build_model(cfg['model'])
     check_classes(model, loaders)
+    content = load_file(load) if load else None
     if load:
-        load_into(model, load_weights(load), 'model', source=f"'{load}'")
+        load_into(model, weights_in(content, load), 'model', source=f"'{load}'")
     auto_cast, scaler, decorate = build_amp(cfg)
     if not training:
         trainer = Trainer(cfg, model, run_dir, val_loader=loaders['val'], auto_cast=auto_cast, hooks=hooks, seed=seed)
-        content = load_file(load) if load else None
         if isinstance(content, dict) and content.get('format') == FORMAT:
             trainer.loaded_epoch = content['epoch']
         return trainer
@@ -77,13 +77,11 @@ def build_trainer(cfg, run_dir=None, training=True, load=None, resume=None, val_
         raise ConfigError(f"'optimizer_config.accumulate_steps' is {accumulate}, but an epoch has only "
                           f'{len(loaders["train"])} batches. Lower it or the batch size.')
     lr_unit = next(h for h in hooks if isinstance(h, LRSchedulerHook)).unit
-    for key in ('lr_scheduler', 'optimizer'):
-        if not cfg.get(key):
-            raise ConfigError(f"'{key}' is missing in the config. Example: "
-                              "lr_scheduler: {name: CosineAnnealingDecay, learning_rate: 0.03, T_max: 200}; "
-                              "optimizer: {name: Momentum, weight_decay: 0.0001}")
-    scheduler = build_lr_scheduler(cfg['lr_scheduler'], iters_per_epoch if lr_unit == 'iter' else 1)
-    optimizer = build_optimizer(cfg['optimizer'], scheduler, model)
+    settings = dict(cfg.get('optimizer') or {})
+    # without a schedule the optimizer may name a constant rate; with one that is a contradiction, which is refused
+    schedule = cfg.get('lr_scheduler') or settings.pop('learning_rate', None)
+    scheduler = build_lr_scheduler(schedule, iters_per_epoch if lr_unit == 'iter' else 1)
+    optimizer = build_optimizer(settings, scheduler, model)
     optimizer = decorate(model, optimizer)
     max_iters = cfg.get('total_iters') or cfg['epochs'] * iters_per_epoch
     trainer = Trainer(cfg, model, run_dir, loaders['train'], loaders['val'], optimizer, scheduler, scaler, auto_cast,

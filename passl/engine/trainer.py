@@ -3,6 +3,7 @@
 import time
 
 from ..utils import checkpoint, dist
+from ..utils.errors import ConfigError
 from ..utils.seed import derive_seed, seed_everything
 from .evaluator import evaluate
 from .state import sync_statistics, training_state
@@ -121,7 +122,6 @@ class Trainer:
 
     def need_val_loader(self):
         """The val loader, or a ConfigError that says what to add."""
-        from ..utils.errors import ConfigError
         if self.val_loader is None:
             raise ConfigError("Evaluation needs 'dataloader.val' in the config: {sampler: {batch_size: ...}, dataset: "
                               '{name: ..., dataroot: ..., return_label: true, transforms: [...]}}. '

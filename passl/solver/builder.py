@@ -40,10 +40,7 @@ def build_lr_scheduler(cfg, iters_per_epoch=1, where='lr_scheduler'):
                               'them.') from None
     if isinstance(cfg.get('learning_rate'), dict):
         cfg['learning_rate'] = build_lr_scheduler(cfg['learning_rate'], iters_per_epoch, where + '.learning_rate')
-    try:
-        return build_from_config(_as_numbers(cfg, LRSCHEDULERS, where), LRSCHEDULERS, where)
-    except (AssertionError, TypeError, ValueError) as e:        # Paddle's own checks
-        raise ConfigError(f"'{where}': {cfg.get('name')}: {e}") from None
+    return build_from_config(_as_numbers(cfg, LRSCHEDULERS, where), LRSCHEDULERS, where)
 
 
 def _as_numbers(cfg, registry, where):
@@ -125,8 +122,5 @@ def build_optimizer(cfg, lr, model, where='optimizer'):
     if plain and cfg.get('name') in OPTIMIZERS and \
             'apply_decay_param_fun' in accepted_arguments(OPTIMIZERS.get(cfg['name']))[0]:
         given['apply_decay_param_fun'] = lambda name: name not in plain
-    try:
-        return build_from_config(cfg, OPTIMIZERS, where, learning_rate=lr, parameters=[p for _, p in named],
-                                 grad_clip=clip, **given)
-    except (AssertionError, TypeError, ValueError) as e:        # Paddle's own checks
-        raise ConfigError(f"'{where}': {cfg.get('name')}: {e}") from None
+    return build_from_config(cfg, OPTIMIZERS, where, learning_rate=lr, parameters=[p for _, p in named],
+                             grad_clip=clip, **given)

@@ -81,7 +81,12 @@ def load_weights(path):
 
     What `--load` and `--pretrained` use. A wrapper's `module.` in front of every name is removed.
     """
-    state = find_state_dict(load_file(path), f"'{path}'")
+    return weights_in(load_file(path), path)
+
+
+def weights_in(content, path):
+    """As `load_weights`, of what `load_file(path)` gave."""
+    state = find_state_dict(content, f"'{path}'")
     return strip_wrappers(torch_to_paddle(state, force=is_torch_file(path)))
 
 

@@ -225,3 +225,11 @@ def test_without_visualdl_a_run_goes_on(data, out, capsys, monkeypatch):
     folder, done = train(moco(data, **out), capsys)
     assert 'No VisualDL scalars' in done.out and len(records(folder)) == 6
     assert not os.path.exists(os.path.join(folder, 'vdl'))
+
+
+def test_without_a_schedule_the_optimizer_names_the_rate(data, out, capsys):
+    """What the message about a missing lr_scheduler offers as the way out."""
+    cfg = moco(data, **out, epochs=1, optimizer={'learning_rate': 0.02})
+    del cfg['lr_scheduler']
+    folder, _ = train(cfg, capsys)
+    assert {r['lr'] for r in records(folder)} == {0.02}

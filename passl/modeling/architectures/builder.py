@@ -31,5 +31,5 @@ def check_widths(parts, cfg, where):
     for giver, taker in zip(chain, chain[1:]):
         gives, takes = getattr(parts[giver], 'out_channels', None), getattr(parts[taker], 'in_channels', None)
         if gives is not None and takes is not None and gives != takes:
-            raise ConfigError(f"'{where}.{taker}.in_channels' is {takes}, but {cfg[giver]['name']} gives {gives} channels. "
-                              f'Set -o {where}.{taker}.in_channels={gives}')
+            raise ConfigError(f"'{where}.{taker}.in_channels' is {takes}, but {cfg[giver]['name']} gives {gives} "
+                              f'channels. Set -o {where}.{taker}.in_channels={gives}')

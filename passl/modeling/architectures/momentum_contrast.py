@@ -38,8 +38,8 @@ class MomentumContrast(Architecture):
         if bn_splits < 1 or int(bn_splits) != bn_splits:
             raise ConfigError(f"'model.bn_splits' is {bn_splits}; it must be a whole number >= 1.")
         if getattr(neck, 'out_channels', dim) != dim:
-            raise ConfigError(f"'model.dim' is {dim}, but 'model.neck.out_channels' is {neck.out_channels}: the queue holds what "
-                              'the neck gives. Make them equal.')
+            raise ConfigError(f"'model.dim' is {dim}, but 'model.neck.out_channels' is {neck.out_channels}: the "
+                              'queue holds what the neck gives. Make them equal.')
         if T is not None:
             if not T > 0:
                 raise ConfigError(f"'model.T' is {T!r}; the temperature must be above 0.")

@@ -36,8 +36,8 @@ class ResNet(vision.ResNet):
         if frozen_stages not in (-1, 0, 1, 2, 3, 4):
             raise ConfigError(f"'model.backbone.frozen_stages' is {frozen_stages!r}; it must be -1 (none) to 4 (all).")
         if num_classes > 0 and not with_pool:
-            raise ConfigError(f"'model.backbone.num_classes' is {num_classes}: the classifier needs pooled features. Set "
-                              'with_pool: true too.')
+            raise ConfigError(f"'model.backbone.num_classes' is {num_classes}: the classifier needs pooled features. "
+                              'Set with_pool: true too.')
         super().__init__(BLOCKS[depth], depth, num_classes=num_classes, with_pool=with_pool)
         self.depth = depth
         self.out_channels = num_classes if num_classes > 0 else 512 * BLOCKS[depth].expansion
