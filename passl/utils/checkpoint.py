@@ -2,6 +2,7 @@
 
 import errno
 import glob
+import hashlib
 import os
 import pickle
 import time
@@ -14,6 +15,23 @@ from .safe_arrays import DamagedError, RefusedError, UnsupportedError
 from .safe_pickle import SafeUnpickler
 from .safetensors_file import read_header, read_safetensors, write_safetensors
 from .torch_reader import LEGACY_MAGIC, read_torch_legacy, read_torch_zip
+
+
+# A file of ours begins with a pickle's protocol byte and a word that is pushed and dropped: any pickle reader
+# (paddle.load too) passes over it. It promises the SHA-256 of all before at the end, where such readers do not look.
+_SEALED = b'\x80\x04\x8c\x0cpassl-sha2560'
+_SEAL_BYTES = 32
+
+
+class _HashingWriter:
+    """Passes bytes on to a file and hashes them."""
+
+    def __init__(self, file):
+        self.file, self.hash = file, hashlib.sha256()
+
+    def write(self, data):
+        self.hash.update(data)
+        return self.file.write(data)
 
 
 class _Pickler(pickle.Pickler):
@@ -53,8 +71,8 @@ def save_file(obj, path):
     """Save nested dicts, lists and tuples of numpy arrays, numbers, strings and None.
 
     The file appears under its name complete or not at all, also when the process is killed
-    or the disk is full; a file that was there before stays until then. `paddle.load` reads
-    it too. A path ending in `.safetensors` takes a flat {name: array} and that format.
+    or the disk is full; a file that was there before stays until then. A checksum at the end lets
+    `load_file` notice every changed byte. `paddle.load` reads it too. A path ending in `.safetensors` takes a flat {name: array} and that format.
 
     Raises:
         CheckpointError: the file cannot be written (no space, no permission, no folder).
@@ -74,7 +92,10 @@ def save_file(obj, path):
             if path.endswith('.safetensors'):
                 write_safetensors(f, obj)
             else:
-                _Pickler(f, protocol=4).dump(obj)
+                writer = _HashingWriter(f)
+                writer.write(_SEALED)
+                _Pickler(writer, protocol=4).dump(obj)
+                f.write(writer.hash.digest())
             f.flush()
             os.fsync(f.fileno())
         os.replace(tmp, path)
@@ -151,6 +172,7 @@ def load_file(path):
                 return read_torch_legacy(f, size)
             if kind == 'safetensors':
                 return read_safetensors(f, size)
+            size = _check_seal(f, size)
             return SafeUnpickler(f, size).load()
         except RefusedError as e:
             raise CheckpointError(
@@ -171,6 +193,27 @@ def load_file(path):
             detail = str(e) if isinstance(e, DamagedError) else f'{type(e).__name__}: {e}'
             raise CheckpointError(f"'{path}' ({size} bytes) is damaged ({detail}). Get it again, or use an "
                                   'older checkpoint.') from e
+
+
+def _check_seal(f, size):
+    """Compare the checksum of a file of ours; the number of bytes before it (of others: all).
+
+    Raises:
+        DamagedError: the bytes are not those that were written.
+    """
+    sealed = f.read(len(_SEALED)) == _SEALED
+    f.seek(0)
+    if not sealed:
+        return size
+    left, digest = size - _SEAL_BYTES, hashlib.sha256()
+    while left > 0:
+        block = f.read(min(left, 2**20))
+        digest.update(block)
+        left -= len(block) or left
+    if digest.digest() != f.read():
+        raise DamagedError('its checksum is wrong: it was cut off, or bytes have changed since it was written')
+    f.seek(0)
+    return size - _SEAL_BYTES
 
 
 def _open(path):

@@ -58,6 +58,30 @@ class TestSave:
         assert back['state_dict']['conv.weight'].flags.writeable
         assert os.listdir(path.parent) == ['x.pdparams']
 
+    def test_every_changed_byte_is_noticed(self, tmp_path, content):
+        path = tmp_path / 'x.pdparams'
+        save_file(content, path)
+        whole = path.read_bytes()
+        rng = random.Random(0)
+        places = {*range(60), *range(len(whole) - 60, len(whole)), *rng.sample(range(len(whole)), 100)}
+        for at in sorted(places):
+            for bit in (0, 7):
+                changed = bytearray(whole)
+                changed[at] ^= 1 << bit
+                path.write_bytes(changed)
+                if at < 17:             # the mark itself: without it the file is an ordinary pickle
+                    try:
+                        assert load_file(path)['epoch'] == 3
+                    except CheckpointError:
+                        pass
+                    continue
+                with pytest.raises(CheckpointError):
+                    load_file(path)
+        for length in rng.sample(range(len(whole)), 50):
+            path.write_bytes(whole[:length])
+            with pytest.raises(CheckpointError):
+                load_file(path)
+
     def test_paddle_load_reads_it(self, tmp_path, content):
         paddle = pytest.importorskip('paddle')
         save_file(content, tmp_path / 'x.pdparams')
