@@ -22,6 +22,8 @@ VERSION = re.search(r"^__version__ = '([^']+)'", read('passl', '__init__.py'), r
 # and the launcher imports distutils, which Python 3.12 only has through setuptools.
 PADDLE_NEEDS = ['protobuf>=3.20.2,<7', 'setuptools; python_version >= "3.12"']
 
+PACK_NEEDS = ['lmdb>=1.4']
+
 setup(
     name='passl',
     version=VERSION,
@@ -46,7 +48,9 @@ setup(
         'gpu': ['paddlepaddle-gpu>=2.6.2', *PADDLE_NEEDS],
         # PaddleSeg holds OpenCV at 4.5, which was built for numpy 1.
         'seg': ['paddleseg==2.8.0', 'numpy<2', *PADDLE_NEEDS],
-        'test': ['pytest>=7.0', 'pytest-cov>=4.0', 'pytest-timeout>=2.1', 'pytest-xdist>=3.0'],
+        # tools/pack_dataset.py and the data set PackedImages
+        'pack': PACK_NEEDS,
+        'test': ['pytest>=7.0', 'pytest-cov>=4.0', 'pytest-timeout>=2.1', 'pytest-xdist>=3.0', *PACK_NEEDS],
     },
     entry_points={'console_scripts': ['passl = passl.cli:main']},
     classifiers=[

@@ -10,29 +10,52 @@ from paddle.io import Dataset, get_worker_info
 from ..utils.errors import ConfigError, DataError
 from ..utils.logger import get_logger
 from ..utils.seed import derive_seed
-from .image import ImageReadError
+from .image import ImageReadError, decode_image, is_turned, jpeg_size
 from .preprocess.compose import build_transforms
 from .preprocess.tensor import ToTensor
-from .preprocess.two_view import TwoView
+from .preprocess.two_view import TwoView, Views
 
 _REASON_BYTES = 4096
 
 
+_kept = False
+
+
 @contextlib.contextmanager
-def seeded(seed):
-    """Seed `random` and `numpy.random` inside the block; their states come back afterwards."""
-    states = random.getstate(), np.random.get_state()
-    random.seed(seed)
-    np.random.seed(seed)
+def generators_kept():
+    """`random` and `numpy.random` stand afterwards as before.
+
+    Copying their states costs as much as a crop. So inside another such block, and in a worker process, where
+    nothing else draws from them, nothing is done.
+    """
+    global _kept
+    if _kept or get_worker_info() is not None:
+        yield
+        return
+    states, _kept = (random.getstate(), np.random.get_state()), True
     try:
         yield
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
+        _kept = False
+
+
+@contextlib.contextmanager
+def seeded(seed):
+    """Seed `random` and `numpy.random` inside the block; their states come back as `generators_kept` says."""
+    with generators_kept():
+        random.seed(seed)
+        np.random.seed(seed)
+        yield
+
+
+def _kind(view):
+    return f'{view.dtype} {list(view.shape)}' if isinstance(view, np.ndarray) else type(view).__name__
 
 
 class ImageDataset(Dataset):
-    """Base of the data sets: sub-classes fill `samples` and define `load` and `label`.
+    """Base of the data sets: sub-classes fill `samples` and define `label`, and `load` or `read_bytes`.
 
     `dataset[key]` is always a tuple: `(view1, view2)` with `return_two_sample`, else
     `(image,)`; plus `(label,)` with `return_label`. Images are float32 CHW, labels np.int64.
@@ -44,6 +67,11 @@ class ImageDataset(Dataset):
     over all workers; more than `max_bad` of all (but at least 2) stop the run with DataError.
     With 'raise' the first one does. An error in a worker process is logged there, and kept in
     `failure` for the main process, to which Paddle does not hand exceptions of workers.
+
+    Reduced decoding: where all views begin with a RandomResizedCrop, their boxes are drawn from the size in a
+    JPEG's header, and the file is decoded at 1/2, 1/4 or 1/8 if every box still has enough pixels. The boxes and
+    all other random numbers are the same with and without it. `reduced_decoding = False` switches it off
+    (in a config: `reduced_decoding: false` beside `dataroot`). It needs `read_bytes`.
 
     Args:
         return_label: add the label.
@@ -57,7 +85,10 @@ class ImageDataset(Dataset):
     Attributes:
         samples: one entry per image.
         classes: class names in the order of their numbers; empty without labels.
+        reduced_decoding: see above.
     """
+
+    reduced_decoding = True
 
     def __init__(self, return_label=False, return_two_sample=False, transforms=None, view_trans1=None,
                  view_trans2=None, on_error='replace', max_bad=0.1):
@@ -80,16 +111,21 @@ class ImageDataset(Dataset):
         if return_two_sample:
             self.recipe = TwoView(transforms, view_trans1, view_trans2)
         else:
-            self.recipe = build_transforms(transforms)
+            self.recipe = Views([build_transforms(transforms)])
+        self._unfinished = None
         self._check_recipe()
         self.samples = []
         self.classes = []
         self._bad = bytearray()
         self._reason = mmap.mmap(-1, _REASON_BYTES)
 
+    def read_bytes(self, index):
+        """(bytes of the image file of `index`, its name for messages). Raises ImageReadError."""
+        raise NotImplementedError
+
     def load(self, index):
         """The image of `index`: uint8 [H, W, 3]. Raises ImageReadError."""
-        raise NotImplementedError
+        return decode_image(*self.read_bytes(index))
 
     def label(self, index):
         """The class number of `index`."""
@@ -140,45 +176,88 @@ class ImageDataset(Dataset):
                             f'{self.max_bad} allows ({limit}). The last one: {error} '
                             'Mend or remove the files, or raise max_bad.')
 
+    def _own_load(self):
+        """True if `load` is defined by the object or a class further down than the one that defines `read_bytes`."""
+        def depth(method):
+            return next(i for i, c in enumerate(type(self).__mro__) if method in vars(c))
+        return 'load' in self.__dict__ or depth('load') < depth('read_bytes')
+
+    def _image_and_boxes(self, index):
+        """(image, None), or (image, (boxes of the first crops, 1 / scale it is decoded at)) if they are drawn."""
+        if self._own_load() or not self.reduced_decoding or self.recipe.crops is None:
+            return self.load(index), None
+        data, name = self.read_bytes(index)
+        size = jpeg_size(data)
+        if size is None or self.recipe.reduction(*size) == 1 or is_turned(data):
+            return decode_image(data, name), None
+        state = random.getstate()
+        boxes = self.recipe.draw(*size)
+        factor = self.recipe.reduction(*size, boxes)
+        try:
+            img = decode_image(data, name, factor)
+        except ImageReadError:
+            random.setstate(state)          # the image in its place draws as if this one had not
+            raise
+        if img.shape[:2] == (-(-size[0] // factor), -(-size[1] // factor)):
+            return img, (boxes, factor)
+        random.setstate(state)              # decoded in full after all
+        return img, None
+
     def _load_or_replace(self, index):
-        """(image, index it is from)."""
+        """(image, boxes as `_image_and_boxes` gives them, index it is from)."""
         candidate = index
         for attempt in range(100):
             try:
-                return self.load(candidate), candidate
+                return (*self._image_and_boxes(candidate), candidate)
             except ImageReadError as e:
                 self._note_bad(candidate, e)
             candidate = derive_seed(index, attempt) % len(self)
         raise DataError(f'No readable image found in place of number {index} after 100 tries.')
 
-    def _sample(self, index):
-        img, index = self._load_or_replace(index)
-        views = self.recipe(img) if self.return_two_sample else (self.recipe(img),)
-        if self.return_label:
-            return tuple(views) + (np.int64(self.label(index)),)
-        return tuple(views)
+    def _sample(self, index, recipe):
+        img, boxes, index = self._load_or_replace(index)
+        views = recipe(img) if boxes is None else recipe.cut(img, *boxes)
+        return views + (np.int64(self.label(index)),) if self.return_label else views
 
     def __getitem__(self, key):
         try:
             if not isinstance(key, tuple):
-                return self._sample(key)
+                return self._sample(key, self.recipe)
             with seeded(derive_seed(key[1], key[0])):
-                return self._sample(key[0])
+                return self._sample(key[0], self._unfinished or self.recipe)
         except Exception as e:
             self.report_failure(e)
             raise
 
-    def _check_recipe(self):
-        """Run the recipe once on a made-up image, so that a wrong one is told at start-up."""
+    def leave_normalisation(self):
+        """Take layout and normalisation off the samples of SampleKeys: their images are uint8 [H, W, 3] from now on.
+
+        Returns:
+            the Normalisation that makes them the images that a plain index gives.
+
+        Raises:
+            ConfigError: the recipe does not end in layout and normalisation of uint8 images.
+        """
+        unfinished, normalisation = self.recipe.split()
+        for view in self._try_out(unfinished):
+            if not (isinstance(view, np.ndarray) and view.dtype == np.uint8 and view.ndim == 3 and view.shape[2] == 3):
+                raise ConfigError(f'The recipe normalises {_kind(view)}, not uint8 [height, width, 3].')
+        self._unfinished = unfinished
+        return normalisation
+
+    @staticmethod
+    def _try_out(recipe):
+        """The views of a made-up image."""
         img = np.random.RandomState(0).randint(0, 256, (96, 80, 3)).astype(np.uint8)
         with seeded(0):
-            views = self.recipe(img) if self.return_two_sample else (self.recipe(img),)
-        for view in views:
+            return recipe(img)
+
+    def _check_recipe(self):
+        """Run the recipe once on a made-up image, so that a wrong one is told at start-up."""
+        for view in self._try_out(self.recipe):
             if not (isinstance(view, np.ndarray) and view.dtype == np.float32 and view.ndim == 3
                     and view.shape[0] in (1, 3)):
-                got = f'{view.dtype} {list(view.shape)}' if isinstance(view,
-                                                                       np.ndarray) else type(view).__name__
-                raise ConfigError(f'The transforms end in {got}; the model needs float32 [3, height, width]. '
+                raise ConfigError(f'The transforms end in {_kind(view)}; the model needs float32 [3, height, width]. '
                                   'End the recipe with Transpose and NormalizeImage, or with ToTensor.')
 
     def __getstate__(self):

@@ -8,25 +8,28 @@ import signal
 import sys
 
 import cv2
-import numpy as np
 import paddle
 
 from ..utils.errors import ConfigError, DataError, suggest
 from ..utils.logger import get_logger
 from ..utils.registry import Registry, build_from_config
+from .base import generators_kept
 from .preprocess.compose import build_transforms
 from .sampler import EpochBatchSampler
+from .transport import build_transport
 
 DATASETS = Registry('data set')
 _SAMPLERS = ('EpochBatchSampler', 'DistributedBatchSampler', 'BatchSampler')
 _SAMPLER_KEYS = {'name', 'batch_size', 'shuffle', 'drop_last'}
 _LOADER_KEYS = {'num_workers', 'use_shared_memory', 'prefetch_factor', 'persistent_workers', 'timeout',
-                'use_buffer_reader'}
+                'use_buffer_reader', 'transport'}
 _RECIPES = ('transforms', 'view_trans1', 'view_trans2')
 
 
 def build_dataset(cfg, where='dataloader.train.dataset'):
     """Build the data set that `cfg` (`{name, ...arguments}`) describes.
+
+    `reduced_decoding` (see ImageDataset) may stand beside the arguments of any data set.
 
     Raises:
         ConfigError: unknown name, argument or transform (named by its path in the config).
@@ -35,7 +38,13 @@ def build_dataset(cfg, where='dataloader.train.dataset'):
     if isinstance(cfg, dict):       # recipes are built here, where their place in the config is known
         cfg = {k: build_transforms(v, f'{where}.{k}') if k in _RECIPES and v is not None else v
                for k, v in cfg.items()}
-    return build_from_config(cfg, DATASETS, where)
+    reduced = cfg.pop('reduced_decoding', None) if isinstance(cfg, dict) else None
+    if reduced is not None and not isinstance(reduced, bool):
+        raise ConfigError(f"'{where}.reduced_decoding' must be true or false, not {reduced!r}.")
+    dataset = build_from_config(cfg, DATASETS, where)
+    if reduced is not None:
+        dataset.reduced_decoding = reduced
+    return dataset
 
 
 def _end_worker(*_):
@@ -64,18 +73,42 @@ def _init_worker(worker_id):
 
 
 class ImageLoader(paddle.io.DataLoader):
-    """Paddle's DataLoader, with two differences.
+    """Paddle's DataLoader, with three differences.
 
     * A worker's error arrives as a DataError with its reason (Paddle only says 'Blocking queue
       is killed').
     * `num_workers: 0` reads in the calling thread: Paddle would read in a second thread, which
       hangs on an error and shares the global random generators with the training step.
+    * With uint8 transport (`input_transform` is set) the workers' images are uint8 [N, H, W, 3]. They are
+      normalised here, on the device, or by the model that `hand_over` was called for.
     """
 
+    input_transform = None
+    handed_over = False
+
+    def hand_over(self, model):
+        """Let `model` normalise: it gets `input_transform` and from now on uint8 images.
+
+        Nothing happens with float32 transport, or if the model has no attribute `input_transform`.
+        """
+        if self.input_transform is not None and hasattr(model, 'input_transform'):
+            model.input_transform = self.input_transform
+            self.handed_over = True
+
     def __iter__(self):
+        if self.input_transform is None or self.handed_over:
+            yield from self._batches()
+            return
+        views = self.collate_fn.views
+        for batch in self._batches():
+            yield [self.input_transform(x) for x in batch[:views]] + list(batch[views:])
+
+    def _batches(self):
         if self.num_workers == 0:
             for keys in self.batch_sampler:
-                yield [paddle.to_tensor(field) for field in self.collate_fn([self.dataset[k] for k in keys])]
+                with generators_kept():
+                    fields = self.collate_fn([self.dataset[k] for k in keys])
+                yield [paddle.to_tensor(field) for field in fields]
             return
         batches = super().__iter__()
         try:
@@ -85,26 +118,6 @@ class ImageLoader(paddle.io.DataLoader):
         finally:            # who stops before the last batch must not leave workers behind
             if not self._persistent_workers:
                 batches._try_shutdown_all()
-
-
-class Collate:
-    """List of samples -> one array per field; says so when images differ in size."""
-
-    def __init__(self, dataset):
-        self.dataset = dataset
-
-    def __call__(self, samples):
-        fields = []
-        for field in zip(*samples):
-            shapes = {np.shape(x) for x in field}
-            if len(shapes) > 1:
-                error = DataError(f'Images of different sizes {sorted(shapes)[:3]} do not stack into a '
-                                  'batch. Add '
-                                  'RandomResizedCrop, or Resize and CenterCrop, to the transforms.')
-                self.dataset.report_failure(error)
-                raise error
-            fields.append(np.stack(field))
-        return fields
 
 
 def _reject_unknown(cfg, known, where):
@@ -168,7 +181,8 @@ def build_dataloader(cfg, seed=0, rank=0, world_size=1, device='cpu', training=T
         seed: run seed; order and augmentation follow from it.
         rank, world_size: of this process.
         device: 'cpu', 'gpu' ...: where the Tensors go is Paddle's current device; this only
-            switches off the buffered reader on CPU, where it is one more thread for nothing.
+            chooses the transport, and switches off the buffered reader on CPU, where it is one more thread for
+            nothing.
         training: False: every image exactly once over all ranks, no padding.
         where: dotted path of `cfg`, for messages.
 
@@ -190,11 +204,17 @@ def build_dataloader(cfg, seed=0, rank=0, world_size=1, device='cpu', training=T
     if options['num_workers'] == 0:         # these mean nothing without workers
         for key in ('use_shared_memory', 'prefetch_factor', 'persistent_workers', 'timeout'):
             options.pop(key, None)
+        # threads inside OpenCV burn 1.7 times the time for small images, and are no faster
+        cv2.setNumThreads(0)
     options.setdefault('use_buffer_reader', device != 'cpu')
+    transport = options.pop('transport', 'auto')
     dataset = build_dataset(cfg['dataset'], f'{where}.dataset')
     sampler = build_sampler(cfg.get('sampler'), dataset, seed, rank, world_size, training, f'{where}.sampler')
-    return ImageLoader(dataset, batch_sampler=sampler, return_list=True, collate_fn=Collate(dataset),
-                       worker_init_fn=_init_worker, **options)
+    collate, input_transform = build_transport(dataset, transport, device, f'{where}.loader.transport')
+    loader = ImageLoader(dataset, batch_sampler=sampler, return_list=True, collate_fn=collate,
+                         worker_init_fn=_init_worker, **options)
+    loader.input_transform = input_transform
+    return loader
 
 
 def explain_failure(loader, error):

@@ -6,7 +6,8 @@ from ..utils.errors import ConfigError, DataError, suggest
 from ..utils.logger import get_logger
 from .base import ImageDataset
 from .builder import DATASETS
-from .image import EXTENSIONS, read_image
+from .image import EXTENSIONS, ImageReadError
+from .index import is_folder, is_image_name, list_trees
 
 _SPLITS = {'train', 'training', 'val', 'valid', 'validation', 'test', 'testing'}
 
@@ -29,29 +30,6 @@ def check_folder(path, key='dataroot'):
     return path
 
 
-def is_image_name(name):
-    """By its ending; hidden files (`._photo.jpg` of other systems) are none."""
-    return not name.startswith('.') and name.lower().endswith(EXTENSIONS)
-
-
-def list_images(folder, recursive=True):
-    """Sorted paths of all images below `folder`; links are followed, each real folder once."""
-    found, seen = [], set()
-
-    def deny(error):
-        raise DataError(f"'{error.filename}' cannot be listed: {error.strerror}.")
-
-    for here, folders, files in os.walk(folder, followlinks=True, onerror=deny):
-        real = os.path.realpath(here)
-        if real in seen:
-            folders[:] = []
-            continue
-        seen.add(real)
-        folders[:] = sorted(f for f in folders if recursive and not f.startswith('.') and f != '__MACOSX')
-        found += [os.path.join(here, f) for f in sorted(files) if is_image_name(f)]
-    return found
-
-
 def read_names(value, key):
     """A list of names from a list, or from a text file with one name per line."""
     if isinstance(value, (list, tuple)):
@@ -71,9 +49,15 @@ def read_names(value, key):
 class _FileDataset(ImageDataset):
     """`samples` holds paths, or (path, class number) pairs."""
 
-    def load(self, index):
+    def read_bytes(self, index):
+        """(bytes of the file, its path) of image `index`. Raises ImageReadError."""
         entry = self.samples[index]
-        return read_image(entry if isinstance(entry, str) else entry[0])
+        path = entry if isinstance(entry, str) else entry[0]
+        try:
+            with open(path, 'rb') as f:
+                return f.read(), path
+        except OSError as e:
+            raise ImageReadError(f"'{path}' cannot be read: {e.strerror or e}.") from None
 
     def label(self, index):
         return self.samples[index][1]
@@ -90,6 +74,9 @@ class ImageFolder(_FileDataset):
         dataroot: folder of class folders.
         classes: use these class folders only, numbered in this order: a list, or a text file
             with one name per line. Default: all.
+        index: 'auto' keeps the names of a folder that takes long to list in the user's cache
+            folder, for the next start; any change of a folder makes it list anew. False: never.
+            A file name (.npz): keep them there.
         return_label ... max_bad: see ImageDataset.
 
     Raises:
@@ -98,13 +85,14 @@ class ImageFolder(_FileDataset):
 
     def __init__(self, dataroot, return_label=True, return_two_sample=False, transforms=None,
                  view_trans1=None,
-                 view_trans2=None, classes=None, on_error='replace', max_bad=0.1):
+                 view_trans2=None, classes=None, on_error='replace', max_bad=0.1, index='auto'):
         super().__init__(return_label, return_two_sample, transforms, view_trans1, view_trans2, on_error,
                          max_bad)
         root = check_folder(dataroot)
-        entries = sorted(e for e in os.listdir(root) if not e.startswith('.') and e != '__MACOSX')
-        folders = [e for e in entries if os.path.isdir(os.path.join(root, e))]
-        loose = sum(is_image_name(e) for e in entries if e not in set(folders))
+        with os.scandir(root) as entries:
+            kinds = {e.name: is_folder(e) for e in entries if not e.name.startswith('.') and e.name != '__MACOSX'}
+        folders = sorted(name for name, folder in kinds.items() if folder)
+        loose = sum(is_image_name(name) for name, folder in kinds.items() if not folder)
         self._check_shape(root, folders, loose)
         if classes is not None:
             classes = read_names(classes, 'classes')
@@ -119,12 +107,10 @@ class ImageFolder(_FileDataset):
                                  root)
         self.dataroot = root
         self.classes = folders
-        empty = []
-        for number, name in enumerate(folders):
-            images = list_images(os.path.join(root, name))
-            self.samples += [(path, number) for path in images]
-            if not images:
-                empty.append(name)
+        tops = [os.path.join(root, name) for name in folders]
+        listing = list_trees(tops, True, index, ['classes', os.path.abspath(root), classes])
+        self.samples = listing.paths(tops, labelled=True)
+        empty = [name for name, count in zip(folders, listing.per_tree(len(tops))) if not count]
         if not self.samples:
             raise DataError(f"'{root}' has {len(folders)} folders ({', '.join(folders[:3])} ...) but no "
                             "images in "
@@ -153,6 +139,7 @@ class UnlabelledFolder(_FileDataset):
     Args:
         dataroot: a folder, or a list of folders.
         recursive: also look into sub-folders.
+        index: see ImageFolder.
         return_label: must be False.
         return_two_sample ... max_bad: see ImageDataset.
 
@@ -162,18 +149,18 @@ class UnlabelledFolder(_FileDataset):
 
     def __init__(self, dataroot, return_label=False, return_two_sample=False, transforms=None,
                  view_trans1=None,
-                 view_trans2=None, recursive=True, on_error='replace', max_bad=0.1):
+                 view_trans2=None, recursive=True, on_error='replace', max_bad=0.1, index='auto'):
         super().__init__(return_label, return_two_sample, transforms, view_trans1, view_trans2, on_error,
                          max_bad)
         roots = dataroot if isinstance(dataroot, (list, tuple)) else [dataroot]
         if not roots:
             raise ConfigError('dataroot must name at least one folder.')
-        for root in roots:
-            root = check_folder(root)
-            images = list_images(root, recursive)
-            if not images:
+        roots = [check_folder(root) for root in roots]
+        listing = list_trees(roots, recursive, index, ['images', [os.path.abspath(r) for r in roots]])
+        for root, count in zip(roots, listing.per_tree(len(roots))):
+            if not count:
                 more = '' if recursive else ' (its sub-folders are left out: recursive: False)'
                 raise DataError(f"'{root}' holds no images{more}. Known endings: {' '.join(EXTENSIONS)}.")
-            self.samples += images
+        self.samples = listing.paths(roots, labelled=False)
         self.dataroot = dataroot
         self._filled()

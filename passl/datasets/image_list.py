@@ -8,6 +8,7 @@ from ..utils.errors import DataError
 from ..utils.logger import get_logger
 from .builder import DATASETS
 from .folder import _FileDataset, check_folder
+from .path_list import PathList
 
 _LOOKED_FOR = 1000      # so many files are looked for at start-up, evenly over the list
 
@@ -68,7 +69,13 @@ class ImageList(_FileDataset):
         names, labels = read_list(list_file)
         paths = [os.path.join(root, name) for name in names]
         self._check_files(paths, list_file)
-        self.samples = list(zip(paths, labels)) if labels else paths
+        try:
+            self.samples = PathList.of(paths, labels, os.path.join(root, ''))
+        except ValueError as e:
+            raise DataError(f"list_file: '{list_file}' names what cannot be a file here: {e}.") from None
+        except OverflowError:
+            raise DataError(f"list_file: '{list_file}' holds the label {max(labels)}; labels number the classes from "
+                            '0 on.') from None
         self.classes = [str(k) for k in range(max(labels) + 1)] if labels else []
         self._filled()
 

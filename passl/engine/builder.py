@@ -61,6 +61,8 @@ def build_trainer(cfg, run_dir=None, training=True, load=None, resume=None, val_
                                          training=part == 'train', where=f'dataloader.{part}') if wanted else None
     model = build_model(cfg['model'])
     check_classes(model, loaders)
+    if loaders['train']:
+        loaders['train'].hand_over(model)
     content = load_file(load) if load else None
     if load:
         load_into(model, weights_in(content, load), 'model', source=f"'{load}'")
@@ -147,17 +149,32 @@ def build_amp(cfg):
     """(context factory, GradScaler, decorate(model, optimizer)) of `use_amp` and `AMP`.
 
     With `use_amp: false` the same three with mixed precision switched off. On the CPU Paddle has no mixed precision.
+    The context surrounds the whole forward pass, so the key branch runs in half precision too, under O2 from float32
+    weights; the losses switch it off for themselves.
+
+    Raises:
+        ConfigError: unknown level or type, contradicting operator lists, or a type that this GPU does not have.
     """
     amp = dict(cfg.get('AMP') or {})
     cast = dict(amp.pop('auto_cast', None) or {})
     level = cast.get('level') or amp.pop('level', None) or 'O1'
     dtype = cast.get('dtype') or amp.pop('dtype', None) or 'float16'
     amp.pop('level', None), amp.pop('dtype', None)
+    for key, value, known in (('level', level, ('O0', 'O1', 'O2')), ('dtype', dtype, ('float16', 'bfloat16'))):
+        if value not in known:
+            raise ConfigError(f"'AMP.{key}' is {value!r}; it must be one of {', '.join(known)}.")
+    lists = {k: cast.get(k) for k in ('custom_white_list', 'custom_black_list')}
+    both = sorted(set(lists['custom_white_list'] or ()) & set(lists['custom_black_list'] or ()))
+    if both:
+        raise ConfigError(f"'AMP.auto_cast': {', '.join(both)} is in custom_white_list and in custom_black_list. "
+                          'Remove it from one of them.')
     enable = bool(cfg.get('use_amp')) and cast.get('enable', True) is not False and level != 'O0'
     if enable and paddle.get_device() == 'cpu':
         get_logger().warning('use_amp: true has no effect on the CPU; training in float32.')
         enable = False
-    lists = {k: cast.get(k) for k in ('custom_white_list', 'custom_black_list')}
+    if enable and not getattr(paddle.amp, f'is_{dtype}_supported')():       # Paddle would train on in float32
+        raise ConfigError(f"'AMP.dtype' is {dtype}, which this device does not support. Use "
+                          f"{'float16' if dtype == 'bfloat16' else 'another device'}, or use_amp: false.")
 
     def auto_cast():
         if not enable:

@@ -63,8 +63,10 @@ class CheckpointHook(Hook):
 
     def save(self, trainer, name):
         """Save now, under `name`. Only process 0 writes; all must call (the others' state is gathered)."""
-        check_weights(trainer)
         folder = self.out_dir or trainer.run_dir
+        if folder is None:          # a trainer that was built to write nothing
+            return
+        check_weights(trainer)
         trainer.saved_files = [f for f in trainer.saved_files if f != name] + [name]
         drop = trainer.saved_files[:-self.keep] if self.keep else []
         trainer.saved_files = trainer.saved_files[len(drop):]

@@ -7,7 +7,7 @@ import sys
 from ..utils.dist import is_main, sum_over_processes, world_size
 from ..utils.errors import PasslError
 from ..utils.logger import JsonLines, get_logger
-from ..utils.misc import AverageMeter, format_eta, peak_memory_mb
+from ..utils.misc import AverageMeter, format_eta, peak_memory_mb, reset_peak_memory
 from .builder import HOOKS
 from .hook import Hook, Priority, check_count, check_flag
 
@@ -43,6 +43,7 @@ class LogHook(Hook):
             from tqdm import tqdm
             self.bar = tqdm(total=trainer.max_iters, initial=trainer.iteration, unit='it', dynamic_ncols=True,
                             desc='train', smoothing=0.05)
+        reset_peak_memory()         # the log tells the peak of steps, not of reading a checkpoint
 
     def train_epoch_begin(self, trainer):
         self.loss_sum, self.loss_count = None, 0

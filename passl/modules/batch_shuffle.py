@@ -1,7 +1,8 @@
 """Shuffle-BN: the key encoder must not see the grouping that the query encoder sees (MoCo, section 3.3).
 
-Every process draws the same permutation of the global batch from (seed, step), so that no index
-has to be sent. One gather before and one after the key encoder is all that is exchanged.
+Every process draws the same permutation of the global batch from (seed, step), so that no index has to be
+sent. An image goes only to the process that encodes it. What comes back goes to the image's owner, apart from
+the vectors that enter a queue: everybody writes the same queue and needs them all.
 """
 
 import numpy as np
@@ -17,46 +18,75 @@ def shared_permutation(n, seed, step):
 
 
 class BatchShuffle:
-    """One step's shuffle of the global batch over processes (and over BN splits within one).
+    """One step's shuffle of the global batch over processes and over BN splits within one.
+
+    With one process and one split there is one group, whose statistics do not depend on the order: nothing moves.
 
     Args:
         local_batch: samples per process.
         seed, step: the permutation's identity.
+        splits: BN groups per process.
     """
 
-    def __init__(self, local_batch, seed, step):
+    def __init__(self, local_batch, seed, step, splits=1):
         self.n = local_batch
-        total = local_batch * dist.world_size()
-        self.forward_index = shared_permutation(total, seed, step)
-        self.backward_index = np.argsort(self.forward_index)
-
-    def _mine(self, index):
-        lo = dist.rank() * self.n
-        return paddle.to_tensor(index[lo:lo + self.n])
+        self.moves = dist.world_size() > 1 or splits > 1
+        if self.moves:
+            self.forward_index = shared_permutation(local_batch * dist.world_size(), seed, step)
+            self.backward_index = np.argsort(self.forward_index)
 
     @paddle.no_grad()
     def shuffle(self, x):
         """x [n, ...] of this process -> the n samples of the shuffled global batch that it encodes."""
-        return paddle.index_select(dist.all_gather(x), self._mine(self.forward_index), axis=0)
+        return dist.exchange(x, self.forward_index) if self.moves else x
 
     @paddle.no_grad()
-    def unshuffle(self, parts):
-        """Bring encoder outputs back in order, with a single gather for all of them.
+    def unshuffle(self, parts, shared):
+        """Bring encoder outputs back in order: one exchange for what the owner needs, one gather for what all need.
 
         Args:
             parts: list of Tensors [n, ...], in shuffled order.
+            shared: list of bool, one per part: True if every process needs the rows of all. These become float32.
         Returns:
-            (local, everything): lists of this process's rows [n, ...] and of all rows
-            [world_size * n, ...], both in the original order.
+            (local, everything): per part this process's rows [n, ...], and the rows of all processes
+            [world_size * n, ...] (None for a part that is not shared), both in the original order.
         """
-        shapes = [p.shape for p in parts]
-        packed = paddle.concat([p.astype('float32').reshape([self.n, -1]) for p in parts], axis=1)
-        gathered = paddle.index_select(dist.all_gather(packed), paddle.to_tensor(self.backward_index), axis=0)
-        widths = [int(np.prod(s[1:])) for s in shapes]
-        columns = paddle.split(gathered, widths, axis=1) if len(parts) > 1 else [gathered]
-        everything = [c.reshape([-1] + list(s[1:])) for c, s in zip(columns, shapes)]
-        lo = dist.rank() * self.n
-        return [e[lo:lo + self.n] for e in everything], everything
+        if not self.moves:
+            return list(parts), [p if s else None for p, s in zip(parts, shared)]
+        if dist.world_size() == 1:
+            local = [dist.exchange(p, self.backward_index) for p in parts]
+            return local, [p if s else None for p, s in zip(local, shared)]
+        local, everything = [None] * len(parts), [None] * len(parts)
+        own, common = ([i for i, s in enumerate(shared) if bool(s) == kind] for kind in (False, True))
+        with paddle.amp.auto_cast(enable=False):
+            if own:
+                packed, unpack = pack([parts[i] for i in own])
+                for i, part in zip(own, unpack(dist.exchange(packed, self.backward_index))):
+                    local[i] = part
+            if common:
+                packed, unpack = pack([parts[i].astype('float32') for i in common])
+                gathered = paddle.gather(dist.all_gather(packed), paddle.to_tensor(self.backward_index))
+                lo = dist.rank() * self.n
+                for i, part in zip(common, unpack(gathered)):
+                    local[i], everything[i] = part[lo:lo + self.n], part
+        return local, everything
+
+
+def pack(parts):
+    """Tensors [n, ...] -> (one Tensor [n, width], function that takes Tensors [m, width] apart again).
+
+    Parts of different types become float32.
+    """
+    if len({p.dtype for p in parts}) > 1:
+        parts = [p.astype('float32') for p in parts]
+    shapes = [list(p.shape[1:]) for p in parts]
+    flat = [p.flatten(1) for p in parts]
+    packed = paddle.concat(flat, axis=1) if len(flat) > 1 else flat[0]
+
+    def unpack(x):
+        columns = paddle.split(x, [int(np.prod(s)) for s in shapes], axis=1) if len(shapes) > 1 else [x]
+        return [c.reshape([-1] + s) for c, s in zip(columns, shapes)]
+    return packed, unpack
 
 
 def in_splits(encoder, x, splits):

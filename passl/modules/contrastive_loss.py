@@ -2,42 +2,170 @@
 
 import paddle
 import paddle.nn.functional as F
+from paddle.autograd import PyLayer
+
+# Logits of one block. On a CPU what is in its cache counts: between 2**18 and 2**23 the time of 1568 x 65536 is flat,
+# and with 2**21 (8 MiB) the logits of a small batch of global vectors need no cut of the queue. On a GPU each block is
+# a handful of kernels: 2**23 (32 MiB) is an estimate at which their launches no longer matter; not measured.
+CPU_BLOCK, GPU_BLOCK = 2**21, 2**23
+_ALIGN, _NARROWEST = 64, 256          # columns: multiples of a vector, and enough of them for the matrix product
+# exp() of unit vectors' logits can be summed as it is from this temperature on: |logit| <= 64, and
+# sums between these bounds have lost nothing to overflow or underflow
+_UNSHIFTED_FROM, _SMALLEST_SUM, _LARGEST_SUM = 1 / 64, 1e-25, 1e36
+_TIE = 1e-6                           # dot products of unit vectors that differ by rounding only
 
 
-def info_nce(query, key, queue, temperature):
+def blocks(rows, columns, on_cpu=True):
+    """Cuts `columns` negatives into ranges, so that a block of [rows, range] logits has the size that suits the device.
+
+    Returns:
+        list of (start, end), nearly equal in length; a range has at least 256 columns (if there are as many).
+    """
+    wanted = max(_NARROWEST, (CPU_BLOCK if on_cpu else GPU_BLOCK) // max(1, rows))
+    count = -(-columns // wanted)
+    width = -(-columns // count)
+    width = min(columns, -(-width // _ALIGN) * _ALIGN)
+    return [(at, min(at + width, columns)) for at in range(0, columns, width)]
+
+
+def _as_float32(x):
+    return x if x.dtype == paddle.float32 else x.astype('float32')
+
+
+def _scan(scaled, queue, cut, shifted, with_gradient, mark):
+    """One pass over the queue: (shift [M, 1] or 0, sum [M, 1], weighted [M, D] or None, rank [M, 1] or None).
+
+    With w_ij = exp(s_ij - shift_i), s = scaled @ queue: sum = sum_j w_ij, weighted = sum_j w_ij n_j. `shift` is the
+    running maximum of the row (what is summed already is rescaled when it grows), or 0. rank counts s_ij >= mark_i.
+    """
+    shift, total, weighted, rank = 0.0, None, None, None
+    for start, end in cut:
+        columns = _as_float32(queue if end - start == queue.shape[1] else queue[:, start:end])      # [D, c]
+        ones = paddle.ones([end - start, 1])          # a product with ones sums rows several times faster than sum()
+        s = paddle.matmul(scaled, columns)                                                          # [M, c]
+        if mark is not None:
+            count = paddle.matmul((s >= mark).astype('float32'), ones)
+            rank = count if rank is None else rank + count
+        if shifted:
+            top = s.max(axis=1, keepdim=True)
+            if total is not None:
+                top = paddle.maximum(shift, top)
+                fade = paddle.exp(shift - top)
+                total = total * fade
+                weighted = weighted * fade if with_gradient else None
+            s, shift = s.subtract_(top), top
+        s = s.exp_()
+        part = paddle.matmul(s, ones)
+        total = part if total is None else total.add_(part)
+        if with_gradient:
+            part = paddle.matmul(s, columns, transpose_y=True)                                      # [M, D]
+            weighted = part if weighted is None else weighted.add_(part)
+        del s, part
+    return shift, total, weighted, rank
+
+
+@paddle.no_grad()
+def log_sum_exp(query, queue, temperature, with_gradient=True, mark=None):
+    """log sum_j exp(q_i.n_j / T) over all columns n_j of the queue, without the [M, K] matrix of logits.
+
+    Blocks of columns are used up one by one (see `blocks`). The gradient with respect to the query, the
+    softmax-weighted mean of the negatives divided by T, needs nothing from above: it is made in the same pass.
+
+    Args:
+        query: float32 [M, D];  queue: [D, K], any floating type;  temperature: T > 0.
+        with_gradient: also make the gradient (one more matrix product).
+        mark: [M] or None. Given: also count the logits that are not below it.
+    Returns:
+        (value [M], gradient [M, D] or None, count int64 [M] or None).
+    """
+    on_cpu = query.place.is_cpu_place()
+    cut = blocks(query.shape[0], queue.shape[1], on_cpu)
+    scaled = query / temperature
+    mark = None if mark is None else mark.unsqueeze(1)
+    total = None
+    if on_cpu and temperature >= _UNSHIFTED_FROM:
+        # Saves two of four passes over the logits, and is right for every input because the sums are looked at. That
+        # is free only where the numbers lie in the host's own memory: on a GPU it would wait for the device.
+        shift, total, weighted, rank = _scan(scaled, queue, cut, False, with_gradient, mark)
+        if not bool(((total > _SMALLEST_SUM) & (total < _LARGEST_SUM)).all()):
+            total = None
+    if total is None:
+        shift, total, weighted, rank = _scan(scaled, queue, cut, True, with_gradient, mark)
+    value = (total.log() + shift).squeeze(1)
+    gradient = weighted / (total * temperature) if with_gradient else None
+    return value, gradient, None if rank is None else rank.squeeze(1).astype('int64')
+
+
+class _KnownGradient(PyLayer):
+    """`value` [M] as a function of `query` [M, D], whose gradient [M, D] row by row is known. Saves that alone."""
+
+    @staticmethod
+    def forward(ctx, query, value, gradient):
+        ctx.save_for_backward(gradient)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        gradient, = ctx.saved_tensor()
+        return upstream.unsqueeze(1) * gradient, None, None
+
+
+def _mean_loss(lse, pos):
+    """mean of -log(exp(pos) / (exp(pos) + exp(lse))): the positives are never joined to the negatives."""
+    return F.softplus(lse - pos, threshold=40).mean()
+
+
+def info_nce(query, key, queue, temperature, with_rank=False):
     """Contrastive loss of M queries, each with one positive key and K shared negatives.
 
     mean over i of -log( exp(q_i.k_i / T) / (exp(q_i.k_i / T) + sum_j exp(q_i.n_j / T)) )
+
+    Computed in float32 and in blocks of negatives: no [M, K] matrix is made, and [M, D] is kept for backward. Only the
+    query gets a gradient (of first order). Rows of any length are right; unit rows are fastest.
 
     Args:
         query: Tensor [M, D], L2-normalised rows; has the gradient.
         key: Tensor [M, D], L2-normalised rows.
         queue: Tensor [D, K], L2-normalised columns.
         temperature: T > 0.
+        with_rank: also give the rank of the positives, for `ranking_accuracy`.
     Returns:
-        (loss 0-D, pos [M], neg [M, K]): the mean loss and the logits, divided by T.
+        (loss 0-D, rank int64 [M] or None): the mean loss; how many negatives are at least as similar as the positive
+        (what differs by rounding only is equal).
     """
     with paddle.amp.auto_cast(enable=False):
-        query, key, queue = (t.astype('float32') for t in (query, key, queue))
+        query, key, queue = _as_float32(query), _as_float32(key.detach()), queue.detach()
         pos = (query * key).sum(axis=1) / temperature                  # [M]
-        neg = paddle.matmul(query, queue) / temperature                # [M, K]
-        loss = F.softplus(paddle.logsumexp(neg, axis=1) - pos, threshold=40).mean()
-    return loss, pos, neg
+        mark = None
+        if with_rank:
+            with paddle.no_grad():
+                mark = pos - _TIE / temperature * query.norm(axis=1) * key.norm(axis=1)
+        needs_gradient = paddle.is_grad_enabled() and not query.stop_gradient
+        lse, gradient, rank = log_sum_exp(query.detach(), queue, temperature, needs_gradient, mark)
+        if needs_gradient:
+            lse = _KnownGradient.apply(query, lse, gradient)
+        return _mean_loss(lse, pos), rank
 
 
 @paddle.no_grad()
-def ranking_accuracy(pos, neg, topk=(1, 5)):
-    """Share (in percent) of rows whose positive logit is among the k largest; k is clamped to 1 + K.
+def rank_among(pos, neg):
+    """How many entries of each row of `neg` [M, K] are not below `pos` [M] -> int64 [M]."""
+    return (neg >= pos.unsqueeze(1)).astype('int64').sum(axis=1)
+
+
+@paddle.no_grad()
+def ranking_accuracy(rank, negatives, topk=(1, 5)):
+    """Share (in percent) of rows whose positive is among the k most similar; k is clamped to 1 + K.
 
     An equal negative counts as larger: a network that gives one vector for everything scores 0, not 100.
 
     Args:
-        pos: Tensor [M];  neg: Tensor [M, K].
+        rank: int64 [M], number of negatives that are at least as similar as the positive.
+        negatives: K.
     Returns:
         list of 0-D Tensors, one per k.
     """
-    above = (neg >= pos.unsqueeze(1)).astype('int32').sum(axis=1)
-    return [(above < min(k, 1 + neg.shape[1])).astype('float32').mean() * 100.0 for k in topk]
+    return [(rank < min(k, 1 + negatives)).astype('float32').mean() * 100.0 for k in topk]
 
 
 def nt_xent(z1, z2, all1, all2, rank, temperature):
@@ -64,5 +192,5 @@ def nt_xent(z1, z2, all1, all2, rank, temperature):
         pos = paddle.concat([(s12 * is_own).sum(axis=1), (s21 * is_own).sum(axis=1)])
         neg = paddle.concat([paddle.concat([s11, s12 + hide], axis=1),
                              paddle.concat([s22, s21 + hide], axis=1)])
-        loss = F.softplus(paddle.logsumexp(neg, axis=1) - pos, threshold=40).mean()
+        loss = _mean_loss(paddle.logsumexp(neg, axis=1), pos)
     return loss, pos, neg

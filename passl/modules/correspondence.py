@@ -14,9 +14,10 @@ def match(feat_q, feat_k):
     Returns:
         (index int64 [N, Lq] with values in 0 .. Lk - 1, similarity [N, Lq] in -1 .. 1).
     """
-    feat_q = F.normalize(feat_q.detach().astype('float32'), axis=1)
-    feat_k = F.normalize(feat_k.detach().astype('float32'), axis=1)
-    similarity = paddle.matmul(feat_q, feat_k, transpose_x=True)     # [N, Lq, Lk]
+    with paddle.amp.auto_cast(enable=False):          # in half precision near locations would be equal
+        feat_q = F.normalize(feat_q.detach().astype('float32'), axis=1)
+        feat_k = F.normalize(feat_k.detach().astype('float32'), axis=1)
+        similarity = paddle.matmul(feat_q, feat_k, transpose_x=True)     # [N, Lq, Lk]
     index = similarity.argmax(axis=2)
     return index, similarity.max(axis=2)
 

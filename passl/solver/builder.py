@@ -113,6 +113,8 @@ def build_optimizer(cfg, lr, model, where='optimizer'):
         value = cfg.get(key)
         if isinstance(value, (int, float)) and not accepts(value):
             raise ConfigError(f"'{where}.{key}' is {value}; it must be {rule}.")
+    if not isinstance(cfg.get('use_multi_tensor', False), bool):
+        raise ConfigError(f"'{where}.use_multi_tensor' is {cfg['use_multi_tensor']!r}; it must be true or false.")
     # One list and no parameter groups: Paddle clips every group by its own norm. A parameter's own regularizer wins
     # over the optimizer's; AdamW does not look at it and has to be asked.
     plain = {p.name for n, p in named if any(s in n for s in exclude)}

@@ -4,15 +4,35 @@ import numpy as np
 import paddle
 from paddle import optimizer as opt
 
-from ..utils.errors import CheckpointError
+from ..utils.errors import CheckpointError, PasslError
 from .builder import OPTIMIZERS
 
-for _optimizer in (opt.SGD, opt.Adam, opt.AdamW, opt.RMSProp):
+for _optimizer in (opt.SGD, opt.AdamW, opt.RMSProp):
     OPTIMIZERS.register(_optimizer)
 
 
+class _InOneCall:
+    """Guards `use_multi_tensor`: Paddle pairs parameters with gradients by position then, and one that has no gradient
+    in some step would silently take its neighbour's."""
+
+    def step(self):
+        if self._use_multi_tensor:
+            present = [p.name for p in self._parameter_list if p.grad is not None]
+            if self.__dict__.setdefault('_names_of_the_first_step', present) != present:
+                changed = sorted(set(present) ^ set(self._names_of_the_first_step))
+                raise PasslError("'optimizer.use_multi_tensor' needs gradients of the same parameters in every step, "
+                                 f'but {len(changed)} of {len(self._parameter_list)} had one in the first step and not '
+                                 f'now, or the other way round: {changed[:3]}. Set optimizer.use_multi_tensor: false.')
+        super().step()
+
+
 @OPTIMIZERS.register()
-class Momentum(opt.Momentum):
+class Adam(_InOneCall, opt.Adam):
+    __doc__ = opt.Adam.__doc__
+
+
+@OPTIMIZERS.register()
+class Momentum(_InOneCall, opt.Momentum):
     """SGD with momentum: v <- mu v + (g + wd w), w <- w - lr v.
 
     Args:
@@ -20,12 +40,14 @@ class Momentum(opt.Momentum):
         momentum: mu.
         weight_decay: wd, on everything unless `optimizer.exclude_from_weight_decay` says otherwise.
         use_nesterov: Nesterov's variant.
+        use_multi_tensor: update all parameters in one call, to the same numbers. For GPUs, where a call per
+            parameter is a kernel of its own; on a CPU it gains nothing.
     """
 
     def __init__(self, learning_rate, parameters, momentum=0.9, weight_decay=None, use_nesterov=False,
-                 grad_clip=None, multi_precision=False):
+                 grad_clip=None, multi_precision=False, use_multi_tensor=False):
         super().__init__(learning_rate, momentum, parameters, use_nesterov=use_nesterov, weight_decay=weight_decay,
-                         grad_clip=grad_clip, multi_precision=multi_precision)
+                         grad_clip=grad_clip, multi_precision=multi_precision, use_multi_tensor=use_multi_tensor)
 
 
 @OPTIMIZERS.register()

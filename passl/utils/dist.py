@@ -1,6 +1,7 @@
 """The only file that touches paddle.distributed. One process is the case world size = 1.
 
 All functions may be called without initialisation; they then act as in a world of one.
+What is sent can be counted, see `traffic`.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import numpy as np
 from .errors import DeviceError
 
 _initialised = False
+_traffic = None              # {collective: {'calls', 'sent', 'received'}} while somebody counts
 
 
 def world_size():
@@ -74,14 +76,92 @@ def all_gather(x):
     Returns:
         Tensor [world_size * n, ...].
     """
-    if world_size() == 1:
+    size = world_size()
+    if size == 1:
         return x
     import paddle
     import paddle.distributed as dist
-    parts = []
     with paddle.no_grad():
-        dist.all_gather(parts, x.detach().contiguous())
-        return paddle.concat(parts, axis=0)
+        everything = paddle.empty([size * x.shape[0]] + list(x.shape[1:]), dtype=x.dtype)
+        dist.stream.all_gather(everything, x.detach().contiguous())
+    if _traffic is not None:
+        _count('all_gather', (size - 1) * _bytes(x), (size - 1) * _bytes(x))
+    return everything
+
+
+def exchange(x, index):
+    """Give every process the rows of the global batch that it asks for, and nobody else; no gradient.
+
+    Args:
+        x: Tensor [n, ...] of equal shape and type on every process: its rows of the global batch.
+        index: numpy int64 [world_size * n], the same on every process: process r asks for the rows
+            index[r * n:(r + 1) * n], numbered over the global batch.
+    Returns:
+        Tensor [n, ...]: the rows that this process asked for, in that order.
+    """
+    import paddle
+    with paddle.no_grad(), paddle.amp.auto_cast(enable=False):        # mixed precision would cast while moving
+        x, n, size, me = x.detach(), x.shape[0], world_size(), rank()
+        if size == 1:
+            return _rows(x, index)
+        wanted = index.reshape([size, n])
+        owner = wanted // n
+        if size % 2 and paddle.get_device() == 'cpu':       # no pairs, see _all_to_all
+            return _rows(all_gather(x), wanted[me])
+        send = [wanted[r][owner[r] == me] % n for r in range(size)]
+        counts = [len(rows) for rows in send], np.bincount(owner[me], minlength=size).tolist()
+        arrived = _all_to_all(_rows(x, np.concatenate(send)), *counts)
+        if _traffic is not None:
+            per_row = _bytes(x) // n
+            _count('exchange', *(per_row * (sum(c) - c[me]) for c in counts))
+        # rows arrive by sender; back to the places that asked for them
+        return _rows(arrived, np.argsort(np.argsort(owner[me], kind='stable')))
+
+
+def _rows(x, index):
+    import paddle
+    return paddle.gather(x, paddle.to_tensor(index))
+
+
+def _all_to_all(rows, send, receive):
+    """Send `send[r]` of the rows (in order of r) to process r, and put together `receive[r]` rows from each."""
+    import paddle
+    import paddle.distributed as dist
+    if paddle.get_device() != 'cpu':
+        out = paddle.empty([sum(receive)] + list(rows.shape[1:]), dtype=rows.dtype)
+        # by name: Paddle 2.6 and 3 expect the two tensors in different order
+        dist.alltoall_single(in_tensor=rows, out_tensor=out, in_split_sizes=send, out_split_sizes=receive)
+        return out
+    # gloo has no all-to-all: the processes meet in pairs. It numbers the messages of a process and matches
+    # equal numbers, so that in every round everybody sends and receives once, be it nothing.
+    ends, me = np.cumsum(send), rank()
+    parts = [rows[int(end - n):int(end)] if n else _no_rows(rows) for end, n in zip(ends, send)]
+    arrived = list(parts)
+    for peer in meeting_order(me, world_size()):
+        arrived[peer] = paddle.empty([receive[peer]] + list(rows.shape[1:]), dtype=rows.dtype)
+        if me < peer:
+            dist.send(parts[peer].contiguous(), peer)
+            dist.recv(arrived[peer], peer)
+        else:
+            dist.recv(arrived[peer], peer)
+            dist.send(parts[peer].contiguous(), peer)
+    return paddle.concat([a for a, n in zip(arrived, receive) if n])
+
+
+def _no_rows(x):
+    import paddle
+    return paddle.empty([0] + list(x.shape[1:]), dtype=x.dtype)
+
+
+def meeting_order(me, size):
+    """Whom process `me` meets in each of the size - 1 rounds in which an even number of processes all meet in pairs."""
+    last = size - 1
+    for turn in range(last):
+        if me == last:
+            yield turn * size // 2 % last
+        else:
+            peer = (turn - me) % last
+            yield last if peer == me else peer
 
 
 def all_gather_with_grad(x):
@@ -105,6 +185,7 @@ def _gather_layer():
             import paddle.distributed as dist
             grad = grad.clone()
             dist.all_reduce(grad)
+            _count_all_reduce(grad)
             return grad[rank() * ctx.n:(rank() + 1) * ctx.n]
 
     return Gather
@@ -122,6 +203,7 @@ def sum_over_processes(values):
     import paddle.distributed as dist
     t = paddle.to_tensor(np.asarray(values, dtype='float64'))
     dist.all_reduce(t)
+    _count_all_reduce(t)
     return [float(v) for v in t.numpy()]
 
 
@@ -143,3 +225,47 @@ def gather_objects(obj):
     box = []
     dist.all_gather_object(box, obj)
     return box
+
+
+@contextlib.contextmanager
+def traffic():
+    """Count what this process sends and receives within the `with` block (tensors; without it nothing is counted).
+
+    Yields:
+        {collective: {'calls', 'sent', 'received'}}, in bytes that reach or leave this process: what it gives to or
+        needs from others; a sum (all_reduce) is counted as in a ring, 2 (W - 1) / W of its size each way.
+        The averaging of gradients is done by Paddle and not seen here: see `gradient_traffic`.
+    """
+    global _traffic
+    outer, _traffic = _traffic, {}
+    try:
+        yield _traffic
+    finally:
+        _traffic = outer
+
+
+def gradient_traffic(parallel):
+    """{'calls', 'sent', 'received'} of averaging the gradients once, for what `wrap` returned; as in a ring.
+
+    Paddle packs gradients to buffers of about 25 MB: `calls` is the number of these.
+    """
+    groups = getattr(parallel, 'group_indices', [])
+    size = sum(_bytes(p) for p in parallel.parameters() if not p.stop_gradient) if groups else 0
+    share = 2 * (world_size() - 1) * size // world_size()
+    return {'calls': len(groups), 'sent': share, 'received': share}
+
+
+def _bytes(x):
+    return int(np.prod(x.shape)) * x.element_size()
+
+
+def _count(name, sent, received):
+    entry = _traffic.setdefault(name, {'calls': 0, 'sent': 0, 'received': 0})
+    for key, value in (('calls', 1), ('sent', sent), ('received', received)):
+        entry[key] += value
+
+
+def _count_all_reduce(x):
+    if _traffic is not None:
+        share = 2 * (world_size() - 1) * _bytes(x) // world_size()
+        _count('all_reduce', share, share)

@@ -66,14 +66,14 @@ def format_eta(seconds):
 
 
 def peak_memory_mb():
-    """Highest memory use so far in MiB: the GPU allocator's on a GPU, else this process's.
+    """Highest memory use in MiB since `reset_peak_memory`, or so far: the GPU allocator's, or this process's.
 
     Returns:
         float; 0.0 on systems that do not tell (Windows).
     """
-    paddle = sys.modules.get('paddle')
-    if paddle is not None and paddle.is_compiled_with_cuda() and paddle.get_device().startswith('gpu'):
-        return paddle.device.cuda.max_memory_allocated() / 2**20
+    cuda = _cuda_in_use()
+    if cuda is not None:
+        return cuda.max_memory_allocated() / 2**20
     try:                    # not ru_maxrss: a child process inherits that from the one that started it
         with open('/proc/self/status') as f:
             return next(int(line.split()[1]) / 2**10 for line in f if line.startswith('VmHWM:'))
@@ -85,3 +85,24 @@ def peak_memory_mb():
         return 0.0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == 'darwin' else 2**10)    # bytes there, KiB on Linux
+
+
+def reset_peak_memory():
+    """Forget the peak of what came before, such as building the model and reading a checkpoint. Where the system
+    cannot (not Linux, Paddle 2.6 on a GPU) the peak stays that of the whole process."""
+    cuda = _cuda_in_use()
+    if cuda is not None:
+        getattr(cuda, 'reset_max_memory_allocated', lambda: None)()
+        return
+    try:
+        with open('/proc/self/clear_refs', 'w') as f:
+            f.write('5')                # VmHWM only
+    except OSError:
+        pass
+
+
+def _cuda_in_use():
+    """paddle.device.cuda if Paddle is there and computes on a GPU, else None."""
+    paddle = sys.modules.get('paddle')
+    used = paddle is not None and paddle.is_compiled_with_cuda() and paddle.get_device().startswith('gpu')
+    return paddle.device.cuda if used else None

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import io
+import math
 import os
 import sys
 import warnings
@@ -14,53 +15,111 @@ MINIMUM = (2, 6)
 _applied = {}
 
 
-def _cpu_flags():
-    """(vendor, set of flags) from /proc/cpuinfo; ('', empty set) where there is none."""
-    vendor, flags = '', set()
+def _read(path):
+    """The file's text; '' where there is none."""
     try:
-        with open('/proc/cpuinfo') as f:
-            for line in f:
-                key, _, value = line.partition(':')
-                if key.strip() == 'vendor_id':
-                    vendor = value.strip()
-                elif key.strip() == 'flags':
-                    flags = set(value.split())
-                    break
+        with open(path, encoding='ascii', errors='replace') as f:
+            return f.read()
     except OSError:
-        pass
-    return vendor, flags
+        return ''
+
+
+def cpu_flags(cpuinfo='/proc/cpuinfo'):
+    """(vendor, set of flags) of the first processor; ('', empty set) where the system does not tell."""
+    facts = {}
+    for line in _read(cpuinfo).splitlines():
+        key, _, value = line.partition(':')
+        facts.setdefault(key.strip(), value.strip())
+    return facts.get('vendor_id', ''), set(facts.get('flags', '').split())
+
+
+def cpu_quota(root='/sys/fs/cgroup', own='/proc/self/cgroup'):
+    """Processors' worth of time that the container may use (float), None without a limit.
+
+    The smallest limit from this process's control group up to the root counts, in version 1 and 2 of
+    the interface.
+    """
+    folders = []
+    for line in _read(own).splitlines():
+        _, controllers, path = (line.split(':', 2) + ['', ''])[:3]
+        if controllers == '' or 'cpu' in controllers.split(','):
+            base = root if controllers == '' else os.path.join(root, 'cpu')
+            parts = [p for p in path.split('/') if p not in ('', '..')]
+            folders += [os.path.join(base, *parts[:n]) for n in range(len(parts) + 1)]
+    limits = []
+    for folder in dict.fromkeys(folders + [root, os.path.join(root, 'cpu')]):
+        quota, period = (_read(os.path.join(folder, 'cpu.max')).split() + ['', ''])[:2]
+        if not quota:
+            quota, period = (_read(os.path.join(folder, f'cpu.cfs_{k}_us')).strip() for k in ('quota', 'period'))
+        if quota.isdigit() and period.isdigit() and int(quota) > 0 and int(period) > 0:
+            limits.append(int(quota) / int(period))
+    return min(limits) if limits else None
+
+
+def usable_cores():
+    """Cores that this process may use: its affinity, and the container's quota rounded up."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    quota = cpu_quota()
+    return cores if quota is None else max(1, min(cores, math.ceil(quota - 1e-6)))
+
+
+def local_processes(environ):
+    """Processes of this run on this machine, as the launcher tells them."""
+    for name in ('PADDLE_LOCAL_SIZE', 'PADDLE_TRAINERS_NUM'):
+        value = environ.get(name, '').strip()
+        if value.isdigit() and int(value) >= 1:
+            return int(value)
+    return 1
+
+
+def maths_library_path(vendor, flags):
+    """Value of MKL_DEBUG_CPU_TYPE that suits a processor; None: the library's own choice.
+
+    The library in Paddle's wheels takes its slow path on AMD. 5 is its AVX2 path. A path that the
+    processor cannot execute would end the process, hence nothing is forced on anything but AMD with
+    all that AVX2 code uses.
+    """
+    return '5' if vendor == 'AuthenticAMD' and {'avx2', 'fma'} <= flags else None
 
 
 def tune_cpu():
     """Threads, maths-library path and allocator for CPU runs; never overrides what the user set.
 
     * OMP_NUM_THREADS: the usable cores divided by the local processes (Paddle's own default is 1).
-    * MKL_DEBUG_CPU_TYPE=5 on AMD with AVX2: the bundled maths library takes its slow
-      path there otherwise (3x in a training step).
+    * MKL_DEBUG_CPU_TYPE: see `maths_library_path`.
     * glibc keeps freed memory instead of giving pages back at every step.
 
     Returns:
-        dict of what was applied, for the log.
+        dict of what was applied, for the log. If Paddle was imported before, nothing can be applied any
+        more, and `cpu_settings` says so.
     """
-    if _applied or 'paddle' in sys.modules:
+    if _applied:
+        return _applied
+    if 'paddle' in sys.modules:
+        _applied['cpu_settings'] = 'none, Paddle was imported before passl'
         return _applied
     if 'OMP_NUM_THREADS' not in os.environ:
-        usable = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-        local = int(os.environ.get('PADDLE_LOCAL_SIZE') or os.environ.get('PADDLE_TRAINERS_NUM') or 1)
-        os.environ['OMP_NUM_THREADS'] = str(max(1, usable // local))
+        os.environ['OMP_NUM_THREADS'] = str(max(1, usable_cores() // local_processes(os.environ)))
         _applied['OMP_NUM_THREADS'] = os.environ['OMP_NUM_THREADS']
-    vendor, flags = _cpu_flags()
-    if vendor == 'AuthenticAMD' and 'avx2' in flags and 'MKL_DEBUG_CPU_TYPE' not in os.environ:
-        os.environ['MKL_DEBUG_CPU_TYPE'] = _applied['MKL_DEBUG_CPU_TYPE'] = '5'
-    if sys.platform == 'linux' and not any(k.startswith('MALLOC_') for k in os.environ):
-        try:
-            libc = ctypes.CDLL(None)
-            libc.mallopt(-4, 0)             # M_MMAP_MAX: no mmap per large tensor
-            libc.mallopt(-1, 2**31 - 1)     # M_TRIM_THRESHOLD: keep freed pages
-            _applied['malloc'] = 'keeps freed pages'
-        except (OSError, AttributeError):
-            pass
+    path = maths_library_path(*cpu_flags())
+    if path and 'MKL_DEBUG_CPU_TYPE' not in os.environ:
+        os.environ['MKL_DEBUG_CPU_TYPE'] = _applied['MKL_DEBUG_CPU_TYPE'] = path
+    if _keep_freed_pages():
+        _applied['malloc'] = 'keeps freed pages'
     return _applied
+
+
+def _keep_freed_pages():
+    """Tell glibc's allocator to; False elsewhere, or where the user has settings of his own for it."""
+    if sys.platform != 'linux' or any(k.startswith('MALLOC_') or k == 'GLIBC_TUNABLES' for k in os.environ):
+        return False
+    try:
+        libc = ctypes.CDLL(None)
+        libc.gnu_get_libc_version       # other C libraries have no mallopt, or one that means something else
+        # M_MMAP_MAX: no mmap per large tensor; M_TRIM_THRESHOLD: keep freed pages
+        return bool(libc.mallopt(-4, 0)) and bool(libc.mallopt(-1, 2**31 - 1))
+    except (OSError, AttributeError):
+        return False
 
 
 @contextlib.contextmanager

@@ -84,6 +84,8 @@ def _dataloader(what):
         'loader': Section('worker processes', {
             'num_workers': Key(integer(0), 'processes that read images; 0: none'),
             'use_shared_memory': Key(BOOL, 'hand batches over through /dev/shm'),
+            'transport': Key(choice('auto', 'uint8', 'float32'), 'how images leave the workers; auto: uint8 on an '
+                             'accelerator, which then normalises them'),
             'prefetch_factor': Key(integer(1), 'batches each worker prepares ahead'),
             'persistent_workers': Key(BOOL, 'keep the workers between epochs'),
             'timeout': Key(integer(0), 'seconds to wait for a batch; 0: no limit')}),

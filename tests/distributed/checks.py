@@ -67,8 +67,8 @@ def shuffling():
     # a planted bug: dense keys stay in shuffled order
     unshuffle = batch_shuffle.BatchShuffle.unshuffle
 
-    def forgets_dense(self, parts):
-        local, everything = unshuffle(self, parts)
+    def forgets_dense(self, parts, shared):
+        local, everything = unshuffle(self, parts, shared)
         local[2] = parts[2]
         return local, everything
     batch_shuffle.BatchShuffle.unshuffle = forgets_dense
@@ -79,10 +79,45 @@ def shuffling():
             'bug_changes': np.abs(broken - plain).tolist()}
 
 
+def blotches(rank, n=4):
+    """Two views, float [n, 3, 64, 96] of whole numbers 0 .. 255, of this process."""
+    rng = np.random.RandomState(rank + 1)
+    return [np.kron(rng.randint(0, 256, (n, 3, 4, 6)), np.ones((1, 1, 16, 16))).astype('float32') for _ in range(2)]
+
+
+def normalise(x):
+    return (x.astype('float32').transpose([0, 3, 1, 2]) - 120.0) / 60.0
+
+
+def step_traffic():
+    """What one step of DenseCL and of MoCo exchanges, from float and from uint8 images, and its losses."""
+    results = {}
+    for name in ('DenseCL', 'MoCo'):
+        paddle.seed(0)
+        model = build_model(densecl_config('.', '.', model=name)['model'])
+        model.train()
+        parallel = dist.wrap(model)
+        model.input_transform, model.step = normalise, 5
+        raw = [paddle.to_tensor(v.transpose(0, 2, 3, 1).astype('uint8')) for v in blotches(dist.rank())]
+        start = {k: v.numpy() for k, v in model.state_dict().items()}
+        for kind, images in (('float32', [normalise(x) for x in raw]), ('uint8', raw)):
+            model.set_state_dict({k: paddle.to_tensor(v) for k, v in start.items()})
+            with dist.traffic() as counted:
+                out = parallel(*images, mode='train')
+                out['loss'].backward()
+                model.flush_queues()
+            parallel.clear_gradients()
+            results[f'{name} {kind}'] = {'counted': counted, 'loss': float(out['loss']),
+                                         'queue': model.queue.numpy()[:, :8].tolist(),
+                                         'gradient': dist.gradient_traffic(parallel)}
+        results[f'{name} parameters'] = sum(int(np.prod(p.shape)) for p in model.parameters() if not p.stop_gradient)
+    return results
+
+
 def main(out):
     paddle.set_device('cpu')
     dist.init()
-    result = {'rank': dist.rank(), **collectives(), **gradient_of_the_gather(), **shuffling()}
+    result = {'rank': dist.rank(), **collectives(), **gradient_of_the_gather(), **shuffling(), 'steps': step_traffic()}
     with open(os.path.join(out, f'rank{dist.rank()}.json'), 'w') as f:
         json.dump(result, f)
 

@@ -95,6 +95,37 @@ def test_dense_keys_left_shuffled_are_noticed(checked):
         assert whole < 1e-6 and dense > 1e-4 and total > 5e-5
 
 
+@pytest.mark.parametrize('kind, pixel', [('float32', 4), ('uint8', 1)])
+@pytest.mark.parametrize('name', ['DenseCL', 'MoCo'])
+def test_traffic_of_a_step(checked, name, kind, pixel):
+    """Every image and every map travels once, to where it is needed; only what enters the queues goes to all."""
+    n, dim, cells = 4, 16, 2 * 3
+    order = np.array(checked[0]['permutation'])
+    for rank, result in enumerate(checked):
+        from_others = int((order[rank * n:(rank + 1) * n] // n != rank).sum())
+        assert 0 < from_others < n
+        image = 3 * 64 * 96 * pixel
+        dense = (512 + dim) * cells * 4 if name == 'DenseCL' else 0
+        vectors = (2 if name == 'DenseCL' else 1) * dim * 4
+        crossing = from_others * (image + dense)                # as many rows leave as come, and all come back
+        got = result['steps'][f'{name} {kind}']
+        assert got['counted'] == {
+            'exchange': {'calls': 2 if dense else 1, 'sent': crossing, 'received': crossing},
+            'all_gather': {'calls': 1, 'sent': n * vectors, 'received': n * vectors}}
+        # a ring over 2 processes moves every gradient once each way
+        parameters = result['steps'][f'{name} parameters']
+        assert parameters == 11_176_512 + (512 * 32 + 32 + 32 * 16 + 16) * (2 if dense else 1)
+        assert got['gradient'] == {'calls': 3, 'sent': 4 * parameters, 'received': 4 * parameters}
+
+
+def test_raw_images_train_as_normalised_ones(checked):
+    for name in ('DenseCL', 'MoCo'):
+        for result in checked:
+            a, b = (result['steps'][f'{name} {kind}'] for kind in ('float32', 'uint8'))
+            assert a['loss'] == b['loss'] and a['queue'] == b['queue']
+            assert b['queue'] == checked[0]['steps'][f'{name} uint8']['queue']
+
+
 @pytest.fixture(scope='module')
 def two(tmp_path_factory, images):
     tmp = tmp_path_factory.mktemp('two')

@@ -90,6 +90,22 @@ def test_channels_must_fit():
         classifier(in_channels=2048)
 
 
+@pytest.mark.parametrize('build', [lambda: classifier(), lambda: simclr()])
+def test_raw_images(build):
+    """uint8 [N, H, W, 3], normalised on the device, in every mode."""
+    raw = [paddle.to_tensor(np.random.RandomState(i).randint(0, 256, (4, 32, 48, 3)).astype('uint8')) for i in (0, 1)]
+    normalise = lambda x: (x.astype('float32').transpose([0, 3, 1, 2]) - 120.0) / 60.0   # noqa: E731
+    results = []
+    for images in (raw, [normalise(x) for x in raw]):
+        model = build()
+        model.input_transform = normalise
+        out = [model(images[0], LABEL if model.supervised else images[1])['loss']]
+        model.eval()
+        results.append(out + [model(images[0], mode=m) for m in (['test'] if model.supervised else []) + ['extract']])
+    for a, b in zip(*results):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
 def simclr(cfg=None, **backbone):
     paddle.seed(0)
     cfg = cfg or {'name': 'SimCLR', 'neck': {'name': 'NonLinearNeckV1'},

@@ -8,7 +8,11 @@ import pytest
 
 from passl.modeling import HEADS, build_head
 from passl.modeling.heads import ClasHead, ContrastiveHead, SimCLRContrastiveHead
+from passl.modules import contrastive_loss
 from passl.modules.contrastive_loss import info_nce, nt_xent
+from passl.modules.correspondence import match, take_matched
+from passl.modules.ema import WeightAverage
+from passl.modules.feature_queue import FeatureQueue
 from passl.utils.errors import ConfigError
 
 RNG = np.random.RandomState(0)
@@ -53,6 +57,55 @@ def test_contrastive_head():
     assert set(ContrastiveHead()(q, k, queue, with_accuracy=False)) == {'loss'}
     perfect = ContrastiveHead(temperature=0.01)(q, q, unit(16).t())
     assert float(perfect['loss']) < 1e-4 and float(perfect['acc1']) == 100
+
+
+def test_accuracy_of_the_contrastive_head():
+    q, k, queue = unit(200), unit(200), unit(6).t()
+    out = ContrastiveHead(temperature=0.3)(q, k, queue)
+    above = (q.numpy() @ queue.numpy() >= (q.numpy() * k.numpy()).sum(1, keepdims=True)).sum(1)
+    assert float(out['acc1']) == pytest.approx(100 * np.mean(above < 1))
+    assert float(out['acc5']) == pytest.approx(100 * np.mean(above < 5))
+    assert 0 < float(out['acc1']) < float(out['acc5']) < 100
+    few = ContrastiveHead(temperature=0.3)(q, k, queue[:, :3])
+    assert float(few['acc5']) == 100                                  # four candidates only
+
+
+READS = ('numpy', 'item', 'tolist', '__float__', '__int__', '__bool__', '__index__', '__array__')
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """List of the ways in which a tensor's numbers came to the host."""
+    found = []
+    for name in READS:
+        if hasattr(paddle.Tensor, name):
+            real = getattr(paddle.Tensor, name)
+            monkeypatch.setattr(paddle.Tensor, name,
+                                lambda *a, _real=real, _name=name, **kw: found.append(_name) or _real(*a, **kw))
+    return found
+
+
+@pytest.mark.parametrize('device', ['gpu', 'cpu'])
+def test_parts_of_a_step_read_nothing_from_the_device(device, reads, monkeypatch):
+    if device == 'gpu':                                   # the path for numbers that are not in the host's memory
+        monkeypatch.setattr(contrastive_loss, '_UNSHIFTED_FROM', math.inf)
+    layer = paddle.nn.Linear(8, 8)
+    twin = paddle.nn.Linear(8, 8)
+    queue = FeatureQueue(paddle.nn.Layer(), 'queue', 8, 16)
+    average, head = WeightAverage(layer, twin), ContrastiveHead(temperature=0.2)
+    average.update(0.9)
+    x = unit(6)
+    index, _ = match(x.reshape([2, 8, 3]), x.reshape([2, 8, 3]))
+    keys = take_matched(x.reshape([2, 8, 3]), index).reshape([-1, 8])
+    out = head(layer(x), keys, queue.tensor, with_accuracy=False)
+    out['loss'].backward()
+    queue.push(keys)
+    average.update(0.9)
+    # on the CPU, where it is free, the loss looks once whether its sums fit; a read may count under several names
+    assert (reads == []) if device == 'gpu' else (reads.count('__bool__') == 1)
+    reads.clear()
+    float(out['loss'])
+    assert reads                                                        # the counter counts
 
 
 def test_simclr_head():

@@ -1,14 +1,20 @@
 """The backbone: names and sizes as torchvision's, initial values, frozen stages."""
 
+import copy
 import math
 
 import numpy as np
 import paddle
 import pytest
+from paddle import nn
+from paddle.vision.models import resnet as vision
 
 from passl.modeling import build_backbone
-from passl.modeling.backbones import ResNet
+from passl.modeling.backbones import ResNet, resnet_cpu
+from passl.modules import channels_last
 from passl.utils.errors import ConfigError
+
+needs_onednn = pytest.mark.skipif(bool(channels_last.why_not()), reason=channels_last.why_not() or 'usable')
 
 
 def parameter_count(net):
@@ -117,3 +123,78 @@ def test_wrong_settings(cfg, words):
         build_backbone({'name': 'ResNet', **cfg})
     for word in words:
         assert word in str(e.value)
+
+
+def trained(depth, frozen, fast, monkeypatch, shape, train=True):
+    """Output, gradients and state after one pass, by `resnet_cpu` or by Paddle's layers."""
+    with monkeypatch.context() as m:
+        if not fast:
+            m.setattr(resnet_cpu, 'suits', lambda net, x: False)
+        paddle.seed(3)
+        net = ResNet(depth, frozen_stages=frozen)
+        net.train() if train else net.eval()
+        x = paddle.to_tensor(np.random.RandomState(0).randn(*shape).astype('float32'))
+        assert resnet_cpu.suits(net, x) == fast
+        y = net(x)
+        y.square().mean().backward()
+        state = {n: p.numpy() for n, p in net.state_dict().items()}
+        return y, {n: p.grad.numpy() for n, p in net.named_parameters() if p.grad is not None}, state
+
+
+def far(have, want):
+    return np.abs(have - want).max() / (np.abs(want).max() + 1e-6)
+
+
+@needs_onednn
+@pytest.mark.parametrize('depth, frozen, shape, train', [
+    (18, -1, (2, 3, 97, 75), True), (50, -1, (2, 3, 71, 97), False), (18, 2, (1, 3, 64, 96), True),
+    (18, -1, (3, 3, 33, 64), False)])
+def test_both_ways_to_compute_agree(depth, frozen, shape, train, monkeypatch):
+    (y, grads, state), (y_, grads_, state_) = (trained(depth, frozen, fast, monkeypatch, shape, train)
+                                               for fast in (True, False))
+    assert list(y.shape) == list(y_.shape) and far(y.numpy(), y_.numpy()) < 1e-3
+    assert set(grads) == set(grads_) and set(state) == set(state_)
+    # one ReLU at zero that rounds to the other side changes a gradient visibly: the median is that of the rounding
+    assert np.median([far(grads[n], grads_[n]) for n in grads]) < 5e-3
+    for n in state:
+        assert far(state[n], state_[n]) < 1e-3, n
+
+
+@needs_onednn
+@pytest.mark.parametrize('kind, c, stride', [(vision.BasicBlock, 16, 1), (vision.BasicBlock, 16, 2),
+                                             (vision.BottleneckBlock, 64, 1), (vision.BottleneckBlock, 16, 2)])
+def test_blocks_agree(kind, c, stride):
+    paddle.seed(1)
+    width = 16 * kind.expansion
+    down = None if c == width and stride == 1 else nn.Sequential(
+        nn.Conv2D(c, width, 1, stride=stride, bias_attr=False), nn.BatchNorm2D(width))
+    layer = kind(c, 16, stride, down)
+    for norm in layer.sublayers():
+        if isinstance(norm, nn.BatchNorm2D):        # all positive before every ReLU, so that none can flip
+            norm.weight.set_value(norm.weight * 0.1)
+            norm.bias.set_value(norm.bias + 1)
+    image = np.random.RandomState(5).rand(3, c, 7, 9).astype('float32')
+    found = []
+    for compute in (layer, lambda x: resnet_cpu.end(resnet_cpu.block(layer, channels_last.to_channels_last(x)))):
+        x = paddle.to_tensor(image, stop_gradient=False)
+        y = compute(x)
+        (y * paddle.cos(paddle.arange(y.size, dtype='float32')).reshape(y.shape)).sum().backward()
+        found.append([y.numpy(), x.grad.numpy()] + [p.grad.numpy() for p in layer.parameters() if p.grad is not None])
+        layer.clear_gradients()
+    assert len(found[0]) == len(found[1]) > 6
+    for want, have in zip(*found):          # some sums are zero but for rounding
+        assert np.abs(have - want).max() < 1e-3 * max(1, np.abs(want).max())
+
+
+@needs_onednn
+def test_hooks_and_replaced_layers_are_heeded():
+    net, x = ResNet(18), paddle.randn([1, 3, 32, 32])
+    assert resnet_cpu.suits(net, x)
+    seen = []
+    handle = net.layer3[0].conv1.register_forward_post_hook(lambda *a: seen.append(1))
+    net(x)
+    assert seen == [1]
+    handle.remove()
+    assert resnet_cpu.suits(copy.deepcopy(net), x)
+    net.layer2[0].bn1 = nn.InstanceNorm2D(128)
+    assert not resnet_cpu.suits(net, x)

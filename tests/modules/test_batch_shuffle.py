@@ -6,7 +6,8 @@ import pytest
 from paddle import nn
 
 from passl.modules import batch_shuffle
-from passl.modules.batch_shuffle import BatchShuffle, in_splits, shared_permutation
+from passl.modules.batch_shuffle import BatchShuffle, in_splits, pack, shared_permutation
+from passl.utils import dist
 
 
 def random(*shape, seed=0):
@@ -25,51 +26,104 @@ def test_permutation_is_a_function_of_seed_and_step():
 
 def test_unshuffle_takes_shuffle_back():
     x = random(8, 3, 2, 2)
-    shuffle = BatchShuffle(8, seed=1, step=2)
+    shuffle = BatchShuffle(8, seed=1, step=2, splits=2)
     mixed = shuffle.shuffle(paddle.to_tensor(x))
     np.testing.assert_array_equal(mixed.numpy(), x[shared_permutation(8, 1, 2)])
     assert not np.array_equal(mixed.numpy(), x)
-    (flat, whole), (all_flat, all_whole) = shuffle.unshuffle([mixed[:, 0, 0, :], mixed])
+    (flat, whole), (all_flat, none) = shuffle.unshuffle([mixed[:, 0, 0, :], mixed], [True, False])
     np.testing.assert_array_equal(whole.numpy(), x)
-    np.testing.assert_array_equal(all_whole.numpy(), x)
     np.testing.assert_array_equal(flat.numpy(), x[:, 0, 0, :])
     np.testing.assert_array_equal(all_flat.numpy(), x[:, 0, 0, :])
+    assert none is None
+
+
+def test_nothing_moves_in_one_group(monkeypatch):
+    """One process, one BN group: no copy, no packing, no collective."""
+    for name in ('exchange', 'all_gather'):
+        monkeypatch.setattr(dist, name, None)
+    monkeypatch.setattr(batch_shuffle, 'pack', None)
+    x, y = paddle.to_tensor(random(4, 2)), paddle.to_tensor(random(4, 3, 2))
+    shuffle = BatchShuffle(4, seed=1, step=2)
+    assert shuffle.shuffle(x) is x
+    (a, b), (everybodys, none) = shuffle.unshuffle([x, y], [True, False])
+    assert a is x and b is y and everybodys is x and none is None
 
 
 class World:
-    """Plays `size` processes one after the other; what they gather is what was told before."""
+    """Plays `size` processes one after the other, each twice: first to hear what it hands over, then to answer."""
 
     def __init__(self, monkeypatch, size):
-        self.size, self.rank, self.pieces = size, 0, None
-        monkeypatch.setattr(batch_shuffle, 'dist', self)
+        self.size, self.handed, self.calls = size, None, []
+        for name in ('world_size', 'exchange', 'all_gather'):
+            monkeypatch.setattr(batch_shuffle.dist, name, getattr(self, name))
+        monkeypatch.setattr(batch_shuffle.dist, 'rank', lambda: self.me)
 
     def world_size(self):
         return self.size
 
+    def hand_over(self, name, x):
+        self.calls.append(name)
+        if self.listening:
+            self.handed[self.me].append(x.numpy())
+            return np.concatenate([x.numpy()] * self.size)
+        turn = len(self.calls) - 1
+        return np.concatenate([h[turn] for h in self.handed])
+
     def all_gather(self, x):
-        return paddle.to_tensor(np.concatenate(self.pieces))
+        return paddle.to_tensor(self.hand_over('all_gather', x))
+
+    def exchange(self, x, index):
+        n = x.shape[0]
+        return paddle.to_tensor(self.hand_over('exchange', x)[index[self.me * n:(self.me + 1) * n]])
 
     def each(self, work):
-        out = []
-        for r in range(self.size):
-            self.rank = lambda r=r: r
-            out.append(work(r))
+        self.handed = [[] for _ in range(self.size)]
+        for self.listening in (True, False):
+            out = []
+            for self.me in range(self.size):
+                self.calls = []
+                out.append(work(self.me))
         return out
 
 
-def test_two_processes_mix_and_get_their_own_back(monkeypatch):
-    n, x = 4, random(8, 3)
-    world = World(monkeypatch, 2)
-    world.pieces = [x[:n], x[n:]]
-    mixed = world.each(lambda r: BatchShuffle(n, 0, 7).shuffle(paddle.to_tensor(world.pieces[r])).numpy())
-    order = shared_permutation(8, 0, 7)
+@pytest.mark.parametrize('size', [2, 3, 4])
+def test_processes_mix_and_get_their_own_back(monkeypatch, size):
+    n = 4
+    x = random(size * n, 3)
+    world = World(monkeypatch, size)
+
+    def parts(mixed):           # what an encoder could give: a map, a vector, something dense, another vector
+        return [paddle.to_tensor(p) for p in (2 * mixed.reshape(n, 3, 1), 3 * mixed, 4 * mixed[:, :, None] + np.ones(
+            (1, 1, 2), 'float32'), 5 * mixed)]
+
+    mixed = world.each(lambda r: BatchShuffle(n, 0, 7).shuffle(paddle.to_tensor(x[r * n:(r + 1) * n])).numpy())
+    order = shared_permutation(size * n, 0, 7)
     np.testing.assert_array_equal(np.concatenate(mixed), x[order])
-    assert {i // n for i in order[:n]} == {0, 1}                     # samples of both are encoded by each
-    world.pieces = [2 * m for m in mixed]                            # the "encoder"
+    assert {i // n for i in order[:n]} != {0}                        # samples of others are encoded
+    shared = [False, True, False, True]
     for r, (local, everything) in enumerate(world.each(
-            lambda r: BatchShuffle(n, 0, 7).unshuffle([paddle.to_tensor(world.pieces[r])]))):
-        np.testing.assert_array_equal(local[0].numpy(), 2 * x[r * n:(r + 1) * n])
-        np.testing.assert_array_equal(everything[0].numpy(), 2 * x)
+            lambda r: BatchShuffle(n, 0, 7).unshuffle(parts(mixed[r]), shared))):
+        want = [p.numpy() for q in range(size) for p in parts(x[q * n:(q + 1) * n])]
+        want = [np.concatenate(want[i::4]) for i in range(4)]
+        assert world.calls == ['exchange', 'all_gather']
+        for got, rows, w, everybodys in zip(local, everything, want, shared):
+            np.testing.assert_array_equal(got.numpy(), w[r * n:(r + 1) * n])
+            assert (rows is not None) == everybodys
+            if everybodys:
+                np.testing.assert_array_equal(rows.numpy(), w)
+
+
+@pytest.mark.parametrize('types, want', [(('float32', 'float32'), 'float32'), (('bfloat16', 'bfloat16'), 'bfloat16'),
+                                         (('bfloat16', 'float32'), 'float32')])
+def test_packing_keeps_values_and_low_precision(types, want):
+    a, b = (paddle.to_tensor(random(3, *shape)).astype(t) for shape, t in zip(((2, 5), (4,)), types))
+    packed, unpack = pack([a, b])
+    assert packed.shape == [3, 14] and want in str(packed.dtype).lower()
+    for got, part in zip(unpack(packed), (a, b)):
+        assert got.shape == part.shape
+        np.testing.assert_array_equal(got.astype('float32').numpy(), part.astype('float32').numpy())
+    packed, unpack = pack([a])
+    assert unpack(packed)[0].shape == a.shape
 
 
 def normalised(x, eps=1e-5):

@@ -1,12 +1,15 @@
 """InfoNCE, NT-Xent and the ranking accuracy against numpy loops and closed forms."""
 
+import contextlib
 import math
 
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 import pytest
 
-from passl.modules.contrastive_loss import info_nce, nt_xent, ranking_accuracy
+from passl.modules import contrastive_loss
+from passl.modules.contrastive_loss import blocks, info_nce, nt_xent, rank_among, ranking_accuracy
 
 
 def unit(rng, rows, dim):
@@ -31,32 +34,141 @@ def info_nce_loop(query, key, queue, t):
     return loss, grad
 
 
+def oracle(query, key, queue, t):
+    """(loss, gradient of the query, rank of the key) in float64, all rows at once."""
+    pos, neg = (query * key).sum(1) / t, query @ queue / t
+    logits = np.concatenate([pos[:, None], neg], axis=1)
+    top = logits.max(1, keepdims=True)
+    lse = top[:, 0] + np.log(np.exp(logits - top).sum(1))
+    p = np.exp(logits - lse[:, None])
+    grad = ((p[:, :1] - 1) * key + p[:, 1:] @ queue.T) / t / len(query)
+    return (lse - pos).mean(), grad, (neg >= pos[:, None]).sum(1)
+
+
+def naive(query, key, queue, t):
+    """The formulation with the matrix of logits: concat, cross-entropy, all by Paddle's own gradients."""
+    q = tensor(query, grad=True)
+    pos = (q * tensor(key)).sum(axis=1, keepdim=True)
+    logits = paddle.concat([pos, paddle.matmul(q, tensor(queue))], axis=1) / t
+    loss = F.cross_entropy(logits, paddle.zeros([len(query)], dtype='int64'))
+    loss.backward()
+    return float(loss), q.grad.numpy()
+
+
+def run(query, key, queue, t, **kwargs):
+    """(loss, gradient, rank) of `info_nce` on float32 copies."""
+    q = tensor(query, grad=True)
+    loss, rank = info_nce(q, tensor(key), tensor(queue), t, **kwargs)
+    loss.backward()
+    return float(loss), q.grad.numpy(), rank
+
+
+def close(got, want, rel=1e-5):
+    """Relative to the largest entry."""
+    np.testing.assert_allclose(got, want, rtol=0, atol=rel * np.abs(want).max())
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of 64 columns, so that a queue of some hundred is cut."""
+    monkeypatch.setattr(contrastive_loss, 'CPU_BLOCK', 1)
+    monkeypatch.setattr(contrastive_loss, '_NARROWEST', 64)
+
+
+@pytest.fixture
+def as_on_gpu(monkeypatch):
+    """The path of devices whose numbers must not be looked at: rows are always shifted by their maximum."""
+    monkeypatch.setattr(contrastive_loss, '_UNSHIFTED_FROM', math.inf)
+
+
+def as_features(rng, m, k, dim=16):
+    """Unit (query, key, queue) in float32 values, the key near its query."""
+    query, queue = unit(rng, m, dim), unit(rng, k, dim).T
+    key = query + 0.5 * unit(rng, m, dim)
+    key /= np.linalg.norm(key, axis=1, keepdims=True)
+    return [x.astype('float32').astype('float64') for x in (query, key, queue)]
+
+
 @pytest.mark.parametrize('m, k, temperature', [(1, 1, 1.0), (6, 9, 0.2), (5, 64, 0.07)])
 def test_info_nce_loss_and_gradient(m, k, temperature):
     rng = np.random.RandomState(m)
-    query, key, queue = unit(rng, m, 8), unit(rng, m, 8), unit(rng, k, 8).T
-    q = tensor(query, grad=True)
-    loss, pos, neg = info_nce(q, tensor(key), tensor(queue), temperature)
-    loss.backward()
-    want, grad = info_nce_loop(query, key, queue, temperature)
-    assert loss.ndim == 0
-    assert float(loss) == pytest.approx(want, rel=1e-5)
-    np.testing.assert_allclose(q.grad.numpy(), grad, atol=2e-6 / temperature)
-    np.testing.assert_allclose(pos.numpy(), (query * key).sum(1) / temperature, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(neg.numpy(), query @ queue / temperature, rtol=1e-4, atol=1e-5)
+    query, key, queue = as_features(rng, m, k, 8)
+    loss, grad, rank = run(query, key, queue, temperature)
+    want, want_grad = info_nce_loop(query, key, queue, temperature)
+    assert loss == pytest.approx(want, rel=1e-5, abs=1e-7) and rank is None
+    close(grad, want_grad)
+    loss, _, rank = run(query, key, queue, temperature, with_rank=True)
+    assert loss == pytest.approx(want, rel=1e-5, abs=1e-7)
+    assert rank.numpy().tolist() == oracle(query, key, queue, temperature)[2].tolist()
+
+
+@pytest.mark.parametrize('path', ['unshifted', 'shifted'])
+@pytest.mark.parametrize('m, k', [(1, 1), (3, 63), (7, 64), (2, 65), (5, 128), (33, 1000), (300, 200)])
+def test_info_nce_over_block_boundaries(m, k, path, small_blocks, request):
+    if path == 'shifted':
+        request.getfixturevalue('as_on_gpu')
+    query, key, queue = as_features(np.random.RandomState(k), m, k)
+    loss, grad, rank = run(query, key, queue, 0.2, with_rank=True)
+    want, want_grad, want_rank = oracle(query, key, queue, 0.2)
+    assert loss == pytest.approx(want, rel=1e-5, abs=1e-7)
+    close(grad, want_grad)
+    assert rank.numpy().tolist() == want_rank.tolist()
+    naive_loss, naive_grad = naive(query, key, queue, 0.2)
+    assert loss == pytest.approx(naive_loss, rel=1e-5, abs=1e-6)
+    close(grad, naive_grad)
+
+
+@pytest.mark.parametrize('length', [1e-3, 1, 7.5, 60, 1e4])
+@pytest.mark.parametrize('temperature', [100, 0.2, 0.07, 0.01, 1e-4])
+@pytest.mark.parametrize('path', ['cpu', 'gpu'])
+def test_info_nce_of_any_length_and_temperature(length, temperature, path, small_blocks, request):
+    """Rows of mixed lengths: some fit without a shift, some do not."""
+    if path == 'gpu':
+        request.getfixturevalue('as_on_gpu')
+    query, key, queue = as_features(np.random.RandomState(1), 9, 300)
+    query[::2] *= np.float32(length)
+    query = query.astype('float32').astype('float64')
+    # a logit in float32 is right to 1e-7 of its own size, and that is the relative error of exp(logit)
+    inherent = 3e-7 * max(1, length) / temperature
+    loss, grad, _ = run(query, key, queue, temperature)
+    want, want_grad, _ = oracle(query, key, queue, temperature)
+    assert loss == pytest.approx(want, rel=1e-5, abs=inherent)
+    assert np.isfinite(grad).all()
+    close(grad, want_grad, max(1e-5, inherent))
+
+
+@pytest.mark.parametrize('sign', [1, -1])
+def test_info_nce_finds_sums_that_do_not_fit_one_by_one(sign):
+    """exp(+-90) is not a float32: the one row that has it must not spoil itself or the others."""
+    query = np.array([[1.0, 0], [90, 0], [0.5, 0]])
+    key, queue = np.array([[0.0, 1]] * 3), np.array([[sign, 0.999 * sign], [0, 0]])
+    loss, grad, _ = run(query, key, queue, 1.0)
+    want, want_grad, _ = oracle(query, key, queue, 1.0)
+    assert loss == pytest.approx(want, rel=1e-5)
+    close(grad, want_grad)
+
+
+def test_maximum_that_grows_from_block_to_block_and_falls(small_blocks):
+    query, key = np.ones((1, 1)), np.zeros((1, 1))
+    for queue in (np.linspace(-80, 80, 400), np.linspace(80, -80, 400), np.linspace(200, 400, 400),
+                  np.linspace(-400, -200, 400)):
+        loss, grad, _ = run(query, key, queue[None], 1.0)
+        want, want_grad, _ = oracle(query, key, queue[None], 1.0)
+        assert loss == pytest.approx(want, rel=1e-5, abs=1e-30)
+        np.testing.assert_allclose(grad, want_grad, rtol=1e-5, atol=1e-30)
 
 
 @pytest.mark.parametrize('k', [1, 31, 4096])
 def test_info_nce_of_equal_similarities_is_log_of_candidates(k):
     v = np.ones((3, 4)) / 2
-    loss, _, _ = info_nce(tensor(v), tensor(v), tensor(np.ones((4, k)) / 2), 0.2)
+    loss, _ = info_nce(tensor(v), tensor(v), tensor(np.ones((4, k)) / 2), 0.2)
     assert float(loss) == pytest.approx(math.log(k + 1), rel=1e-5)
 
 
 @pytest.mark.parametrize('sign, want', [(1, 0.0), (-1, 2e4)])
 def test_info_nce_with_large_logits(sign, want):
     q = tensor([[1.0, 0.0]], grad=True)
-    loss, _, _ = info_nce(q, tensor([[sign, 0.0]]), tensor([[-sign], [0.0]]), 1e-4)
+    loss, _ = info_nce(q, tensor([[sign, 0.0]]), tensor([[-sign], [0.0]]), 1e-4)
     loss.backward()
     assert float(loss) == pytest.approx(want, rel=1e-6)
     assert np.isfinite(q.grad.numpy()).all()
@@ -70,21 +182,104 @@ def test_info_nce_ignores_the_order_of_negatives():
     assert float(one) == pytest.approx(float(two), rel=1e-6)
 
 
+def test_only_the_query_has_a_gradient_and_losses_add_up():
+    """The head is called twice a step, on slices of one network's output; key and queue stay as they are."""
+    query, key, queue = as_features(np.random.RandomState(3), 8, 50)
+    base, k, n = tensor(query, grad=True), tensor(key, grad=True), tensor(queue, grad=True)
+    before = n.numpy().copy()
+    one, _ = info_nce(base[:3] * 2.0, k[:3], n, 0.2)
+    two, _ = info_nce(base[2:], k[2:], n, 0.1, with_rank=True)
+    (0.25 * one + 0.75 * two).backward()
+    want = np.zeros_like(query)
+    want[:3] += 0.25 * 2 * oracle(query[:3] * 2, key[:3], queue, 0.2)[1]
+    want[2:] += 0.75 * oracle(query[2:], key[2:], queue, 0.1)[1]
+    close(base.grad.numpy(), want)
+    assert k.grad is None and n.grad is None
+    np.testing.assert_array_equal(n.numpy(), before)
+
+
+def count_products(monkeypatch, call):
+    """(number of entries of each matrix product's output) while `call` runs."""
+    sizes, real = [], paddle.matmul
+
+    def counted(*args, **kwargs):
+        out = real(*args, **kwargs)
+        sizes.append(int(np.prod(out.shape)))
+        return out
+
+    monkeypatch.setattr(paddle, 'matmul', counted)
+    call()
+    monkeypatch.setattr(paddle, 'matmul', real)
+    return sizes
+
+
+def test_no_matrix_of_logits_is_made(monkeypatch, small_blocks):
+    m, k, dim = 40, 640, 16
+    query, key, queue = as_features(np.random.RandomState(4), m, k, dim)
+    with_gradient = count_products(monkeypatch, lambda: run(query, key, queue, 0.2, with_rank=True))
+    assert max(with_gradient) == m * 64 and with_gradient.count(m * 64) == k // 64
+    assert with_gradient.count(m * dim) == k // 64
+    for q, guard in ((tensor(query), contextlib.nullcontext()), (tensor(query, grad=True), paddle.no_grad())):
+        with guard:
+            without = count_products(monkeypatch, lambda: info_nce(q, tensor(key), tensor(queue), 0.2))
+        assert without.count(m * 64) == k // 64 and without.count(m * dim) == 0     # no gradient wanted, none made
+
+
+@pytest.mark.parametrize('m, k', [(1, 1), (1, 65536), (32, 65536), (1568, 65536), (1568, 65537), (12544, 65536),
+                                  (7, 300), (10**7, 1000)])
+@pytest.mark.parametrize('on_cpu', [True, False])
+def test_blocks_cover_the_queue_and_are_bounded(m, k, on_cpu):
+    cut = blocks(m, k, on_cpu)
+    assert [at for pair in cut for at in pair] == [0] + [at for pair in cut[:-1] for at in (pair[1],) * 2] + [k]
+    size = 2**21 if on_cpu else 2**23
+    assert all(m * (end - start) <= max(size + 64 * m, 256 * m) for start, end in cut)
+    if (m, k) == (1568, 65536):
+        # the naive formulation holds three matrices of logits at once
+        assert all(m * (end - start) <= 3 * m * (k + 1) / 16 / 2 for start, end in cut)
+    if (m, k, on_cpu) == (32, 65536, True):
+        assert cut == [(0, k)]                                              # the queue itself, not a copy
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'float64'])
+def test_other_types_are_computed_in_float32(dtype, small_blocks):
+    query, key, queue = (x.astype('float16').astype('float64') for x in as_features(np.random.RandomState(5), 6, 200))
+    q = paddle.to_tensor(query.astype(dtype), stop_gradient=False)
+    loss, _ = info_nce(q, paddle.to_tensor(key.astype(dtype)), paddle.to_tensor(queue.astype(dtype)), 0.2)
+    loss.backward()
+    want, want_grad, _ = oracle(query, key, queue, 0.2)
+    assert loss.dtype == paddle.float32 and q.grad.dtype == q.dtype
+    assert float(loss) == pytest.approx(want, rel=1e-5)
+    close(q.grad.astype('float32').numpy(), want_grad, 1e-3 if dtype == 'float16' else 1e-5)
+
+
 @pytest.mark.parametrize('k', [1, 3, 5, 40])
 def test_ranking_accuracy(k):
     rng = np.random.RandomState(k)
     pos, neg = rng.randn(50), rng.randn(50, k)
     order = np.argsort(-np.concatenate([pos[:, None], neg], axis=1), axis=1)
     want = [100 * np.mean([0 in row[:top] for row in order]) for top in (1, 5)]     # a slice is clamped
-    got = ranking_accuracy(tensor(pos), tensor(neg))
+    got = ranking_accuracy(rank_among(tensor(pos), tensor(neg)), k)
     assert [float(a) for a in got] == pytest.approx(want)
     if k < 5:
         assert float(got[1]) == 100
 
 
-def test_ranking_accuracy_of_a_collapsed_network_is_zero():
-    got = ranking_accuracy(tensor(np.ones(4)), tensor(np.ones((4, 9))))
-    assert [float(a) for a in got] == [0, 0]
+def test_ranking_accuracy_of_a_collapsed_network_is_zero(small_blocks):
+    rank = rank_among(tensor(np.ones(4)), tensor(np.ones((4, 9))))
+    assert rank.numpy().tolist() == [9] * 4
+    assert [float(a) for a in ranking_accuracy(rank, 9)] == [0, 0]
+    for seed in range(5):                       # equal up to rounding: two ways to sum 128 products differ
+        v = unit(np.random.RandomState(seed), 1, 128)
+        _, rank = info_nce(*[tensor(np.repeat(v, 30, axis=0))] * 2, tensor(np.repeat(v, 200, axis=0).T), 0.07,
+                           with_rank=True)
+        assert rank.numpy().tolist() == [200] * 30
+
+
+def test_ties_count_as_larger_and_smaller_ones_do_not(small_blocks):
+    query, key = np.eye(4)[[0, 0, 1]], np.array([[0.6, 0.8, 0, 0], [0.5, 0, 0, 0], [0, 1, 0, 0]])
+    queue = np.array([[0.6, 0.8, 0, 0]] * 70 + [[0.59999, 0, 0, 0]] + [[0.60001, 0, 0, 0]] * 2).T
+    _, rank = info_nce(tensor(query), tensor(key), tensor(queue), 0.2, with_rank=True)
+    assert rank.numpy().tolist() == [72, 73, 0]
 
 
 def nt_xent_loop(z1, z2, t):

@@ -78,3 +78,11 @@ def test_permuting_key_locations_permutes_the_index_and_leaves_the_matched_keys(
     np.testing.assert_array_equal(p[permuted.numpy()], index.numpy())
     np.testing.assert_array_equal(take_matched(paddle.to_tensor(KEYS[:, :, p]), permuted).numpy(),
                                   take_matched(paddle.to_tensor(KEYS), index).numpy())
+
+
+def test_match_leaves_no_gradient_graph():
+    fq, fk = tensor(FQ, grad=True), tensor(FK, grad=True)
+    index, similarity = match(fq * 2.0, fk * 2.0)
+    assert index.stop_gradient and similarity.stop_gradient
+    dense = tensor(KEYS)
+    assert take_matched(dense, index).stop_gradient

@@ -7,7 +7,8 @@ import paddle
 import pytest
 from paddle import nn
 
-from passl.modules.ema import ema_update_, trainable_pairs
+from passl.modules import ema
+from passl.modules.ema import WeightAverage, ema_update_, trainable_pairs
 from passl.modules.freeze import freeze_, is_frozen
 
 
@@ -72,6 +73,214 @@ def test_half_precision_source_moves_a_float32_target():
     for _ in range(3):
         ema_update_([(source, target)], 0.999)
     np.testing.assert_allclose(target.numpy(), 1 - 0.999**3, rtol=1e-4)
+
+
+class Reference:
+    """The average of every trained parameter in float64, kept beside the real one."""
+
+    def __init__(self, q, k):
+        self.q, self.k = q, k
+        self.want = {n: p.numpy().astype('float64') for n, p in k.named_parameters()}
+
+    def step(self, m):
+        for name, p in self.q.named_parameters():
+            if not p.stop_gradient:
+                self.want[name] = m * self.want[name] + (1 - m) * p.astype('float32').numpy()
+
+    def check(self):
+        for name, now in values(self.k).items():
+            np.testing.assert_allclose(now, self.want[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def train(q, optimizer, seed):
+    loss = (q(paddle.to_tensor(np.random.RandomState(seed).randn(6, 4).astype('float32'))) ** 2).mean()
+    loss.backward()
+    optimizer.step()
+    optimizer.clear_grad()
+
+
+def in_buffers(average):
+    """Whether the average's buffers are the memory of its pairs."""
+    flat = [(a.data_ptr(), a.data_ptr() + 4 * ema._entries(a)) for pair in average._flat for a in pair]
+    return all(any(low <= p.data_ptr() < high for low, high in flat)
+               for pair in trainable_pairs(average.source, average.target) for p in pair)
+
+
+@pytest.mark.parametrize('m', [0.0, 0.9, 0.999, 1.0])
+def test_average_is_the_loop_bit_for_bit(m):
+    q, k = pair()
+    average, twin = WeightAverage(q, k), copy.deepcopy(k)
+    for _ in range(3):
+        average.update(m)
+        ema_update_(trainable_pairs(q, twin), m)
+        for p in q.parameters():
+            p.set_value(p * 0.5)
+    assert in_buffers(average) and not average._single
+    for name, now in values(k).items():
+        np.testing.assert_array_equal(now, values(twin)[name])
+    if m == 0:
+        np.testing.assert_array_equal(k[0].weight.numpy(), 2 * q[0].weight.numpy())
+
+
+def test_average_takes_few_calls(monkeypatch):
+    q, k = pair()
+    average, calls = WeightAverage(q, k), []
+    average.update(0.9)
+    for name in ('scale_', 'add_', 'scale', '__mul__'):
+        real = getattr(paddle.Tensor, name)
+        monkeypatch.setattr(paddle.Tensor, name, lambda *a, _real=real, **kw: calls.append(1) or _real(*a, **kw))
+    average.update(0.9)
+    assert len(calls) == 3
+    calls.clear()
+    ema_update_(trainable_pairs(q, k), 0.9)
+    assert len(calls) == 18
+
+
+def test_pieces_cover_the_buffers(monkeypatch):
+    monkeypatch.setattr(ema, '_PIECE', 100)
+    q, k = pair()
+    average, reference = WeightAverage(q, k), Reference(q, k)
+    for _ in range(2):
+        average.update(0.7)
+        reference.step(0.7)
+    assert len(average._flat) == 4                                       # 6 parameters of at most 64 entries
+    reference.check()
+
+
+@pytest.mark.parametrize('name', ['Momentum', 'AdamW'])
+def test_average_follows_an_optimizer(name):
+    q, k = pair()
+    optimizer = getattr(paddle.optimizer, name)(0.1, parameters=q.parameters())
+    average, reference = WeightAverage(q, k), Reference(q, k)
+    plain = copy.deepcopy(q)
+    plain_optimizer = getattr(paddle.optimizer, name)(0.1, parameters=plain.parameters())
+    for seed in range(4):
+        average.update(0.8)
+        reference.step(0.8)
+        train(q, optimizer, seed)
+        train(plain, plain_optimizer, seed)
+    reference.check()
+    assert in_buffers(average)
+    for name, now in values(plain).items():
+        np.testing.assert_array_equal(values(q)[name], now)             # training does not see the buffers
+
+
+def test_parameters_stay_what_they_were():
+    q, k = pair()
+    before = [(id(p), p.name, list(p.shape), p.stop_gradient, p.numpy()) for net in (q, k) for p in net.parameters()]
+    names = [list(net.state_dict()) for net in (q, k)]
+    WeightAverage(q, k).update(1.0)
+    after = [(id(p), p.name, list(p.shape), p.stop_gradient, p.numpy()) for net in (q, k) for p in net.parameters()]
+    for one, two in zip(before, after):
+        assert one[:4] == two[:4]
+        np.testing.assert_array_equal(one[4], two[4])
+    assert names == [list(net.state_dict()) for net in (q, k)]
+    assert all(p.data_ptr() % (4 * ema._ALIGN) == q[0].weight.data_ptr() % (4 * ema._ALIGN)
+               for p in q.parameters() if not p.stop_gradient)
+
+
+def test_average_after_loading(tmp_path):
+    q, k = pair()
+    average, path = WeightAverage(q, k), str(tmp_path / 'weights.pdparams')
+    average.update(0.5)
+    paddle.save({'q': q.state_dict(), 'k': k.state_dict()}, path)
+    assert (tmp_path / 'weights.pdparams').stat().st_size < 10000        # the parameters, not the buffers behind each
+    saved = values(q)
+    for p in q.parameters():
+        p.set_value(p * 3)
+    loaded = paddle.load(path)
+    for name, value in saved.items():
+        np.testing.assert_array_equal(loaded['q'][name].numpy(), value)
+    q.set_state_dict(loaded['q'])
+    k.set_state_dict(loaded['k'])
+    reference = Reference(q, k)
+    average.update(0.5)
+    reference.step(0.5)
+    reference.check()
+    for name, now in values(q).items():
+        np.testing.assert_array_equal(now, saved[name])
+
+
+def test_copies_do_not_share_memory():
+    class Model(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.q, self.k = pair()
+            self.average = WeightAverage(self.q, self.k)
+
+    model = Model()
+    model.average.update(0.5)
+    twin = copy.deepcopy(model)
+    assert twin.average.source is twin.q and twin.average.target is twin.k
+    before = values(model.k)
+    reference = Reference(twin.q, twin.k)
+    for _ in range(2):
+        twin.average.update(0.5)
+        reference.step(0.5)
+    reference.check()
+    assert in_buffers(twin.average) and in_buffers(model.average)
+    for name, now in values(model.k).items():
+        np.testing.assert_array_equal(now, before[name])
+
+
+def test_average_notices_memory_that_moved():
+    q, k = pair()
+    average, reference = WeightAverage(q, k), Reference(q, k)
+    for moved in (q[0].weight, k[2].bias):
+        average.update(0.9)
+        reference.step(0.9)
+        elsewhere = moved.detach().clone() * 2
+        if moved is k[2].bias:
+            reference.want['2.bias'] = elsewhere.numpy().astype('float64')
+        elsewhere._share_buffer_to(moved)
+        assert not in_buffers(average)
+        average.update(0.9)
+        reference.step(0.9)
+        reference.check()
+        assert in_buffers(average)
+
+
+def test_average_of_half_precision_source():
+    """As under AMP level O2: the query's weights are float16, the key's stay float32; batch norm is float32 in both."""
+    q, k = pair()
+    average, reference = WeightAverage(q, k), Reference(q, k)
+    average.update(0.9)
+    reference.step(0.9)
+    q[0].to(dtype='float16')
+    q[2].to(dtype='float16')
+    assert q[0].weight.dtype == paddle.float16
+    for _ in range(3):
+        average.update(0.9)
+        reference.step(0.9)
+    reference.check()
+    assert len(average._flat) == 2 and k[0].weight.dtype == paddle.float32
+    q.to(dtype='float32')
+    average.update(0.9)
+    reference.step(0.9)
+    reference.check()
+    assert len(average._flat) == 1
+
+
+def test_average_notices_what_is_frozen_and_released():
+    q, k = pair()
+    average, reference = WeightAverage(q, k), Reference(q, k)
+    for change in (lambda: None, lambda: freeze_(q[0]), lambda: setattr(q[0].weight, 'stop_gradient', False)):
+        change()
+        q[0].weight.set_value(q[0].weight + 1)
+        average.update(0.9)
+        reference.step(0.9)
+        reference.check()
+
+
+def test_what_cannot_move_is_averaged_on_its_own(monkeypatch):
+    q, k = pair()
+    monkeypatch.setattr(ema, '_can_move', lambda p, place: p.ndim == 2)
+    average, reference = WeightAverage(q, k), Reference(q, k)
+    for _ in range(2):
+        average.update(0.9)
+        reference.step(0.9)
+    reference.check()
+    assert len(average._single) == 4 and len(average._flat) == 1
 
 
 def test_freeze():

@@ -90,3 +90,11 @@ def test_half_precision_keys_are_stored_in_float32():
     owner.memory.push(paddle.to_tensor(keys(1, 2)).astype('float16'))
     assert owner.queue.dtype == paddle.float32
     assert owner.queue.numpy()[0, :2].tolist() == [1, 2]
+
+
+def test_push_keeps_the_memory_of_the_buffers():
+    owner = Owner()
+    places = owner.queue.data_ptr(), owner.queue_ptr.data_ptr()
+    for n in (3, 8, 11):
+        push(owner, keys(1, n))
+    assert (owner.queue.data_ptr(), owner.queue_ptr.data_ptr()) == places

@@ -8,7 +8,7 @@ from paddle import nn
 from passl.modules.freeze import freeze_
 from passl.solver import OPTIMIZERS, build_lr_scheduler, build_optimizer
 from passl.utils.config import load_config
-from passl.utils.errors import ConfigError
+from passl.utils.errors import ConfigError, PasslError
 
 RATE = 0.5
 
@@ -75,6 +75,35 @@ def test_momentum(nesterov):
 @pytest.mark.parametrize('cfg', [{'momentum': 0, 'weight_decay': 0}, {'momentum': 0, 'weight_decay': 1}, {'momentum': 1}])
 def test_whole_numbers_are_numbers(cfg):
     same(run({'name': 'Momentum', **cfg}), momentum(lambda n: cfg.get('weight_decay', 0), mu=cfg['momentum']))
+
+
+@pytest.mark.parametrize('cfg', [
+    {'name': 'Momentum', 'weight_decay': 0.1, 'exclude_from_weight_decay': ['bias', 'bn']},
+    {'name': 'Momentum', 'use_nesterov': True, 'grad_clip': {'name': 'ClipGradByGlobalNorm', 'clip_norm': 1.0}},
+    {'name': 'Adam', 'weight_decay': 0.1}])
+def test_one_call_for_all_parameters_gives_the_same_numbers(cfg, monkeypatch):
+    merged = []
+    for name in ('merged_momentum_', 'merged_adam_'):
+        call = getattr(paddle._C_ops, name)
+        monkeypatch.setattr(paddle._C_ops, name, lambda *a, call=call: (merged.append(len(a[0])), call(*a))[1])
+    same(run({**cfg, 'use_multi_tensor': True}, steps=3), run(cfg, steps=3), 1e-6)
+    assert merged == [4] * 3                            # one call per step for all four tensors, and none without
+
+
+def test_one_call_for_all_parameters_refuses_changing_ones():
+    """Paddle would give fc.bias the gradient of fc.weight, or the like."""
+    net = Net()
+    optimizer = build_optimizer({'name': 'Momentum', 'use_multi_tensor': True}, build_lr_scheduler(RATE), net)
+    for used, fails in ((net.bn, False), (net.bn, False), (net.fc, True)):
+        (used.weight.sum() + used.bias.sum()).backward()
+        if fails:
+            with pytest.raises(PasslError, match='4 of 4 .*use_multi_tensor: false'):
+                optimizer.step()
+        else:
+            optimizer.step()
+            optimizer.clear_grad(set_to_zero=False)
+    with pytest.raises(ConfigError, match="'optimizer.use_multi_tensor' is 'yes'"):
+        build_optimizer({'name': 'Momentum', 'use_multi_tensor': 'yes'}, 0.1, net)
 
 
 def test_sgd():

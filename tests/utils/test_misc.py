@@ -90,6 +90,25 @@ def test_peak_memory_keeps_the_highest_use():
     assert peak_memory_mb() > before            # this process holds Paddle too
 
 
+@pytest.mark.skipif(not os.access('/proc/self/clear_refs', os.W_OK), reason='the system keeps the peak')
+def test_the_peak_of_the_start_can_be_forgotten():
+    code = """if True:
+        import numpy as np
+        from passl.utils.misc import peak_memory_mb, reset_peak_memory
+        kept = np.ones(64 * 2**17)          # 64 MiB
+        block = np.ones(64 * 2**17)
+        del block
+        high = peak_memory_mb()
+        reset_peak_memory()
+        low = peak_memory_mb()
+        again = np.ones(32 * 2**17)
+        print(high, low, peak_memory_mb())
+        """
+    out = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True)
+    high, low, again = map(float, out.stdout.split())
+    assert 55 < high - low < 73 and low > 64 and 25 < again - low < 41
+
+
 # ------------------------------------------------------------------ seeds
 
 def test_derive_seed_is_fixed_for_ever():

@@ -11,6 +11,8 @@ from .builder import TRANSFORMS
 from .checks import is_number, number_range, probability
 
 _LEVELS = np.arange(256, dtype=np.float32)
+_IDENTITY = np.eye(3)
+_LUMINANCE = np.tile([0.299, 0.587, 0.114], (3, 1))     # ITU-R 601, as in Pillow
 
 
 def _lookup(img, values):
@@ -20,26 +22,28 @@ def _lookup(img, values):
 
 def adjust_brightness(img, factor):
     """img * factor."""
-    return _lookup(img, _LEVELS * factor)
+    return cv2.convertScaleAbs(img, None, factor, 0)
 
 
 def adjust_contrast(img, factor):
     """Blend with the image's mean grey: factor 0 gives a grey image, 1 the original."""
     mean = cv2.mean(cv2.cvtColor(img, cv2.COLOR_RGB2GRAY))[0]
-    return _lookup(img, _LEVELS * factor + round(mean) * (1 - factor))
+    return cv2.addWeighted(img, factor, img, 0, round(mean) * (1 - factor))
 
 
 def adjust_saturation(img, factor):
     """Blend with the greyscale image: factor 0 gives greyscale, 1 the original."""
-    grey = cv2.cvtColor(cv2.cvtColor(img, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return cv2.addWeighted(img, factor, grey, 1 - factor, 0)
+    # as one matrix of colours: no grey image in between
+    return cv2.transform(img, factor * _IDENTITY + (1 - factor) * _LUMINANCE)
 
 
 def adjust_hue(img, shift):
     """Turn the hue by `shift` of the full circle (-0.5 ... 0.5)."""
     hsv = cv2.cvtColor(img, cv2.COLOR_RGB2HSV_FULL)
-    step = int(shift * 255) % 256
-    hsv[..., 0] += np.uint8(step)       # 256 hues: unsigned overflow is the wrap-around
+    rows = hsv.reshape(len(hsv), -1)
+    step = np.zeros(rows.shape[1], np.uint8)
+    step[::3] = int(shift * 255) % 256
+    rows += step                        # 256 hues: unsigned overflow is the wrap-around
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
 
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from .builder import TRANSFORMS
-from .checks import height_width, interpolation_name, number_range, probability, resize
+from .checks import height_width, interpolation_name, number_range, probability, resize, resize_part
 
 
 @TRANSFORMS.register()
@@ -44,9 +44,15 @@ class RandomResizedCrop:
         h = max(1, min(height, int(round(width / aspect))))
         return (height - h) // 2, (width - w) // 2, h, w
 
-    def __call__(self, img):
-        top, left, h, w = self.draw(*img.shape[:2])
+    def cut(self, img, box, reduction=1):
+        """The part `box` of an image, resized; `img` is that image decoded at 1 / reduction."""
+        if reduction > 1:
+            return resize_part(img, [edge / reduction for edge in box], self.size)
+        top, left, h, w = box
         return resize(img[top:top + h, left:left + w], self.size, self.interpolation)
+
+    def __call__(self, img):
+        return self.cut(img, self.draw(*img.shape[:2]))
 
 
 @TRANSFORMS.register()

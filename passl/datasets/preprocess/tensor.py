@@ -1,5 +1,6 @@
 """Transforms at the end of a recipe: axis order and normalisation."""
 
+import cv2
 import numpy as np
 
 from ...utils.errors import ConfigError
@@ -101,3 +102,76 @@ class Normalize(NormalizeImage):
 
     def __init__(self, mean=0.0, std=1.0, data_format=None, to_rgb=False):
         super().__init__(None, mean, std, data_format, to_rgb)
+
+
+class Normalisation:
+    """The end of a recipe, uint8 [H, W, 3] -> float32 [3, H, W], taken off so that it can run elsewhere.
+
+    Per channel and in float32: x / divisor, then * factor, then - offset; what is None is left out. The values
+    are, to the last bit, those of the transforms it stands for.
+
+    Args:
+        divisor: number or None.
+        factor, offset: float32 [3], both or None.
+    """
+
+    def __init__(self, divisor=None, factor=None, offset=None):
+        self.divisor, self.factor, self.offset = divisor, factor, offset
+        values = np.repeat(np.arange(256, dtype=np.float32)[None], 3, 0)
+        if divisor is not None:
+            values /= np.float32(divisor)
+        if factor is not None:
+            values *= factor[:, None]
+            values -= offset[:, None]
+        self.values = values                # [3, 256]: there are only 256 levels
+
+    def __eq__(self, other):
+        return isinstance(other, Normalisation) and np.array_equal(self.values, other.values) \
+            and self.divisor == other.divisor
+
+    __hash__ = None
+
+    def __call__(self, img, out=None):
+        """[H, W, 3] -> float32 [3, H, W]; written to `out` if given (contiguous)."""
+        out = np.empty((3,) + img.shape[:2], np.float32) if out is None else out
+        for c in range(3):
+            if img.dtype == np.uint8:       # look the level up: one pass
+                cv2.LUT(cv2.extractChannel(img, c), self.values[c], out[c])
+                continue
+            out[c] = img[..., c]            # an own transform may have returned floating point
+            if self.divisor is not None:
+                out[c] /= np.float32(self.divisor)
+            if self.factor is not None:
+                out[c] *= self.factor[c]
+                out[c] -= self.offset[c]
+        return out
+
+
+def split_normalisation(transforms):
+    """(the transforms before, a Normalisation) of a list that ends in layout and normalisation.
+
+    That is [Transpose, NormalizeImage], [NormalizeImage, Transpose], [ToTensor] or [ToTensor, NormalizeImage],
+    with Normalize in the place of NormalizeImage as well.
+
+    Raises:
+        ConfigError: it ends otherwise.
+    """
+    def kind(t):                            # exact types: a derived class may compute anything
+        if type(t) in (NormalizeImage, Normalize):
+            return 'normalise'
+        if type(t) is Transpose and t.order == (2, 0, 1):
+            return 'layout'
+        return 'tensor' if type(t) is ToTensor and t.order == (2, 0, 1) else None
+
+    last = transforms[-1] if transforms else None
+    before = transforms[-2] if len(transforms) > 1 else None
+    pair = kind(before), kind(last)
+    if pair in (('layout', 'normalise'), ('tensor', 'normalise')) and last.data_format != 'HWC':
+        return transforms[:-2], Normalisation(255 if pair[0] == 'tensor' else None, last.factor, last.offset)
+    if pair == ('normalise', 'layout') and before.data_format != 'CHW':
+        return transforms[:-2], Normalisation(None, before.factor, before.offset)
+    if pair[1] == 'tensor':
+        return transforms[:-1], Normalisation(255)
+    names = ', '.join(type(t).__name__ for t in transforms[-2:]) or 'nothing'
+    raise ConfigError(f'The recipe ends in [{names}], not in [Transpose, NormalizeImage], [NormalizeImage, Transpose], '
+                      '[ToTensor] or [ToTensor, Normalize].')

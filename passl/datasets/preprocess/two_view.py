@@ -1,10 +1,79 @@
-"""Two augmented views of one image."""
+"""From one decoded image to its augmented views."""
 
 from ...utils.errors import ConfigError
-from .compose import build_transforms
+from .compose import Compose, build_transforms
+from .geometric import RandomResizedCrop
+from .tensor import split_normalisation
 
 
-class TwoView:
+class Views:
+    """image -> tuple of views, one for each chain of transforms.
+
+    Where every chain begins with a RandomResizedCrop, all boxes are drawn before anything else. So the boxes
+    can be known before the image is decoded, and the rest of the random numbers do not depend on how it is.
+
+    Args:
+        chains: one Compose for each view.
+
+    Attributes:
+        crops: the RandomResizedCrop that begins each chain, or None if one begins otherwise.
+    """
+
+    def __init__(self, chains):
+        self.chains = [Compose(c.transforms) for c in chains]
+        heads = [c.transforms[0] if c.transforms else None for c in self.chains]
+        # derived classes may do anything in __call__
+        self.crops = heads if all(type(h) is RandomResizedCrop for h in heads) else None
+
+    def __len__(self):
+        return len(self.chains)
+
+    def __call__(self, img):
+        if self.crops is None:
+            return tuple(chain(img) for chain in self.chains)
+        return self.cut(img, self.draw(*img.shape[:2]))
+
+    def draw(self, height, width):
+        """One random box (top, left, height, width) per view inside an image of that size; needs `crops`."""
+        return [crop.draw(height, width) for crop in self.crops]
+
+    def reduction(self, height, width, boxes=None):
+        """8, 4, 2 or 1: the largest at which the decoder may shrink an image of that size.
+
+        Every box must keep at least as many pixels as its view has in both directions. Without `boxes` that is
+        said of the whole image: 1 means that no box can do better.
+        """
+        if self.crops is None or any(c.interpolation != 'bilinear' for c in self.crops):
+            return 1
+        boxes = boxes or [(0, 0, height, width)] * len(self.crops)
+        for factor in (8, 4, 2):
+            if all(h >= factor * c.size[0] and w >= factor * c.size[1] for (_, _, h, w), c in zip(boxes, self.crops)):
+                return factor
+        return 1
+
+    def cut(self, img, boxes, reduction=1):
+        """The views of an image from the boxes of `draw`; `img` is that image decoded at 1 / reduction."""
+        views = []
+        for chain, crop, box in zip(self.chains, self.crops, boxes):
+            view = crop.cut(img, box, reduction)
+            for transform in chain.transforms[1:]:
+                view = transform(view)
+            views.append(view)
+        return tuple(views)
+
+    def split(self):
+        """(Views without the layout and normalisation at their end, that Normalisation).
+
+        Raises:
+            ConfigError: a chain ends otherwise, or the chains normalise differently.
+        """
+        parts = [split_normalisation(chain.transforms) for chain in self.chains]
+        if any(p[1] != parts[0][1] for p in parts):
+            raise ConfigError('The views are normalised differently.')
+        return Views([Compose(steps) for steps, _ in parts]), parts[0][1]
+
+
+class TwoView(Views):
     """image -> (view 1, view 2), drawn independently.
 
     `transforms` is drawn once for each view; `view_trans1` then continues the first and
@@ -21,9 +90,6 @@ class TwoView:
         if (view_trans1 is None) != (view_trans2 is None):
             raise ConfigError('Give both view_trans1 and view_trans2, or neither (then both views use '
                               'transforms).')
-        self.shared = build_transforms(transforms, 'transforms')
-        self.view1 = build_transforms(view_trans1, 'view_trans1')
-        self.view2 = build_transforms(view_trans2, 'view_trans2')
-
-    def __call__(self, img):
-        return self.view1(self.shared(img)), self.view2(self.shared(img))
+        shared = build_transforms(transforms, 'transforms').transforms
+        super().__init__([Compose(shared + build_transforms(view, f'view_trans{i}').transforms)
+                          for i, view in enumerate((view_trans1, view_trans2), 1)])

@@ -1,5 +1,6 @@
 """What every architecture offers to the engine."""
 
+import paddle
 from paddle import nn
 
 from ...utils.errors import ConfigError
@@ -14,6 +15,8 @@ class Architecture(nn.Layer):
     `with_metrics` is set by the log hook: accuracies are computed on log steps only.
     `step`, `seed`: set by the trainer, for what must be equal on all processes.
     `supervised`: True for a method that learns from labels and predicts classes.
+    `input_transform`: None, or what turns images as the loader hands them over (uint8 [N, H, W, 3]) into
+        float32 [N, 3, H, W] on the device. Images that are floating point already are taken as they are.
     """
 
     supervised = False
@@ -23,6 +26,7 @@ class Architecture(nn.Layer):
         self.with_metrics = True
         self.step = 0
         self.seed = 0
+        self.input_transform = None
 
     def forward(self, *inputs, mode='train'):
         if mode == 'train':
@@ -42,16 +46,27 @@ class Architecture(nn.Layer):
                           'configs/moco/moco_clas_r50.yaml --pretrained FILE.')
 
     def extract(self, x, *_):
-        """[N, 3, H, W] -> the backbone's map [N, C, h, w]."""
-        return self.backbone(x)
+        """Images [N, 3, H, W] (or uint8, see `to_input`) -> the backbone's map [N, C, h, w]."""
+        return self.backbone(self.to_input(x))
+
+    def to_input(self, x):
+        """Images as the backbone takes them: float [N, 3, H, W] from that, or from what `input_transform` takes."""
+        if self.input_transform is None or x.is_floating_point():
+            return x
+        with paddle.amp.auto_cast(enable=False):        # in half precision pixels would lose their last bits
+            return self.input_transform(x)
 
 
 def need_two_views(name, inputs):
-    """The two views of a batch, or a ConfigError that says what to set."""
+    """The two views of a batch (float [N, 3, H, W] or uint8 [N, H, W, 3]), or a ConfigError that says what to set."""
     if len(inputs) < 2 or inputs[0].ndim != 4 or inputs[1].ndim != 4:
         raise ConfigError(f"{name} needs two views of every image. Set 'return_two_sample: true' in "
                           'dataloader.train.dataset.')
     if inputs[0].shape != inputs[1].shape:
-        raise ConfigError(f'{name}: the two views differ in size, {list(inputs[0].shape[2:])} and '
-                          f'{list(inputs[1].shape[2:])}. Let both recipes end at the same crop size.')
+        sides = [list(x.shape[2:] if x.is_floating_point() else x.shape[1:3]) for x in inputs[:2]]
+        raise ConfigError(f'{name}: the two views differ in size, {sides[0]} and {sides[1]}. Let both recipes end at '
+                          'the same crop size.')
+    if inputs[0].dtype != inputs[1].dtype:
+        raise ConfigError(f'{name}: the two views differ in type, {inputs[0].dtype} and {inputs[1].dtype}. Normalise '
+                          'both in the recipe, or none.')
     return inputs[0], inputs[1]

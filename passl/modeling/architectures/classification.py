@@ -27,8 +27,8 @@ class Classification(Architecture):
             raise ConfigError(f'Classification needs (image, label) batches but got {len(inputs)} item(s). Set '
                               "'return_label: true' and 'return_two_sample: false' in the dataset.")
         image, label = inputs
-        return self.head.loss(self.head(self.backbone(image)), label, with_accuracy=self.with_metrics)
+        return self.head.loss(self.head(self.extract(image)), label, with_accuracy=self.with_metrics)
 
     def test_iter(self, image, *_):
         """image [N, 3, H, W] -> logits [N, num_classes]."""
-        return self.head(self.backbone(image))
+        return self.head(self.extract(image))

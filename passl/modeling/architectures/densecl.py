@@ -1,12 +1,10 @@
 """DenseCL (Wang et al., CVPR 2021): MoCo v2 and a contrastive loss at every location."""
 
-import paddle.nn.functional as F
-
 from ...modules.correspondence import match, take_matched
 from ...utils.errors import ConfigError
 from .base import need_two_views
 from .builder import MODELS
-from .momentum_contrast import MomentumContrast
+from .momentum_contrast import MomentumContrast, unit
 
 
 @MODELS.register()
@@ -38,7 +36,7 @@ class DenseCL(MomentumContrast):
 
         # query: global vector and one vector per location
         map_q, q, q_dense, _ = self.query(im_q)
-        q, q_dense = (F.normalize(x.astype('float32'), axis=1) for x in (q, q_dense))   # [N, D], [N, D, L]
+        q, q_dense = unit(q), unit(q_dense)                                        # [N, D], [N, D, L]
 
         # key: shuffled, without gradient
         local, everything = self.key(im_k)

@@ -1,10 +1,8 @@
 """MoCo v1 and v2 (He et al. 2020; Chen et al. 2020)."""
 
-import paddle.nn.functional as F
-
 from .base import need_two_views
 from .builder import MODELS
-from .momentum_contrast import MomentumContrast
+from .momentum_contrast import MomentumContrast, unit
 
 
 @MODELS.register()
@@ -18,7 +16,7 @@ class MoCo(MomentumContrast):
         """Two views [N, 3, H, W] -> {'loss', 'loss_global', 'acc1', 'acc5'}."""
         im_q, im_k = need_two_views('MoCo', inputs)
         _, q = self.query(im_q)
-        q = F.normalize(q.astype('float32'), axis=1)                                # [N, D]
+        q = unit(q)                                                                 # [N, D]
         (k,), (k_all,) = self.key(im_k, with_map=False)                             # [N, D], [W N, D]
         out = self.head(q, k, self.queue, with_accuracy=self.with_metrics)
         self.enqueue(queue=k_all)

@@ -7,11 +7,17 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from ...modules.batch_shuffle import BatchShuffle, in_splits
-from ...modules.ema import ema_update_, trainable_pairs
+from ...modules.ema import WeightAverage
 from ...modules.feature_queue import FeatureQueue
 from ...modules.freeze import freeze_
 from ...utils.errors import ConfigError
 from .base import Architecture
+
+
+def unit(x):
+    """x [N, D, ...] in float32 with vectors of length 1 along axis 1, also under mixed precision."""
+    with paddle.amp.auto_cast(enable=False):
+        return F.normalize(x.astype('float32'), axis=1)
 
 
 class MomentumContrast(Architecture):
@@ -48,6 +54,7 @@ class MomentumContrast(Architecture):
         self.encoder_q = nn.Sequential(backbone, neck)
         self.encoder_k = copy.deepcopy(self.encoder_q)
         freeze_(self.encoder_k)
+        self.key_average = WeightAverage(self.encoder_q, self.encoder_k)
         self.head = head
         self.queues = {}
         self.add_queue('queue', dim, int(K))
@@ -67,28 +74,35 @@ class MomentumContrast(Architecture):
 
     def update_key_encoder(self):
         """k <- m k + (1 - m) q over what trains in the query encoder. Call before the step's forward."""
-        ema_update_(trainable_pairs(self.encoder_q, self.encoder_k), self.m)
+        self.key_average.update(self.m)
 
     def query(self, x):
-        """Outputs of the query encoder for x, in `bn_splits` groups: (map, neck's outputs)."""
-        return in_splits(lambda part: self._run(self.encoder_q, part), x, self._splits(x))
+        """Outputs of the query encoder for images x, in `bn_splits` groups: (map, neck's outputs)."""
+        return in_splits(lambda part: self._run(self.encoder_q, part), self.to_input(x), self._splits(x))
 
     @paddle.no_grad()
     def key(self, x, with_map=True):
         """Outputs of the key encoder for x, shuffled over processes and BN groups.
 
         Args:
-            x: Tensor [N, 3, H, W].
+            x: Tensor [N, 3, H, W], or uint8 as the loader hands it over: it is exchanged as it is, in a quarter
+                of the bytes.
             with_map: also bring back the backbone's map (as [N, C, L]), as first output.
         Returns:
-            (local, everything): per output this process's rows, and the rows of all processes.
-            The neck's outputs are L2-normalised, the map is not.
+            (local, everything): per output this process's rows; and the rows of all processes where an output is
+            one vector per image (for a queue), otherwise None. The neck's outputs are L2-normalised, the map is not.
         """
         splits = self._splits(x)
-        shuffle = BatchShuffle(x.shape[0], self.seed, self.step)
-        feature, *projections = in_splits(lambda part: self._run(self.encoder_k, part), shuffle.shuffle(x), splits)
-        outputs = [F.normalize(p.astype('float32'), axis=1) for p in projections]
-        return shuffle.unshuffle(([self.to_grid(feature)] if with_map else []) + outputs)
+        shuffle = BatchShuffle(x.shape[0], self.seed, self.step, splits)
+        images = self.to_input(shuffle.shuffle(x))
+        feature, *projections = in_splits(lambda part: self._run(self.encoder_k, part), images, splits)
+        vector = [p.ndim == 2 for p in projections]
+        # vectors travel normalised, the rest in the type that the encoder gave (mixed precision: half the bytes)
+        outputs = [unit(p) if v else p for p, v in zip(projections, vector)]
+        first = [self.to_grid(feature)] if with_map else []
+        local, everything = shuffle.unshuffle(first + outputs, [False] * len(first) + vector)
+        at = len(first)
+        return local[:at] + [p if v else unit(p) for p, v in zip(local[at:], vector)], everything
 
     def to_grid(self, feature):
         """Backbone map [N, C, H, W] -> [N, C, L], the locations that are matched."""

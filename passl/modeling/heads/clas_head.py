@@ -34,7 +34,8 @@ class ClasHead(nn.Layer):
 
     def loss(self, logits, label, with_accuracy=True):
         """Cross-entropy of logits [N, num_classes] and label int64 [N] -> {'loss', 'acc1', 'acc5'}."""
-        out = {'loss': F.cross_entropy(logits.astype('float32'), label.reshape([-1]))}
+        # not reduction='mean': Paddle 2.6 reads a flag from the device for it
+        out = {'loss': F.cross_entropy(logits.astype('float32'), label.reshape([-1]), reduction='none').mean()}
         if with_accuracy:
             out['acc1'], out['acc5'] = accuracy(logits.detach(), label, topk=(1, 5))
         return out

@@ -2,7 +2,7 @@
 
 from paddle import nn
 
-from ...modules.contrastive_loss import info_nce, nt_xent, ranking_accuracy
+from ...modules.contrastive_loss import info_nce, nt_xent, rank_among, ranking_accuracy
 from ...utils import dist
 from ...utils.errors import ConfigError
 from .builder import HEADS
@@ -16,10 +16,12 @@ class _TemperatureHead(nn.Layer):
         self.temperature = temperature
         self.return_accuracy = return_accuracy
 
-    def outputs(self, loss, pos, neg, with_accuracy):
+    @staticmethod
+    def outputs(loss, rank, negatives):
+        """The loss and, if the `rank` of the positives was asked for, how often they come first or fifth at worst."""
         out = {'loss': loss}
-        if self.return_accuracy and with_accuracy:
-            out['acc1'], out['acc5'] = ranking_accuracy(pos, neg)
+        if rank is not None:
+            out['acc1'], out['acc5'] = ranking_accuracy(rank, negatives)
         return out
 
 
@@ -38,7 +40,8 @@ class ContrastiveHead(_TemperatureHead):
 
     def forward(self, query, key, queue, with_accuracy=True):
         """query, key [M, D] with unit rows, queue [D, K] with unit columns -> {'loss', 'acc1', 'acc5'}."""
-        return self.outputs(*info_nce(query, key, queue, self.temperature), with_accuracy)
+        loss, rank = info_nce(query, key, queue, self.temperature, self.return_accuracy and with_accuracy)
+        return self.outputs(loss, rank, queue.shape[1])
 
 
 @HEADS.register()
@@ -56,4 +59,6 @@ class SimCLRContrastiveHead(_TemperatureHead):
     def forward(self, z1, z2, with_accuracy=True):
         """z1, z2 [N, D]: unit projections of the two views on this process -> {'loss', 'acc1', 'acc5'}."""
         all1, all2 = dist.all_gather_with_grad(z1), dist.all_gather_with_grad(z2)
-        return self.outputs(*nt_xent(z1, z2, all1, all2, dist.rank(), self.temperature), with_accuracy)
+        loss, pos, neg = nt_xent(z1, z2, all1, all2, dist.rank(), self.temperature)
+        rank = rank_among(pos, neg) if self.return_accuracy and with_accuracy else None
+        return self.outputs(loss, rank, neg.shape[1])

@@ -1,5 +1,7 @@
 """DenseCL's two projections: one of the pooled feature, one of every location (DenseCL, section 3.2)."""
 
+import paddle
+import paddle.nn.functional as F
 from paddle import nn
 
 from ...modules.init import kaiming_linear_, torch_default_conv_
@@ -18,7 +20,8 @@ class DenseCLNeck(nn.Layer):
         num_grid: S or [S_h, S_w]: pool the map to that many cells first; None keeps the map as it is.
 
     `forward(x [N, C, H, W])` -> (global [N, D], dense [N, D, L], pooled [N, D]) with L = H W or S_h S_w;
-    `pooled` is the mean of `dense` over locations. Nothing is normalised.
+    `pooled` is the mean of `dense` over locations. Nothing is normalised. Of `mlp2` the parameters are used
+    (hooks of its layers are not called).
     """
 
     def __init__(self, in_channels, hid_channels, out_channels, num_grid=None):
@@ -48,5 +51,14 @@ class DenseCLNeck(nn.Layer):
 
     def forward(self, x):
         whole = self.mlp(self.avgpool(x).flatten(1))                 # [N, D]
-        dense = self.mlp2(self.to_grid(x))                            # [N, D, S_h, S_w]
-        return whole, dense.flatten(2), self.avgpool(dense).flatten(1)
+        cells = self.to_grid(x).transpose([0, 2, 3, 1])               # [N, S_h, S_w, C]
+        n, rows, columns, c = cells.shape
+        # a 1x1 convolution is a matrix product: one over the cells of all samples, not one per sample
+        hidden = F.relu(_product(cells.reshape([n * rows * columns, c]), self.mlp2[0]))
+        dense = _product(hidden, self.mlp2[2]).reshape([n, rows * columns, -1])
+        return whole, dense.transpose([0, 2, 1]), dense.mean(1)
+
+
+def _product(x, conv):
+    """What the 1x1 convolution `conv` makes of every row of x [M, C]."""
+    return paddle.matmul(x, conv.weight.flatten(1), transpose_y=True) + conv.bias

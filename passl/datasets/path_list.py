@@ -1,0 +1,99 @@
+"""Lists of very many paths in few bytes."""
+
+import array
+import bisect
+import collections.abc
+import operator
+import os
+
+import numpy as np
+
+
+class Names:
+    """Texts in one block of bytes (as the file system has them), each ended by a zero byte."""
+
+    def __init__(self, block):
+        ends = np.flatnonzero(np.frombuffer(block, np.uint8) == 0)
+        self.block = block
+        self._ends = array.array('I' if len(block) < 2**32 else 'Q')
+        self._ends.frombytes(ends.astype(self._ends.typecode).tobytes())
+
+    @classmethod
+    def of(cls, names):
+        """From a list of str. Raises ValueError for what cannot be the name of a file here."""
+        joined = '\0'.join(names)
+        if joined.count('\0') != max(0, len(names) - 1):
+            raise ValueError('a name holds a zero byte')
+        return cls(os.fsencode(joined) + b'\0' * bool(len(names)))
+
+    def __len__(self):
+        return len(self._ends)
+
+    def __getitem__(self, index):
+        return os.fsdecode(self.block[self._ends[index - 1] + 1 if index else 0:self._ends[index]])
+
+    def part(self, start, stop):
+        """The list of names start .. stop - 1."""
+        if start >= stop:
+            return []
+        return os.fsdecode(self.block[self._ends[start - 1] + 1 if start else 0:self._ends[stop - 1]]).split('\0')
+
+
+class PathList(collections.abc.Sequence):
+    """A read-only list of paths, or of (path, class number), in few bytes.
+
+    A million str in tuples cost some 200 MB, in every worker: Python's reference counts are
+    written on reading, so the pages that a fork shares are copied. Here they are three blocks.
+
+    Args:
+        names: Names, the ends of the paths.
+        folders: Names, their beginnings, with the separator.
+        counts: how many names belong to each folder, in this order.
+        labels: class numbers [len(names)], or None.
+    """
+
+    __hash__ = None
+
+    def __init__(self, names, folders, counts, labels=None):
+        self._names, self._folders = names, folders
+        self._starts = array.array('q', (np.cumsum(counts) - counts).astype(np.int64).tobytes())
+        self._labels = None if labels is None else np.asarray(labels, np.int32)
+
+    @classmethod
+    def of(cls, paths, labels=None, prefix=''):
+        """From a list of str; `prefix` is taken off where all begin with it."""
+        if not all(p.startswith(prefix) for p in paths):
+            prefix = ''
+        return cls(Names.of([p[len(prefix):] for p in paths] if prefix else paths), Names.of([prefix]), [len(paths)],
+                   labels)
+
+    def __len__(self):
+        return len(self._names)
+
+    def _item(self, index):
+        path = self._folders[bisect.bisect_right(self._starts, index) - 1] + self._names[index]
+        return path if self._labels is None else (path, int(self._labels[index]))
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self._item(i) for i in range(*index.indices(len(self)))]
+        index = operator.index(index)
+        if not -len(self) <= index < len(self):
+            raise IndexError(f'No image {index} in a list of {len(self)}.')
+        return self._item(index % len(self))
+
+    def __iter__(self):
+        labels = iter(() if self._labels is None else self._labels)
+        for number, start in enumerate(self._starts):
+            stop = self._starts[number + 1] if number + 1 < len(self._starts) else len(self)
+            folder = self._folders[number] if start < stop else ''
+            for name in self._names.part(start, stop):
+                yield folder + name if self._labels is None else (folder + name, int(next(labels)))
+
+    def __eq__(self, other):
+        if not isinstance(other, (PathList, list, tuple)):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other))
+
+    def __repr__(self):
+        return f'PathList({len(self)} paths' + (f', first {self[0]!r})' if len(self) else ')')

@@ -1,0 +1,218 @@
+"""Differentiable layers on channels-last CPU tensors [N, H, W, C], computed by oneDNN (see `passl.modules.onednn`).
+
+They take the parameters and settings of ordinary Conv2D, BatchNorm2D and MaxPool2D layers, which stay as
+they are. Values, gradients and running statistics are those of these layers to float32's rounding. As with
+every PyLayer of Paddle, one forward pass allows one backward pass.
+"""
+
+import functools
+import logging
+import os
+import platform
+import sys
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+from paddle.autograd import PyLayer
+
+from . import onednn
+
+SWITCH = 'PASSL_ONEDNN'
+
+
+@functools.lru_cache(None)
+def why_not():
+    """'' if the layers below can be used in this process, else the reason (a text for the log).
+
+    The environment variable PASSL_ONEDNN=0 turns them off.
+    """
+    if os.environ.get(SWITCH, '1').strip().lower() in ('0', 'false', 'off'):
+        return f'{SWITCH} is off'
+    if sys.platform != 'linux' or platform.machine() not in ('x86_64', 'AMD64'):
+        return 'made for Linux on x86-64'
+    try:
+        onednn.library()
+        wrong = _wrong()
+    except (OSError, onednn.OneDNNError, AttributeError) as e:
+        wrong = str(e)
+    if wrong:
+        logging.getLogger('passl').warning('oneDNN is not used: %s', wrong)
+    return wrong
+
+
+def _wrong():
+    """Compare one small convolution with Paddle's: '' or what is wrong. A library whose interface differs
+    from what `onednn` expects is noticed here and not in somebody's results."""
+    with paddle.no_grad():
+        x = paddle.cos(paddle.arange(2 * 5 * 4 * 3, dtype='float32')).reshape([2, 3, 5, 4])
+        w = paddle.sin(paddle.arange(4 * 3 * 3 * 3, dtype='float32')).reshape([4, 3, 3, 3])
+        got = onednn.convolution((2, 3, 5, 4), (4, 3, 3, 3), (2, 1), (1, 1)).forward(to_channels_last(x), w)
+        want = F.conv2d(x, w, stride=[2, 1], padding=1)
+        difference = float((from_channels_last(got) - want).abs().max())
+    return '' if difference < 1e-4 else f'its convolution differs from Paddle\'s by {difference}'
+
+
+def suits(x):
+    """True for a tensor that these layers compute."""
+    return (paddle.in_dynamic_mode() and x.place.is_cpu_place() and x.dtype == paddle.float32 and x.ndim == 4
+            and x.size > 0 and not why_not())
+
+
+def ordinary(net):
+    """True if all convolutions and norms of `net` are ones that these functions stand for, and it has no hooks."""
+    return all(not layer._forward_pre_hooks and not layer._forward_post_hooks
+               and _KNOWN.get(type(layer), _unknown)(layer)
+               for layer in net.sublayers())
+
+
+def _unknown(layer):
+    return len(layer._sub_layers) > 0 or not layer._parameters      # a container, or a layer that only computes
+
+
+def _ordinary_conv(layer):
+    return (layer.bias is None and layer._groups == 1 and list(layer._dilation) == [1, 1]
+            and layer._padding_mode == 'zeros' and layer._data_format == 'NCHW'
+            and layer._padding_algorithm == 'EXPLICIT' and len(layer._updated_padding) == 2
+            and layer.weight.dtype == paddle.float32)
+
+
+def _ordinary_norm(layer):
+    return (layer.weight is not None and layer.bias is not None and layer._use_global_stats is None
+            and layer._data_format == 'NCHW' and layer.weight.dtype == paddle.float32)
+
+
+_KNOWN = {nn.Conv2D: _ordinary_conv, nn.BatchNorm2D: _ordinary_norm, nn.Linear: lambda layer: True}
+
+
+def to_channels_last(x):
+    """[N, C, H, W] -> [N, H, W, C]."""
+    return _dense(x.transpose([0, 2, 3, 1]))
+
+
+def from_channels_last(x):
+    """[N, H, W, C] -> [N, C, H, W]."""
+    return x.transpose([0, 3, 1, 2])
+
+
+def conv(layer, x):
+    """What the Conv2D `layer` (without bias) makes of x [N, H, W, C]."""
+    x = _dense(x)
+    w = layer.weight
+    kernel = onednn.convolution(_shape(x), tuple(w.shape), tuple(layer._stride), tuple(layer._updated_padding))
+    if not paddle.is_grad_enabled():
+        return kernel.forward(x, w)
+    return _Convolution.apply(x, w, kernel)
+
+
+def norm(layer, x, relu=False, add=None):
+    """What the BatchNorm2D `layer` makes of x [N, H, W, C], running statistics included.
+
+    Args:
+        relu: ReLU after it.
+        add: [N, H, W, C] that is added before the ReLU.
+    """
+    x = _dense(x)
+    given = not layer.training
+    kernel = onednn.batch_norm(_shape(x), layer._epsilon, given, relu and add is None)
+    if add is not None:
+        add, join = _dense(add), onednn.add_relu(int(x.size))
+    with paddle.no_grad():
+        mean = layer._mean if given else paddle.empty_like(layer._mean)
+        variance = layer._variance if given else paddle.empty_like(layer._variance)
+    if not paddle.is_grad_enabled():
+        y, _ = kernel.forward(x, layer.weight, layer.bias, mean, variance)
+        if add is not None:
+            join.forward_(y, add)
+    elif add is None:
+        y = _BatchNorm.apply(x, layer.weight, layer.bias, mean, variance, kernel)
+    else:
+        y = _BatchNormAddReLU.apply(x, layer.weight, layer.bias, mean, variance, add, kernel, join)
+    if not given:
+        with paddle.no_grad():
+            for running, batch in ((layer._mean, mean), (layer._variance, variance)):
+                running.scale_(layer._momentum)
+                running.add_(batch * (1 - layer._momentum))
+    return y
+
+
+def max_pool(kernel_size, stride, padding, x):
+    """Max pooling of x [N, H, W, C] with a square window."""
+    x = _dense(x)
+    kernel = onednn.max_pool(_shape(x), kernel_size, stride, padding)
+    return _MaxPool.apply(x, kernel) if paddle.is_grad_enabled() else kernel.forward(x)[0]
+
+
+def _shape(x):
+    """(N, C, H, W) of a channels-last x."""
+    n, h, w, c = x.shape
+    return n, c, h, w
+
+
+def _dense(x):
+    return x if x.is_contiguous() else x.contiguous()
+
+
+def _take(ctx):
+    """What forward kept, given away: else it would live as long as the loss does."""
+    kept, ctx.kept = ctx.kept, None
+    return kept
+
+
+class _Convolution(PyLayer):
+    @staticmethod
+    def forward(ctx, x, w, kernel):
+        ctx.kept, ctx.kernel = (x, w), kernel
+        ctx.wanted = not x.stop_gradient, not w.stop_gradient
+        return kernel.forward(x, w)
+
+    @staticmethod
+    def backward(ctx, dy):
+        (x, w), dy = _take(ctx), _dense(dy)
+        return (ctx.kernel.grad_x(w, dy) if ctx.wanted[0] else None,
+                ctx.kernel.grad_w(x, dy) if ctx.wanted[1] else None)
+
+
+class _BatchNorm(PyLayer):
+    @staticmethod
+    def forward(ctx, x, gamma, beta, mean, variance, kernel):
+        y, mask = kernel.forward(x, gamma, beta, mean, variance)
+        ctx.kept, ctx.kernel = (x, gamma, mean, variance, mask), kernel
+        ctx.wanted = [not t.stop_gradient for t in (x, gamma, beta)]
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        grads = ctx.kernel.backward(*_take(ctx), _dense(dy))
+        return (*[g if wanted else None for g, wanted in zip(grads, ctx.wanted)], None, None)
+
+
+class _BatchNormAddReLU(PyLayer):
+    @staticmethod
+    def forward(ctx, x, gamma, beta, mean, variance, add, kernel, join):
+        y, _ = kernel.forward(x, gamma, beta, mean, variance)
+        join.forward_(y, add)
+        # the result without its graph: with it, graph and result would hold each other for ever
+        ctx.kept, ctx.kernel, ctx.join = (x, gamma, mean, variance, y.detach()), kernel, join
+        ctx.wanted = [not t.stop_gradient for t in (x, gamma, beta, add)]
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, gamma, mean, variance, y = _take(ctx)
+        dy = ctx.join.backward(y, _dense(dy))
+        grads = ctx.kernel.backward(x, gamma, mean, variance, None, dy)
+        dx, dgamma, dbeta, dadd = [g if wanted else None for g, wanted in zip((*grads, dy), ctx.wanted)]
+        return dx, dgamma, dbeta, None, None, dadd
+
+
+class _MaxPool(PyLayer):
+    @staticmethod
+    def forward(ctx, x, kernel):
+        y, winners = kernel.forward(x)
+        ctx.kept, ctx.kernel = (winners,), kernel
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        return ctx.kernel.backward(*_take(ctx), _dense(dy))

@@ -1,0 +1,128 @@
+"""Mixed precision: what is asked of Paddle, and where. (Paddle has none on the CPU, so its state is set here.)"""
+
+import contextlib
+
+import paddle
+import pytest
+
+from passl.engine.builder import build_amp
+from passl.utils.config import validate
+from passl.utils.errors import ConfigError
+from tests.modeling.tiny import contrast, views
+
+from . import small
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """As on a GPU: auto_cast sets Paddle's state, and every request is kept in the list that this gives."""
+    tracer, requests = paddle.base.framework._dygraph_tracer(), []
+
+    @contextlib.contextmanager
+    def auto_cast(enable=True, level='O1', **settings):
+        requests.append((level if enable else 'O0', settings))
+        before = tracer._amp_level, tracer._amp_dtype
+        tracer._amp_level = getattr(paddle.base.core.AmpLevel, requests[-1][0])
+        tracer._amp_dtype = settings.get('dtype', 'float16') if enable else 'float32'
+        try:
+            yield
+        finally:
+            tracer._amp_level, tracer._amp_dtype = before
+
+    monkeypatch.setattr(paddle.amp, 'auto_cast', auto_cast)
+    monkeypatch.setattr(paddle.amp, 'is_float16_supported', lambda: True)
+    monkeypatch.setattr(paddle.amp, 'is_bfloat16_supported', lambda: True)
+    return requests
+
+
+def build(amp=None, **cfg):
+    """build_amp as on a GPU (everything else stays on the CPU)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paddle, 'get_device', lambda: 'gpu:0')
+        return build_amp({'use_amp': True, 'AMP': amp, **cfg})
+
+
+def level_now():
+    return str(paddle.base.framework._dygraph_tracer()._amp_level).split('.')[-1]
+
+
+@pytest.mark.parametrize('level', ['O1', 'O2'])
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
+def test_both_branches_run_in_half_precision_and_the_losses_do_not(gpu, level, dtype):
+    auto_cast, _, _ = build({'level': level, 'dtype': dtype})
+    model, seen = contrast(), {}
+    for name, part in (('query', model.encoder_q), ('key', model.encoder_k)):
+        for i, place in enumerate(('backbone', 'neck')):
+            part[i].register_forward_pre_hook(lambda *_, at=f'{name} {place}': seen.update({at: level_now()}))
+    with auto_cast():
+        out = model(*views())
+    assert seen == dict.fromkeys(['query backbone', 'query neck', 'key backbone', 'key neck'], level)
+    assert gpu[0][1]['dtype'] == dtype
+    assert 'O0' in [asked for asked, _ in gpu[1:]]          # the losses
+    assert level_now() == 'O0'
+    assert all(v.dtype == paddle.float32 for k, v in out.items() if 'loss' in k)
+    assert all(p.stop_gradient for p in model.encoder_k.parameters())
+
+
+@pytest.mark.parametrize('amp, level, dtype', [
+    (None, 'O1', 'float16'), ({'level': 'O2'}, 'O2', 'float16'), ({'dtype': 'bfloat16'}, 'O1', 'bfloat16'),
+    ({'level': 'O1', 'auto_cast': {'level': 'O2', 'dtype': 'bfloat16'}}, 'O2', 'bfloat16')])
+def test_settings_reach_paddle(gpu, amp, level, dtype):
+    auto_cast, _, _ = build(amp)
+    with auto_cast():
+        assert level_now() == level
+    assert gpu[0][1]['dtype'] == dtype
+
+
+@pytest.mark.parametrize('cfg', [{'use_amp': False}, {'use_amp': False, 'amp': {'level': 'O2'}},
+                                 {'amp': {'level': 'O0'}},
+                                 {'amp': {'auto_cast': {'enable': False}}}])
+def test_switched_off(gpu, cfg):
+    auto_cast, scaler, decorate = build(**cfg)
+    with auto_cast():
+        assert level_now() == 'O0'
+    assert not gpu and not scaler.is_enable() and decorate(None, 'optimizer') == 'optimizer'
+
+
+def test_the_key_encoder_keeps_float32_weights(gpu, monkeypatch):
+    decorated = []
+    monkeypatch.setattr(paddle.amp, 'decorate', lambda models, optimizers, level, dtype:
+                        (decorated.append((models, level, dtype)), (models, optimizers))[1])
+    model = contrast()
+    for level in ('O1', 'O2'):
+        build({'level': level, 'dtype': 'bfloat16'})[2](model, None)
+    assert decorated == [(model.encoder_q, 'O2', 'bfloat16')]
+
+
+def test_only_float16_needs_a_scaled_loss(gpu, monkeypatch):
+    asked = []
+    monkeypatch.setattr(paddle.amp, 'GradScaler', lambda **settings: asked.append(settings))
+    for dtype in ('float16', 'bfloat16'):
+        build({'dtype': dtype, 'scale_loss': 128})
+    assert asked == [{'enable': True, 'init_loss_scaling': 128.0}, {'enable': False, 'init_loss_scaling': 128.0}]
+
+
+@pytest.mark.parametrize('amp, words', [
+    ({'dtype': 'fp16'}, ["'AMP.dtype' is 'fp16'", 'float16, bfloat16']),
+    ({'level': 'O3'}, ["'AMP.level' is 'O3'", 'O0, O1, O2']),
+    ({'auto_cast': {'dtype': 'float32'}}, ["'AMP.dtype' is 'float32'"]),
+    ({'auto_cast': {'custom_white_list': ['a', 'b'], 'custom_black_list': ['b', 'c']}}, ["'AMP.auto_cast': b is in"])])
+def test_wrong_settings_are_refused_even_where_they_are_not_used(amp, words):
+    for use_amp in (False, True):
+        with pytest.raises(ConfigError) as e:
+            build_amp({'use_amp': use_amp, 'AMP': amp})
+        for word in words:
+            assert word in str(e.value)
+
+
+@pytest.mark.parametrize('amp', [{'dtype': 'fp16'}, {'level': 'O3'}, {'auto_cast': {'dtype': 'half'}}, {'levle': 'O1'}])
+def test_wrong_settings_of_a_file_are_refused_before_anything_is_built(amp, tmp_path):
+    with pytest.raises(ConfigError, match='AMP'):
+        validate(small.moco(str(tmp_path), use_amp=True, AMP=amp))
+
+
+@pytest.mark.parametrize('dtype, way_out', [('float16', 'use_amp: false'), ('bfloat16', 'Use float16')])
+def test_a_type_that_the_device_does_not_have_is_refused(gpu, monkeypatch, dtype, way_out):
+    monkeypatch.setattr(paddle.amp, f'is_{dtype}_supported', lambda: False)
+    with pytest.raises(ConfigError, match=f"'AMP.dtype' is {dtype}, which this device does not support.*{way_out}"):
+        build({'dtype': dtype})
