@@ -24,6 +24,8 @@ CJK = re.compile(r'[\u4e00-\u9fff]')
 VISUALIZE = 'tools/visualize_correspondence.py'
 PARSERS = {'tools/train.py': build_train_parser, 'tools/extract_weight.py': build_extract_parser,
            'tools/plot_log.py': cli.build_plot_parser,
+           'tools/pack_dataset.py': lambda: module_of('tools/pack_dataset.py').build_parser(),
+           'tools/benchmark.py': lambda: module_of('tools/benchmark.py').build_parser(),
            VISUALIZE: lambda: module_of(VISUALIZE).build_parser()}
 LAUNCH_FLAGS = {'--gpus', '--devices', '--nproc_per_node', '--master', '--nnodes', '--rank', '--log_dir'}
 

@@ -13,7 +13,8 @@ import json
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # a clone works uninstalled
+TOOLS = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.dirname(TOOLS), TOOLS]      # a clone works uninstalled
 
 from benchmarks import common  # noqa: E402  tools/benchmarks
 
@@ -37,10 +38,7 @@ def build_parser():
     general.add_argument('--output', metavar='FILE', help='write everything measured as JSON (must not exist)')
     general.add_argument('--markdown', metavar='FILE', help='write the tables (must not exist)')
     chosen = {}
-    for name, help_text in list(PARTS.items()):
-        if not os.path.exists(os.path.join(os.path.dirname(__file__), 'benchmarks', f'{name}_bench.py')):  # TEMPORARY
-            PARTS.pop(name)
-            continue
+    for name, help_text in PARTS.items():
         chosen[name] = parts.add_parser(name, help=help_text, parents=[general],
                                         formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         module(name).add_arguments(chosen[name])

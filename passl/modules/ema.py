@@ -1,12 +1,11 @@
 """Exponential moving average of one network's weights in another (MoCo, section 3.2)."""
 
 import copy
+import functools
+import logging
 
 import numpy as np
 import paddle
-
-_ALIGN = 64           # entries: a parameter starts where vector loads of any device are aligned
-_PIECE = 2**24        # entries of a buffer that are updated at once: bounds the temporary (64 MiB in float32)
 
 
 def trainable_pairs(source, target):
@@ -32,13 +31,44 @@ def ema_update_(pairs, m):
         k.add_((q if q.dtype == k.dtype else q.astype(k.dtype)) * (1.0 - m))
 
 
-class WeightAverage:
-    """`target`'s trained weights follow those of `source`: k <- m k + (1 - m) q, in a handful of calls for all.
+def _fused_update_(queries, keys, scratch, m):
+    """As `ema_update_`, of lists of tensors of one type, in one call: an Adam step of many parameters.
 
-    At the first update the parameters of each network move into one buffer per type: they stay the objects that they
-    were, with the same names, values and shapes, but their memory is a slice of the buffer, so that an update of the
-    buffer is one of them all. What gives a parameter other memory (a change of type, of device) or freezes it is
-    noticed at the next update, from addresses and flags that the host knows, and the buffers are made anew.
+    Its first moment, m1 <- beta1 m1 + (1 - beta1) gradient, is the key. The parameters and second moments that it
+    also writes (at a rate of 0) are `scratch`: (parameters, second moments, rate, power of a beta), see `_scratch`.
+    """
+    parameters, moments, rate, power = scratch
+    n = len(keys)
+    more = ([None], [False]) if paddle.__version__ >= '3' else ([], [])         # AMSGrad's, since Paddle 3
+    paddle._C_ops.merged_adam_(parameters, queries, [rate] * n, keys, moments, *more[0], [power] * n, [power] * n, None,
+                               float(m), 0.5, 1.0, False, True, *more[1])
+
+
+def _scratch(keys):
+    """What `_fused_update_` writes beside the keys: all parameters use the same memory, one after the other."""
+    memory = [paddle.zeros([max(int(np.prod(k.shape)) for k in keys)], dtype=keys[0].dtype) for _ in range(2)]
+    parameters, moments = ([whole._slice(0, int(np.prod(k.shape))) for k in keys] for whole in memory)
+    return parameters, moments, paddle.zeros([1]), paddle.full([1], 0.5)
+
+
+@functools.lru_cache(None)
+@paddle.no_grad()
+def _fused_works():
+    """Whether this Paddle's call does what `_fused_update_` needs: it is not part of the public interface."""
+    queries, keys = ([paddle.full([3], v), paddle.full([2, 2], 2 * v)] for v in (1.0, 5.0))
+    try:
+        _fused_update_(queries, keys, _scratch(keys), 0.75)
+        return all(float((k - want).abs().max()) < 1e-6 for k, want in zip(keys, (4.0, 8.0)))
+    except Exception as e:      # another signature, no such kernel on this device: then parameter by parameter
+        logging.getLogger('passl').debug('The momentum update goes parameter by parameter: %s', e)
+        return False
+
+
+class WeightAverage:
+    """`target`'s trained weights follow those of `source`: k <- m k + (1 - m) q, in one call for all of them.
+
+    (One buffer for all weights with the parameters as its slices would do it too, but Paddle copies the whole
+    buffer whenever one of its slices is read, as in saving.)
 
     Args:
         source, target: layers whose parameters have equal names and shapes.
@@ -46,61 +76,30 @@ class WeightAverage:
 
     def __init__(self, source, target):
         self.source, self.target = source, target
-        self._everything = self._trained = None
-        self._flat, self._single, self._addresses = [], [], []
+        _fused_works()              # here, and not in a step: it reads from the device
+        self._everything = self._arranged_for = None
+        self._fused, self._single = None, []
 
     def __deepcopy__(self, memo):
-        # the copies of the parameters have memory of their own
         return type(self)(copy.deepcopy(self.source, memo), copy.deepcopy(self.target, memo))
 
+    @paddle.no_grad()
     def update(self, m):
         """One step of the average with momentum m, 0 .. 1."""
-        if not self._is_current():
+        if self._everything is None:
+            self._everything = self.source.parameters() + self.target.parameters()
+        state = [(p.stop_gradient, p.dtype) for p in self._everything]         # freezing and amp.decorate change it
+        if state != self._arranged_for:
             self._arrange()
-        ema_update_(self._flat, m)
+            self._arranged_for = state
+        if self._fused:
+            _fused_update_(*self._fused, m)
         ema_update_(self._single, m)
 
-    def _is_current(self):
-        return (self._everything is not None and self._trained == [not p.stop_gradient for p in self._everything]
-                and all(q.data_ptr() == a and k.data_ptr() == b for q, k, a, b in self._addresses))
-
     def _arrange(self):
-        """Find the pairs and move them into buffers."""
-        self._everything = self.source.parameters()
-        self._trained = [not p.stop_gradient for p in self._everything]
-        self._flat, self._single, self._addresses = [], [], []
-        groups, place = {}, str(paddle.zeros([1]).place)
-        for q, k in trainable_pairs(self.source, self.target):
-            if _can_move(q, place) and _can_move(k, place):
-                groups.setdefault((str(q.dtype), str(k.dtype)), []).append((q, k))
-            else:
-                self._single.append((q, k))
-        for pairs in groups.values():
-            starts = np.cumsum([0] + [-(-_entries(q) // _ALIGN) * _ALIGN for q, _ in pairs]).tolist()
-            flat_q, flat_k = (_move_into_one(side, starts) for side in zip(*pairs))
-            self._flat += [(flat_q._slice(at, min(at + _PIECE, starts[-1])),
-                            flat_k._slice(at, min(at + _PIECE, starts[-1]))) for at in range(0, starts[-1], _PIECE)]
-            self._addresses += [(q, k, q.data_ptr(), k.data_ptr()) for q, k in pairs]
-
-
-def _entries(p):
-    return int(np.prod(p.shape))
-
-
-def _can_move(p, place):
-    """Whether `p` is what a slice of a buffer can stand for: dense, not empty, at `place`, where new tensors are."""
-    return (p.is_dense() and _entries(p) > 0 and str(p.place) == place
-            and all(hasattr(p, name) for name in ('_slice', '_share_buffer_to', 'data_ptr')))
-
-
-@paddle.no_grad()
-def _move_into_one(parameters, starts):
-    """Give each of the tensors, all of one type, its slice of one buffer as memory; return the buffer."""
-    buffer = paddle.zeros([starts[-1]], dtype=parameters[0].dtype)
-    for p, at in zip(parameters, starts):
-        end = at + _entries(p)
-        buffer[at:end] = p.detach().flatten()
-        part = buffer._slice(at, end)
-        part.get_tensor()._set_dims(list(p.shape))
-        part._share_buffer_to(p)
-    return buffer
+        pairs = trainable_pairs(self.source, self.target)
+        fused = [pair for pair in pairs if all(p.dtype == paddle.float32 for p in pair)] if _fused_works() else []
+        chosen = {id(k) for _, k in fused}
+        self._single = [(q, k) for q, k in pairs if id(k) not in chosen]
+        queries, keys = [q for q, _ in fused], [k for _, k in fused]
+        self._fused = (queries, keys, _scratch(keys)) if keys else None

@@ -232,8 +232,9 @@ def measure_ema(paddle, task):
 
 def paddle_calls(paddle, move):
     """Number of operators that `move` runs."""
-    names, count = ('scale_', 'add_', '__mul__', 'astype', 'lerp_'), [0]
-    real = {name: getattr(paddle.Tensor, name) for name in names}
+    from passl.modules import ema
+    owners = [(paddle.Tensor, n) for n in ('scale_', 'add_', '__mul__', 'astype')] + [(ema, '_fused_update_')]
+    count, real = [0], [(owner, name, getattr(owner, name)) for owner, name in owners]
 
     def counted(function):
         def call(*args, **kwargs):
@@ -241,13 +242,13 @@ def paddle_calls(paddle, move):
             return function(*args, **kwargs)
         return call
 
-    for name, function in real.items():
-        setattr(paddle.Tensor, name, counted(function))
+    for owner, name, function in real:
+        setattr(owner, name, counted(function))
     try:
         move()
     finally:
-        for name, function in real.items():
-            setattr(paddle.Tensor, name, function)
+        for owner, name, function in real:
+            setattr(owner, name, function)
     return count[0]
 
 
