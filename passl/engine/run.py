@@ -12,6 +12,7 @@ import numpy
 import paddle
 
 from .. import __version__
+from ..modules import channels_last, onednn
 from ..utils import dist
 from ..utils.config import dump_config, load_config, with_defaults
 from ..utils.errors import ConfigError
@@ -82,6 +83,9 @@ def run(args):
     logger.info('PASSL %s, Paddle %s, NumPy %s, OpenCV %s, Python %s, %s, %d process(es)%s', __version__,
                 paddle.__version__, numpy.__version__, cv2.__version__, platform.python_version(), device,
                 dist.world_size(), ''.join(f', {k}={v}' for k, v in tune_cpu().items()))
+    if paddle.get_device() == 'cpu':
+        logger.info('Convolutions: %s', f"Paddle's kernels ({channels_last.why_not()})" if channels_last.why_not()
+                    else f'oneDNN {onednn.library().version}')
     logger.info('Run folder: %s', folder)
     if training and dist.is_main():
         with open(os.path.join(folder, 'config.yaml'), 'w', encoding='utf-8') as f:

@@ -1,7 +1,6 @@
 """Which location of the key view shows the same thing as a location of the query view (DenseCL, section 3.3)."""
 
 import paddle
-import paddle.nn.functional as F
 
 
 @paddle.no_grad()
@@ -15,11 +14,17 @@ def match(feat_q, feat_k):
         (index int64 [N, Lq] with values in 0 .. Lk - 1, similarity [N, Lq] in -1 .. 1).
     """
     with paddle.amp.auto_cast(enable=False):          # in half precision near locations would be equal
-        feat_q = F.normalize(feat_q.detach().astype('float32'), axis=1)
-        feat_k = F.normalize(feat_k.detach().astype('float32'), axis=1)
-        similarity = paddle.matmul(feat_q, feat_k, transpose_x=True)     # [N, Lq, Lk]
-    index = similarity.argmax(axis=2)
-    return index, similarity.max(axis=2)
+        feat_q, feat_k = (x.detach().astype('float32') for x in (feat_q, feat_k))
+        # the lengths divide the few similarities and not the large maps
+        dot = paddle.matmul(feat_q, feat_k, transpose_x=True)            # [N, Lq, Lk]
+        similarity = dot / _lengths(feat_k).unsqueeze(1)
+        index = similarity.argmax(axis=2)
+        return index, similarity.max(axis=2) / _lengths(feat_q)
+
+
+def _lengths(x):
+    """Euclidean length of the vectors x [N, C, L] -> [N, L]; at least 1e-12, as F.normalize has it."""
+    return (x * x).sum(axis=1).sqrt().clip(min=1e-12)
 
 
 def take_matched(dense_k, index):

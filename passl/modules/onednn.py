@@ -16,7 +16,7 @@ import paddle
 
 ANY, F32, FORWARD, BACKWARD = 1, 3, 64, 128                 # layout of the library's choice; float32; kinds of pass
 DIRECT, MAX, ADD = 1, 0x1ff, 0x1fff0                        # algorithms of convolution, pooling, binary
-RELU_FORWARD, RELU_OF_RESULT = 0x20, 0x100                  # algorithms of elementwise; backward from the result
+RELU_FORWARD, EXP, RELU_OF_RESULT = 0x20, 0x2a, 0x100       # algorithms of elementwise; backward from the result
 GLOBAL_STATS, SCALE, SHIFT, RELU = 1, 2, 4, 8               # flags of batch norm
 Q_WEIGHTS, Q_DIFF_WEIGHTS, Q_WORKSPACE = 131, 132, 135      # what can be asked of a primitive
 SRC, DST, WEIGHTS, MEAN, VARIANCE, GAMMA, BETA, WORKSPACE = 1, 17, 33, 49, 50, 51, 52, 64       # arguments
@@ -304,6 +304,19 @@ class AddReLU:
         return dx
 
 
+class Exp:
+    """exp of n numbers, in place, to 2e-7 relative."""
+
+    def __init__(self, n):
+        d, zero = _described((n,), VECTOR), ctypes.c_float(0)
+        self.primitive = _Primitive('eltwise_forward', library().engine, FORWARD, EXP, d, d, zero, zero,
+                                    None).bind({SRC: d, DST: d})
+
+    def forward_(self, x):
+        self.primitive.run({SRC: x, DST: x})
+
+
+exp = functools.lru_cache(CACHED)(Exp)
 add_relu = functools.lru_cache(CACHED)(AddReLU)
 convolution = functools.lru_cache(CACHED)(Convolution)
 batch_norm = functools.lru_cache(CACHED)(BatchNorm)
