@@ -214,6 +214,11 @@ def serve(handlers, rank=0, facts=None):
 
 def peak_memory():
     """MiB: the largest resident memory of this process so far."""
+    try:                    # not ru_maxrss: a process inherits that from the one that started it
+        with open('/proc/self/status') as f:
+            return next(int(line.split()[1]) / 2**10 for line in f if line.startswith('VmHWM:'))
+    except (OSError, StopIteration):
+        pass
     import resource
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == 'darwin' else 2**10)
 
