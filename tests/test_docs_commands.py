@@ -16,6 +16,7 @@ PAGES = ['README.md', 'docs/GETTING_STARTED.md', 'docs/OWN_DATA.md', 'docs/Train
          'docs/Train_MoCo_model.md', 'docs/LOSS_CURVE.md', 'configs/densecl/README.md', 'configs/moco/README.md']
 # starts of lines that install, need several machines, or open a server
 NOT_RUN = ('bash ', 'pip ', 'visualdl ', '. .venv', 'python -m venv', 'python -c', 'tail ')
+PACK = 'tools/pack_dataset.py'
 AUTHORS = 'densecl_r50_imagenet_200ep.pth'
 
 
@@ -90,10 +91,11 @@ def test_the_shown_commands_run(sandbox, monkeypatch):
                 if os.path.exists(written):         # by an earlier page
                     os.remove(written)
             code = {'tools/train.py': cli.train_main, 'tools/extract_weight.py': cli.extract_main,
-                    'tools/plot_log.py': cli.plot_main, VISUALIZE: module_of(VISUALIZE).main}[tool](arguments)
+                    'tools/plot_log.py': cli.plot_main, PACK: module_of(PACK).main,
+                    VISUALIZE: module_of(VISUALIZE).main}[tool](arguments)
         assert not code, ' '.join(words)
         ran.append(' '.join(words))
     tools = [w.split()[1] for w in ran if not w.startswith(sys.executable)]
     assert tools.count('tools/train.py') > 15 and tools.count('tools/extract_weight.py') >= 3
-    assert any('launch' in w for w in ran) and VISUALIZE in tools and 'tools/plot_log.py' in tools
+    assert any('launch' in w for w in ran) and VISUALIZE in tools and PACK in tools and 'tools/plot_log.py' in tools
     assert os.path.isfile('correspondence.png') and os.path.isfile('output_dir/densecl_r50/loss.png')

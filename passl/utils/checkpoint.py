@@ -72,7 +72,8 @@ def save_file(obj, path):
 
     The file appears under its name complete or not at all, also when the process is killed
     or the disk is full; a file that was there before stays until then. A checksum at the end lets
-    `load_file` notice every changed byte. `paddle.load` reads it too. A path ending in `.safetensors` takes a flat {name: array} and that format.
+    `load_file` notice every changed byte. `paddle.load` reads it too. A path ending in
+    `.safetensors` takes a flat {name: array} and that format.
 
     Raises:
         CheckpointError: the file cannot be written (no space, no permission, no folder).

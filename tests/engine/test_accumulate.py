@@ -19,7 +19,9 @@ class Batches:
 
     def __init__(self, total, size):
         rng = np.random.RandomState(0)
-        self.views = [np.kron(rng.randn(total, 3, 4, 4), np.ones((1, 1, 16, 16))).astype('float32') for _ in range(2)]
+        # with a little noise: over an even area a ReLU near its threshold would turn for all pixels at once
+        self.views = [(np.kron(rng.randn(total, 3, 4, 4), np.ones((1, 1, 16, 16)))
+                       + 0.2 * rng.randn(total, 3, 64, 64)).astype('float32') for _ in range(2)]
         self.total, self.batch_size = total, size
         self.batch_sampler = self
 

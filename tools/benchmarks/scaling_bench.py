@@ -25,8 +25,8 @@ Sizes = namedtuple('Sizes', 'batch size channels cells parameters')
 
 def add_arguments(parser):
     parser.add_argument('--cases', nargs='+', metavar='DEPTH:SIZE:BATCH:QUEUE', default=None,
-                        help='DenseCL with this ResNet, side of the views, images per step over all processes, and keys '
-                             f'per queue; default: {" ".join(DEFAULT)}')
+                        help='DenseCL with this ResNet, side of the views, images per step in all processes, and '
+                             f'keys per queue; default: {" ".join(DEFAULT)}')
     parser.add_argument('--processes', type=int, default=2, help='of the job with several processes')
 
 
