@@ -54,7 +54,7 @@ def _end_worker(*_):
             os.unlink(path)
         except OSError:
             pass
-    sys.exit(143)
+    os._exit(143)       # an exception could be swallowed where it arrives, and the worker make another batch
 
 
 def _init_worker(worker_id):
