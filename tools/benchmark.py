@@ -37,11 +37,10 @@ def build_parser():
     general.add_argument('--rounds', type=int, default=None, help='measured rounds of every comparison')
     general.add_argument('--output', metavar='FILE', help='write everything measured as JSON (must not exist)')
     general.add_argument('--markdown', metavar='FILE', help='write the tables (must not exist)')
-    chosen = {}
     for name, help_text in PARTS.items():
-        chosen[name] = parts.add_parser(name, help=help_text, parents=[general],
-                                        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-        module(name).add_arguments(chosen[name])
+        part = parts.add_parser(name, help=help_text, parents=[general],
+                                formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        module(name).add_arguments(part)
     everything = parts.add_parser('all', help='all of them with their default settings', parents=[general])
     everything.add_argument('--torch-python', metavar='FILE', help='a Python with PyTorch, for the comparisons with it')
     return parser

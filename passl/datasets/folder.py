@@ -6,7 +6,7 @@ from ..utils.errors import ConfigError, DataError, suggest
 from ..utils.logger import get_logger
 from .base import ImageDataset
 from .builder import DATASETS
-from .image import EXTENSIONS, ImageReadError
+from .image import EXTENSIONS, read_file
 from .index import is_folder, is_image_name, list_trees
 
 _SPLITS = {'train', 'training', 'val', 'valid', 'validation', 'test', 'testing'}
@@ -53,11 +53,7 @@ class _FileDataset(ImageDataset):
         """(bytes of the file, its path) of image `index`. Raises ImageReadError."""
         entry = self.samples[index]
         path = entry if isinstance(entry, str) else entry[0]
-        try:
-            with open(path, 'rb') as f:
-                return f.read(), path
-        except OSError as e:
-            raise ImageReadError(f"'{path}' cannot be read: {e.strerror or e}.") from None
+        return read_file(path), path
 
     def label(self, index):
         return self.samples[index][1]

@@ -31,7 +31,7 @@ class ResNet(vision.ResNet):
             stay frozen in train mode, BN statistics included.
         pretrained: weight file (see `passl.utils.weights`); fails unless every tensor is found.
         recompute: true keeps the inputs of the residual blocks only and computes the rest again in the backward
-            pass: less memory, about a quarter more time per step of MoCo and DenseCL, the same numbers. A list
+            pass: less memory, about a fifth more time per step of MoCo and DenseCL, the same numbers. A list
             chooses stages (0 is the stem): [0, 1] are the ones with the largest maps.
 
     `forward(x [N, 3, H, W])` -> [N, C, H/32, W/32], C = 512 (18, 34) or 2048.
