@@ -68,6 +68,18 @@ def barrier():
         dist.barrier()
 
 
+def store():
+    """The key-value store through which the processes found each other; None in a world of one.
+
+    It has `set`, `get`, `wait` and an atomic `add`. Unlike a collective on gloo, which gives up after 30 s, waiting
+    in it has no limit, and a process may use it alone.
+    """
+    if world_size() == 1:
+        return None
+    import paddle
+    return paddle.base.core.create_or_get_global_tcp_store()
+
+
 def all_gather(x):
     """Concatenate `x` of all processes along axis 0, in rank order; no gradient.
 
