@@ -47,8 +47,11 @@ def build_dataset(cfg, where='dataloader.train.dataset'):
     return dataset
 
 
+_GRACE = 120        # seconds a worker outlives a SIGTERM, so that the main process can finish its step and save
+
+
 def _end_worker(*_):
-    """Signal handler: nobody will fetch this worker's batches, so they go before it does."""
+    """Nobody will fetch this worker's batches, so they go before it does."""
     for path in glob.glob(f'/dev/shm/paddle_{os.getpid()}_*'):
         try:
             os.unlink(path)
@@ -57,18 +60,29 @@ def _end_worker(*_):
     os._exit(143)       # an exception could be swallowed where it arrives, and the worker make another batch
 
 
+def _terminate_worker(parent):
+    """Handler of SIGTERM. The launcher and job schedulers send it to every process of a job, and the main process needs
+    its workers until its step is done and saved; it ends them itself. When it is dead there is nothing to wait for."""
+    def handle(*_):
+        if os.getppid() != parent:
+            _end_worker()
+        signal.alarm(_GRACE)
+    return handle
+
+
 def _init_worker(worker_id):
     """Runs first in every worker process."""
     cv2.setNumThreads(0)                    # the workers are the parallelism
     os.environ['OMP_NUM_THREADS'] = '1'
+    parent = getattr(multiprocessing.parent_process(), 'pid', os.getppid())
     signal.signal(signal.SIGINT, signal.SIG_IGN)        # Ctrl-C is the main process's to handle
-    signal.signal(signal.SIGTERM, _end_worker)          # not the main process's, which may go on for a while
+    signal.signal(signal.SIGALRM, _end_worker)
+    signal.signal(signal.SIGTERM, _terminate_worker(parent))
     if sys.platform == 'linux':
         # Die with the main process, however that ends: Paddle's workers would wait for ever and keep
         # their batches in /dev/shm.
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-        parent = multiprocessing.parent_process()
-        if parent is not None and os.getppid() != parent.pid:      # it died before the line above
+        if os.getppid() != parent:          # it died before the line above
             _end_worker()
 
 

@@ -15,7 +15,7 @@ from ..utils.errors import ConfigError
 from ..utils.logger import get_logger
 from ..utils.seed import seed_everything
 from ..utils.weights import load_into, weights_in
-from .state import FORMAT, restore
+from .state import FORMAT, load_on_all, restore
 from .trainer import Trainer
 
 # config key -> hook that is there even if the key is not. The order of execution follows from the
@@ -30,7 +30,8 @@ STANDARD_HOOKS = {
 }
 
 
-def build_trainer(cfg, run_dir=None, training=True, load=None, resume=None, val_interval=None, with_val=None):
+def build_trainer(cfg, run_dir=None, training=True, load=None, resume=None, val_interval=None, with_val=None,
+                  signals=None, same_config=False):
     """Build everything that `cfg` names.
 
     Args:
@@ -41,6 +42,8 @@ def build_trainer(cfg, run_dir=None, training=True, load=None, resume=None, val_
         resume: checkpoint to continue from.
         val_interval: evaluate every so many epochs.
         with_val: build `dataloader.val`; default: where a hook or `training=False` needs it.
+        signals: StopSignals that end the run, or None.
+        same_config: refuse to resume with settings that change the numbers of the run.
     """
     seed = cfg['seed']
     seed_everything(seed)
@@ -87,9 +90,9 @@ def build_trainer(cfg, run_dir=None, training=True, load=None, resume=None, val_
     optimizer = decorate(model, optimizer)
     max_iters = cfg.get('total_iters') or cfg['epochs'] * iters_per_epoch
     trainer = Trainer(cfg, model, run_dir, loaders['train'], loaders['val'], optimizer, scheduler, scaler, auto_cast,
-                      hooks + momentum_hooks(cfg, model), max_iters, accumulate, seed)
+                      hooks + momentum_hooks(cfg, model), max_iters, accumulate, seed, signals)
     if resume:
-        restore(trainer, load_file(resume), resume)
+        restore(trainer, load_on_all(resume), resume, same_config)
     left_over = len(loaders['train']) % accumulate
     if left_over:
         get_logger().info('The last %d of %d batches of an epoch do not fill %d accumulation steps and are left out '

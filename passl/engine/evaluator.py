@@ -11,7 +11,7 @@ from ..utils.errors import DataError
 
 
 @paddle.no_grad()
-def evaluate(model, loader, auto_cast, topk=(1, 5)):
+def evaluate(model, loader, auto_cast, topk=(1, 5), interrupted=None):
     """Top-k accuracy in percent of `model` on `loader`.
 
     Every process counts the hits of its own samples; the counts are added, so a last batch of another size
@@ -22,15 +22,20 @@ def evaluate(model, loader, auto_cast, topk=(1, 5)):
         loader: gives (image [N, 3, H, W], label [N]).
         auto_cast: context of mixed precision.
         topk: which accuracies.
+        interrupted: asked before every batch; True ends the evaluation.
     Returns:
-        {'acc1': ..., 'acc5': ..., 'num_samples': n, 'time': seconds}, equal on every process.
+        {'acc1': ..., 'acc5': ..., 'num_samples': n, 'time': seconds}, equal on every process; None if interrupted.
     """
     start = time.perf_counter()
     was_training = model.training
     model.eval()
     hits, count = [0.0] * len(topk), 0
     show = dist.is_main() and sys.stderr.isatty()
+    stopped = False
     for batch in tqdm(loader, desc='validate', unit='batch', leave=False, disable=not show, dynamic_ncols=True):
+        stopped = interrupted is not None and interrupted()
+        if stopped:
+            break
         if len(batch) < 2:
             raise DataError("Evaluation needs labels. Set 'return_label: true' in dataloader.val.dataset.")
         image, label = batch[0], batch[-1].reshape([-1, 1]).astype('int64')
@@ -43,6 +48,8 @@ def evaluate(model, loader, auto_cast, topk=(1, 5)):
         count += image.shape[0]
     if was_training:
         model.train()
+    if stopped:
+        return None
     *hits, count = dist.sum_over_processes(hits + [count])
     if not count:
         raise DataError("The validation data is empty. Check 'dataloader.val.dataset'.")

@@ -1,11 +1,8 @@
 """From command-line arguments to a finished run."""
 
-import contextlib
 import os
 import platform
 import signal
-import sys
-import threading
 
 import cv2
 import numpy
@@ -14,7 +11,7 @@ import paddle
 from .. import __version__
 from ..modules import channels_last, onednn
 from ..utils import dist
-from ..utils.config import dump_config, load_config, with_defaults
+from ..utils.config import load_config, with_defaults
 from ..utils.errors import ConfigError
 from ..utils.logger import get_logger, setup_logger
 from ..utils.paddle_env import tune_cpu
@@ -22,38 +19,25 @@ from ..utils.registry import import_plugins
 from .builder import build_trainer
 from .device import select_device
 from .export import export
-from .run_folder import claim, find_resume, run_folder
-
-
-@contextlib.contextmanager
-def clean_exit_on_sigterm():
-    """SIGTERM ends the run through Python (exit code 143), so that data workers and shared memory are cleaned up.
-
-    Paddle's import installs a handler that ends the process at once.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before if callable(before) else signal.SIG_DFL)
+from .run_folder import Folders, find_resume, on_main, run_folder
+from .signals import EXIT_CODES, StopSignals
 
 
 def train(args):
-    """`run` with a clean end on SIGTERM."""
-    with clean_exit_on_sigterm():
-        return run(args)
+    """`run`, with signals that stop it between two steps."""
+    with StopSignals() as signals:
+        return run(args, signals)
 
 
-def run(args):
+def run(args, signals):
     """Run what `passl train` was asked for: training, `--evaluate-only` or `--export`.
 
     Args:
         args: Namespace of `passl.utils.options.build_train_parser()`.
+        signals: StopSignals.
     Returns:
-        0; problems that the user can mend are raised as PasslError.
+        0, or the code of the signal that ended a training (after it was saved); problems that the user can mend are
+        raised as PasslError.
     """
     training = not (args.evaluate_only or args.export)
     overrides = list(args.override)
@@ -69,16 +53,25 @@ def run(args):
         return export(cfg, args.export, run_folder(cfg, args.config_file))
 
     folder = run_folder(cfg, args.config_file)
-    resume = None
-    if training:
-        resume = start_point(args, cfg, folder)
-    elif args.resume:
-        raise ConfigError('--evaluate-only takes its weights from --load FILE, not from --resume.')
-    elif not args.load:
-        get_logger().warning('--evaluate-only without --load: evaluating a classifier that was never trained.')
-    if dist.is_main():
-        os.makedirs(folder, exist_ok=True)
-    dist.barrier()
+    saves = (cfg.get('checkpoint') or {}).get('out_dir')
+    folders = Folders(folder, saves if isinstance(saves, str) else None)        # the hook refuses anything else
+    try:
+        resume = None
+        if training:
+            resume = start_point(args, folders)
+        elif args.resume:
+            raise ConfigError('--evaluate-only takes its weights from --load FILE, not from --resume.')
+        elif not args.load:
+            get_logger().warning('--evaluate-only without --load: evaluating a classifier that was never trained.')
+        return work(args, cfg, folders, resume, device, signals)
+    finally:
+        folders.release()
+
+
+def work(args, cfg, folders, resume, device, signals):
+    """The training or the evaluation in a run folder that is ready for it."""
+    training, folder = not args.evaluate_only, folders.folder
+    on_main(lambda: os.makedirs(folder, exist_ok=True))
     logger = setup_logger(folder, dist.rank())
     logger.info('PASSL %s, Paddle %s, NumPy %s, OpenCV %s, Python %s, %s, %d process(es)%s', __version__,
                 paddle.__version__, numpy.__version__, cv2.__version__, platform.python_version(), device,
@@ -87,41 +80,48 @@ def run(args):
         logger.info('Convolutions: %s', f"Paddle's kernels ({channels_last.why_not()})" if channels_last.why_not()
                     else f'oneDNN {onednn.library().version}')
     logger.info('Run folder: %s', folder)
-    if training and dist.is_main():
-        with open(os.path.join(folder, 'config.yaml'), 'w', encoding='utf-8') as f:
-            f.write(dump_config(cfg))
-
     trainer = build_trainer(cfg, folder, training, load=None if resume else args.load, resume=resume,
-                            val_interval=args.val_interval)
+                            val_interval=args.val_interval, signals=signals,
+                            same_config=resume is not None and folders.holds(resume) and not args.allow_changes)
+    if training:
+        folders.write_config(cfg)
     if not training:
         trainer.evaluate()
         trainer.call('run_end')
         return 0
     if resume is None and args.resume:
-        logger.info('--resume auto: no checkpoint in %s, starting anew.', folder)
+        logger.info('--resume auto: no checkpoint in %s, starting anew.', folders.saves)
     describe(trainer)
     if trainer.iteration >= trainer.max_iters:
         logger.info('Nothing to do: the run already has %d of %d iterations. Raise epochs to go on.',
                     trainer.iteration, trainer.max_iters)
         return 0
     trainer.run()
+    if trainer.stopping and trainer.iteration < trainer.max_iters:
+        logger.warning('Stopped by %s after iteration %d of %d; everything is saved. Go on with --resume auto.',
+                       signals.name or 'a signal to another process', trainer.iteration, trainer.max_iters)
+        return signals.exit_code or EXIT_CODES[signal.SIGTERM]
     logger.info('Done: %s', folder)
     return 0
 
 
-def start_point(args, cfg, folder):
+def start_point(args, folders):
     """The checkpoint to continue from, or None after the run folder was claimed for a new run."""
-    saves = (cfg.get('checkpoint') or {}).get('out_dir') or folder
-    resume = find_resume(args.resume, saves) if args.resume else None
-    if resume and os.path.realpath(os.path.dirname(resume)) in map(os.path.realpath, (folder, saves)):
+    if args.resume == 'auto':
+        folders.lock()
+    resume = find_resume(args.resume, folders) if args.resume else None
+    if resume and folders.holds(resume):
+        folders.lock()
+        if args.resume != 'auto':
+            folders.set_newer_aside(resume, args.overwrite)
         return resume
     if args.overwrite:
         for flag, path in (('--load', args.load), ('--pretrained', args.pretrained)):
-            if path and os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep):
+            if path and os.path.realpath(path).startswith(os.path.realpath(folders.folder) + os.sep):
                 raise ConfigError(f"{flag} '{path}' lies in the run folder that --overwrite moves aside. Copy the "
                                   'file elsewhere first, or choose another -o output_dir=DIR.')
     # --resume auto with nothing to resume keeps what a run left before its first checkpoint
-    claim(folder, args.overwrite or args.resume == 'auto', saves)
+    folders.claim(args.overwrite or args.resume == 'auto')
     return resume
 
 

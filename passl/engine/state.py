@@ -1,13 +1,17 @@
 """What a checkpoint holds, and putting it back."""
 
+import contextlib
+
 import numpy as np
 import paddle
 
 from ..solver.optimizer import load_optimizer_state, optimizer_state
 from ..utils import dist
+from ..utils.checkpoint import fingerprint, load_file
 from ..utils.errors import CheckpointError
 from ..utils.logger import get_logger
 from ..utils.weights import load_into
+from .changes import check_changes
 
 FORMAT, VERSION = 'passl-densecl', 1
 
@@ -17,37 +21,71 @@ def numpy_state_dict(model):
     return {k: v.numpy() for k, v in model.state_dict().items()}
 
 
-@paddle.no_grad()
-def sync_statistics(model):
-    """Average BN's running statistics over processes: each has seen its own share of the data."""
-    if dist.world_size() == 1:
-        return
-    stats = [p for n, p in model.named_parameters() if n.endswith(('._mean', '._variance'))]
-    if not stats:
-        return
-    flat = np.concatenate([p.numpy().astype('float64').ravel() for p in stats])
-    mean = np.asarray(dist.sum_over_processes(flat)) / dist.world_size()
+def _statistics(model):
+    """(names, Tensors) of BN's running statistics."""
+    named = [(n, p) for n, p in model.named_parameters() if n.endswith(('._mean', '._variance'))]
+    return [n for n, _ in named], [p for _, p in named]
+
+
+def _put(tensors, flat):
+    """Spread a flat float array over `tensors`."""
     at = 0
-    for p in stats:
+    for p in tensors:
         size = int(np.prod(p.shape))
-        p.set_value(paddle.to_tensor(mean[at:at + size].reshape(p.shape).astype('float32')))
+        p.set_value(paddle.to_tensor(flat[at:at + size].reshape(p.shape).astype('float32')))
         at += size
 
 
-def training_state(trainer, with_optimizer=True):
-    """Everything that continuing needs, as plain data and arrays."""
+@contextlib.contextmanager
+def averaged_statistics(model):
+    """Inside, BN's running statistics are their mean over processes, each of which sees its own share of the data.
+
+    Afterwards every process has its own again: whether and when somebody saves or evaluates changes nothing.
+
+    Yields:
+        float32 [world size, n], the statistics of every process one after the other; None in a world of one.
+    """
+    names, tensors = _statistics(model)
+    if dist.world_size() == 1 or not names:
+        yield None
+        return
+    with paddle.no_grad():
+        own = np.concatenate([p.numpy().astype('float32').ravel() for p in tensors])
+        everything = dist.all_gather(paddle.to_tensor(own[None])).numpy()
+        _put(tensors, everything.astype('float64').mean(axis=0))
+        try:
+            yield everything
+        finally:
+            _put(tensors, own)
+
+
+def training_state(trainer, with_optimizer=True, statistics=None):
+    """Everything that continuing needs, as plain data and arrays.
+
+    Args:
+        trainer: whose state it is; inside `averaged_statistics`, so that `state_dict` holds the averages.
+        with_optimizer: also what only continuing needs.
+        statistics: what `averaged_statistics` yields.
+    """
     state = {
         'format': FORMAT, 'version': VERSION,
         'epoch': trainer.finished_epochs, 'iteration': trainer.iteration,
         'iters_per_epoch': trainer.iters_per_epoch, 'world_size': dist.world_size(), 'seed': trainer.seed,
         'state_dict': numpy_state_dict(trainer.model),
-        'saved_files': list(trainer.saved_files), 'config': trainer.cfg,
+        'saved_files': list(trainer.saved_files), 'config': trainer.cfg, 'run_id': trainer.run_id,
     }
     if with_optimizer:
         state['optimizer'] = optimizer_state(trainer.optimizer, trainer.model)
         state['lr_scheduler'] = _plain(trainer.lr_scheduler.state_dict())
         state['scaler'] = _plain(trainer.scaler.state_dict())
+        if statistics is not None:
+            state['statistics'] = {'names': _statistics(trainer.model)[0], 'values': statistics}
     return state
+
+
+def note_of(state):
+    """The facts of `training_state` that can be read without reading the whole file."""
+    return {key: state[key] for key in ('format', 'run_id', 'iteration', 'epoch')}
 
 
 def _plain(obj):
@@ -58,11 +96,35 @@ def _plain(obj):
     return obj.numpy() if hasattr(obj, 'numpy') else obj
 
 
-def restore(trainer, state, path):
+def load_on_all(path):
+    """Content of the checkpoint `path`, which every process reads.
+
+    Raises:
+        CheckpointError: on every process, if one of them cannot read the file or reads another one.
+    """
+    state, problem = None, None
+    try:
+        state = load_file(path)
+    except CheckpointError as e:
+        problem = str(e)
+    found = dist.gather_objects((problem, fingerprint(path)))
+    for rank, (what, _) in enumerate(found):
+        if what:
+            raise CheckpointError(what if len(found) == 1 else f'Process {rank}: {what}')
+    if len({mark for _, mark in found}) > 1:
+        other = next(rank for rank, (_, mark) in enumerate(found) if mark != found[0][1])
+        raise CheckpointError(f"Processes 0 and {other} read different files under the name '{path}'. All must see the "
+                              'same run folder: put output_dir on a disk that the machines share, or copy the '
+                              'checkpoint of process 0 to the others.')
+    return state
+
+
+def restore(trainer, state, path, same_config=False):
     """Put `state` (of `training_state`) into `trainer`, so that the next step is the one that would have come.
 
     Raises:
         CheckpointError: not a full checkpoint, of another model, or in the middle of an epoch of another length.
+        ConfigError: `same_config`, and a setting that changes the numbers differs.
     """
     if not isinstance(state, dict) or state.get('format') != FORMAT:
         raise CheckpointError(f"'{path}' is not a checkpoint of a run of this project, so it cannot be resumed. "
@@ -73,7 +135,9 @@ def restore(trainer, state, path):
     if 'optimizer' not in state:
         raise CheckpointError(f"'{path}' was saved without the optimizer (save_optimizer: false) and cannot be "
                               'resumed exactly. Use --load to start anew from its weights.')
+    check_changes(state.get('config') or {}, trainer.cfg, same_config, path)
     load_into(trainer.model, state['state_dict'], 'model', source=f"'{path}'")
+    _restore_statistics(trainer.model, state.get('statistics'))
     load_optimizer_state(trainer.optimizer, trainer.model, state['optimizer'])
     iteration, length = state['iteration'], state['iters_per_epoch']
     if length != trainer.iters_per_epoch:
@@ -96,20 +160,15 @@ def restore(trainer, state, path):
         trainer.seed = trainer.model.seed = state['seed']
         trainer.train_loader.batch_sampler.seed = state['seed']
     trainer.iteration, trainer.epoch = iteration, iteration // trainer.iters_per_epoch + 1
+    trainer.run_id = state.get('run_id') or trainer.run_id
     trainer.saved_files = list(state.get('saved_files', []))
-    for line in config_differences(state.get('config') or {}, trainer.cfg):
-        get_logger().warning('Config differs from the resumed run: %s', line)
     get_logger().info("Resumed from '%s': %d iterations (%d epochs) done, %d to go.", path, iteration,
                       trainer.finished_epochs, trainer.max_iters - iteration)
 
 
-def config_differences(old, new, prefix=''):
-    """Lines 'a.b: old -> new' for every setting that differs."""
-    lines = []
-    for key in sorted(set(old) | set(new), key=str):
-        a, b, name = old.get(key, '(absent)'), new.get(key, '(absent)'), f'{prefix}{key}'
-        if isinstance(a, dict) and isinstance(b, dict):
-            lines += config_differences(a, b, name + '.')
-        elif a != b:
-            lines.append(f'{name}: {a} -> {b}')
-    return lines
+def _restore_statistics(model, stored):
+    """This process's own running statistics, if the run had as many processes; otherwise the averages stay."""
+    names, tensors = _statistics(model)
+    if stored is None or stored['names'] != names or len(stored['values']) != dist.world_size():
+        return
+    _put(tensors, stored['values'][dist.rank()])

@@ -1,12 +1,19 @@
 """The loop and nothing else; everything around a step is a hook."""
 
+import contextlib
+import secrets
 import time
 
+import paddle
+
 from ..utils import checkpoint, dist
+from ..utils.agreement import Agreement
 from ..utils.errors import ConfigError
+from ..utils.logger import get_logger
 from ..utils.seed import derive_seed, seed_everything
 from .evaluator import evaluate
-from .state import sync_statistics, training_state
+from .signals import StopSignals
+from .state import averaged_statistics, note_of, training_state
 
 
 class Trainer:
@@ -24,10 +31,14 @@ class Trainer:
         iters_per_epoch, max_iters, max_epochs: lengths.
         outputs: what the model returned for the last micro-batch.
         run_dir: folder of the run.
+        run_id: text that names the run, the same on all processes and after a resume.
+        stopping: True once a signal ends the run before max_iters; run_end follows.
+        agreement: see `passl.utils.agreement`; to be asked on steps at which `all_wait` is True.
     """
 
     def __init__(self, cfg, model, run_dir=None, train_loader=None, val_loader=None, optimizer=None,
-                 lr_scheduler=None, scaler=None, auto_cast=None, hooks=(), max_iters=0, accumulate_steps=1, seed=0):
+                 lr_scheduler=None, scaler=None, auto_cast=None, hooks=(), max_iters=0, accumulate_steps=1, seed=0,
+                 signals=None):
         self.cfg, self.model, self.run_dir, self.seed = cfg, model, run_dir, seed
         self.train_loader, self.val_loader = train_loader, val_loader
         self.optimizer, self.lr_scheduler, self.scaler, self.auto_cast = optimizer, lr_scheduler, scaler, auto_cast
@@ -38,7 +49,20 @@ class Trainer:
         self.parallel = dist.wrap(model) if train_loader is not None else model
         self.iteration, self.epoch, self.loaded_epoch = 0, 1, 0
         self.outputs, self.val_results, self.saved_files = {}, {}, []
+        self.on_cpu = paddle.get_device() == 'cpu'
+        self.signals, self.stopping = signals or StopSignals(), False
+        self.run_id = dist.broadcast_object(secrets.token_hex(8))
+        self.agreement = Agreement(self.run_id)
         model.seed = seed
+
+    @property
+    def all_wait(self):
+        """Whether in the current step the processes have waited for each other, or there is only one.
+
+        On the CPU they do in every step; on an accelerator a host is as far ahead as its device's queue allows, until
+        a log step reads a value.
+        """
+        return dist.world_size() == 1 or self.on_cpu or self.model.with_metrics
 
     @property
     def max_epochs(self):
@@ -61,12 +85,14 @@ class Trainer:
             getattr(hook, point)(self)
 
     def run(self):
-        """Train from where the state stands to `max_iters`."""
+        """Train from where the state stands to `max_iters`, or until a signal stops it."""
         try:
             self.call('run_begin')
-            while self.iteration < self.max_iters:
+            self.signals.armed = True
+            while self.iteration < self.max_iters and not self.stopping:
                 self.train_epoch()
             self.call('run_end')
+            self.signals.armed = False
         except BaseException:
             self.call('run_abort')
             raise
@@ -82,6 +108,8 @@ class Trainer:
         try:
             for _ in range(first, min(self.iters_per_epoch, self.max_iters - self.iteration + first)):
                 self.train_step(batches)
+                if self.stopping:
+                    break
         finally:
             if hasattr(batches, 'close'):       # ends the workers, also after an error
                 batches.close()
@@ -106,19 +134,32 @@ class Trainer:
                 self.call('train_forward_end')
         self.iteration += 1
         self.call('train_iter_end')
+        if self.all_wait and self.agreement.due('stop', self.signals.received is not None):
+            self.stopping = True
 
     def evaluate(self, **kwargs):
         """Evaluate on the val data, every sample once over all processes.
 
         Returns:
-            dict of figures, equal on every process.
+            dict of figures, equal on every process; {} if a signal is ending the run.
         """
+        if self.stopping:
+            return {}
         self.call('val_begin')
-        if self.train_loader is not None:
-            sync_statistics(self.model)
-        self.val_results = evaluate(self.model, self.need_val_loader(), self.auto_cast, **kwargs)
+        loader = self.need_val_loader()
+        with averaged_statistics(self.model) if self.train_loader is not None else contextlib.nullcontext():
+            results = evaluate(self.model, loader, self.auto_cast, interrupted=self._interrupted, **kwargs)
+        if results is None:
+            get_logger().warning('The evaluation was interrupted.')
+            self.stopping = True
+            return {}
+        self.val_results = results
         self.call('val_end')
         return self.val_results
+
+    def _interrupted(self):
+        """Whether an evaluation is to be left: alone a process need not ask the others."""
+        return dist.world_size() == 1 and self.signals.received is not None
 
     def need_val_loader(self):
         """The val loader, or a ConfigError that says what to add."""
@@ -130,6 +171,7 @@ class Trainer:
 
     def save_checkpoint(self, path, with_optimizer=True):
         """Write the full training state (process 0 writes; every process must call)."""
-        sync_statistics(self.model)
-        if dist.is_main():
-            checkpoint.save_file(training_state(self, with_optimizer), path)
+        with averaged_statistics(self.model) as statistics:
+            if dist.is_main():
+                state = training_state(self, with_optimizer, statistics)
+                checkpoint.save_file(state, path, note_of(state))

@@ -1,35 +1,46 @@
 """Saving."""
 
 import os
+import shutil
+import time
 
-from ..utils.dist import is_main
-from ..utils.errors import ConfigError, PasslError
+from ..utils.checkpoint import CHECKPOINT, read_note
+from ..utils.dist import broadcast_object, is_main
+from ..utils.errors import CheckpointError, ConfigError, PasslError
 from ..utils.logger import get_logger
 from .builder import HOOKS
 from .hook import Hook, Priority, check_count, check_flag
 
 LATEST = 'latest.pdparams'
+_FIRST_RETRY, _LAST_RETRY = 60.0, 3600.0        # seconds after a failed save; doubled from one to the other
+_PATIENCE, _EVERY = 600.0, 10.0                 # at the end of a run: so long, and so often
 
 
 @HOOKS.register()
 class CheckpointHook(Hook):
     """Saves `epoch_N.pdparams` (or `iter_N.pdparams`) and points `latest.pdparams` to it.
 
-    The last step is always saved.
+    The last step is always saved, also that of a run that a signal ends. A file that cannot be written (no space, a
+    folder that vanished) does not end the run: older checkpoints are kept, the reason is logged as an error, and
+    saving is tried again after a minute, then in growing intervals. Only the last save of a run must succeed: it is
+    tried for ten minutes, then the run ends with the error.
 
     Args:
         interval: in epochs, or iterations with `by_epoch: false`.
-        by_epoch: unit of `interval`.
+        by_epoch: unit of `interval` and `keep_every`.
         save_optimizer: false leaves the optimizer's state out: smaller files, which `--load` takes and
             `--resume` refuses.
         out_dir: another folder than the run folder.
-        max_keep_ckpts: keep the newest N files that this run wrote; None or a number <= 0 keeps all.
+        max_keep_ckpts: keep the newest N files that this run wrote; None or a number <= 0 keeps all. Files of
+            others are never removed, whatever their names.
+        keep_every: files whose epoch (iteration) is a multiple of this are kept as well.
+        every_minutes: also save when so much time has passed since the last save.
     """
 
     priority = Priority.CHECKPOINT
 
     def __init__(self, interval=1, by_epoch=True, save_optimizer=True, out_dir=None, max_keep_ckpts=None,
-                 priority=None):
+                 keep_every=None, every_minutes=None, priority=None):
         super().__init__(priority)
         self.interval = check_count(interval, "'checkpoint.interval'")
         self.by_epoch = check_flag(by_epoch, "'checkpoint.by_epoch'")
@@ -41,45 +52,120 @@ class CheckpointHook(Hook):
             raise ConfigError(f"'checkpoint.max_keep_ckpts' is {max_keep_ckpts!r}; it must be a whole number, or null "
                               'to keep all.')
         self.keep = max_keep_ckpts if max_keep_ckpts and max_keep_ckpts > 0 else None
+        self.keep_every = None if keep_every is None else check_count(keep_every, "'checkpoint.keep_every'")
+        if isinstance(every_minutes, bool) or not isinstance(every_minutes, (int, float, type(None))) \
+                or (every_minutes is not None and not every_minutes > 0):
+            raise ConfigError(f"'checkpoint.every_minutes' is {every_minutes!r}; it must be a number above 0, or null.")
+        self.seconds = every_minutes and 60.0 * every_minutes
         self.saved_iteration = None
+        self.last, self.retry_at, self.retry_after = 0.0, None, _FIRST_RETRY
+        self.checked_space = False
 
     def run_begin(self, trainer):
         self.saved_iteration = trainer.iteration if trainer.iteration else None
+        self.last = time.monotonic()
 
     def train_iter_end(self, trainer):
-        if not self.by_epoch and trainer.iteration % self.interval == 0:
-            self.save(trainer, f'iter_{trainer.iteration}.pdparams')
+        # in the last step of an epoch the epoch's end, with its evaluation and schedule, belongs to the state
+        if trainer.iteration % trainer.iters_per_epoch:
+            self._after_step(trainer)
 
     def train_epoch_end(self, trainer):
         if self.by_epoch and trainer.epoch % self.interval == 0:
             self.save(trainer, f'epoch_{trainer.epoch}.pdparams')
+        self._after_step(trainer)
+
+    def _after_step(self, trainer):
+        """Save if iterations or minutes say so, or after a failure."""
+        by_time = self._time_is_up(trainer)
+        due = by_time or not self.by_epoch and trainer.iteration % self.interval == 0
+        if due and self.saved_iteration != trainer.iteration:
+            self.save(trainer, self._name(trainer))
+
+    def _time_is_up(self, trainer):
+        """The same on all processes; by the clock of process 0."""
+        if self.seconds is None and self.retry_at is None or not trainer.all_wait:
+            return False
+        now = time.monotonic()
+        wanted = self.seconds is not None and now - self.last >= self.seconds
+        wanted = now >= self.retry_at if self.retry_at is not None else wanted
+        return trainer.agreement.due('save', is_main() and wanted)
 
     def run_end(self, trainer):
-        if self.saved_iteration == trainer.iteration:
-            return
-        whole = trainer.iteration % trainer.iters_per_epoch == 0
-        self.save(trainer, f'epoch_{trainer.finished_epochs}.pdparams' if self.by_epoch and whole
-                  else f'iter_{trainer.iteration}.pdparams')
+        if self.saved_iteration != trainer.iteration:
+            self.save(trainer, self._name(trainer), final=True)
 
-    def save(self, trainer, name):
-        """Save now, under `name`. Only process 0 writes; all must call (the others' state is gathered)."""
+    def _name(self, trainer):
+        whole = trainer.iteration % trainer.iters_per_epoch == 0
+        return f'epoch_{trainer.finished_epochs}.pdparams' if self.by_epoch and whole \
+            else f'iter_{trainer.iteration}.pdparams'
+
+    def save(self, trainer, name, final=False):
+        """Save now, under `name`. Only process 0 writes; all must call (the others' state is gathered).
+
+        Raises:
+            CheckpointError: `final`, and the file cannot be written.
+        """
         folder = self.out_dir or trainer.run_dir
         if folder is None:          # a trainer that was built to write nothing
             return
         check_weights(trainer)
-        trainer.saved_files = [f for f in trainer.saved_files if f != name] + [name]
-        drop = trainer.saved_files[:-self.keep] if self.keep else []
-        trainer.saved_files = trainer.saved_files[len(drop):]
-        trainer.save_checkpoint(os.path.join(folder, name), with_optimizer=self.save_optimizer)
-        self.saved_iteration = trainer.iteration
-        if not is_main():
+        before = trainer.saved_files
+        trainer.saved_files, drop = self._plan(before, name)
+        give_up = time.monotonic() + (_PATIENCE if final and not trainer.stopping else 0)
+        while True:
+            error = self._try(trainer, folder, name)
+            wait = error and time.monotonic() + _EVERY < give_up and trainer.signals.received is None
+            error, wait = broadcast_object((error, wait))
+            if not wait:
+                break
+            get_logger().error('%s Trying again every %.0f s; Ctrl-C gives up.', error, _EVERY)
+            time.sleep(_EVERY)
+        if error:
+            trainer.saved_files = before
+            if final:
+                raise CheckpointError(error)
+            self.retry_at = time.monotonic() + self.retry_after
+            get_logger().error('%s The training goes on; saving is tried again in %.0f minutes.', error,
+                               self.retry_after / 60)
+            self.retry_after = min(2 * self.retry_after, _LAST_RETRY)
             return
-        _point(os.path.join(folder, LATEST), name)
+        self.saved_iteration, self.last = trainer.iteration, time.monotonic()
+        self.retry_at, self.retry_after = None, _FIRST_RETRY
+        if is_main():
+            self._tidy(trainer, folder, name, drop)
+
+    def _plan(self, files, name):
+        """(files of this run after saving `name`, those of them to remove)."""
+        files = [f for f in files if f != name] + [name]
+        drop = [f for f in files[:-self.keep] if not self._is_kept(f)] if self.keep else []
+        return [f for f in files if f not in drop], drop
+
+    def _is_kept(self, name):
+        found = CHECKPOINT.fullmatch(name)
+        return bool(self.keep_every and found and found[1] == ('epoch' if self.by_epoch else 'iter')
+                    and int(found[2]) % self.keep_every == 0)
+
+    def _try(self, trainer, folder, name):
+        """Write the file; None, or the message of what went wrong on process 0."""
+        if is_main() and not os.path.isdir(folder):
+            get_logger().warning("The folder '%s' has vanished (removed, renamed, or its disk is no longer mounted) and "
+                                 'is made anew.', folder)
+        try:
+            trainer.save_checkpoint(os.path.join(folder, name), with_optimizer=self.save_optimizer)
+        except CheckpointError as e:
+            return str(e)
+        return None
+
+    def _tidy(self, trainer, folder, name, drop):
+        path = os.path.join(folder, name)
+        point(os.path.join(folder, LATEST), name)
+        get_logger().info('Saved %s', path)
         for old in drop:
-            path = os.path.join(folder, old)
-            if os.path.exists(path):
-                os.remove(path)
-        get_logger().info('Saved %s', os.path.join(folder, name))
+            remove_own(folder, old, trainer.run_id)
+        if not self.checked_space:
+            self.checked_space = True
+            warn_of_space(folder, os.path.getsize(path))
 
 
 def check_weights(trainer):
@@ -92,14 +178,48 @@ def check_weights(trainer):
                          'checkpoints are kept. Lower lr_scheduler.learning_rate, or add optimizer.grad_clip.')
 
 
-def _point(link, name):
-    """Let `link` mean the file `name` of the same folder, atomically; a copy where links cannot be made."""
-    temporary = link + '.tmp'
-    if os.path.lexists(temporary):
-        os.remove(temporary)
+def remove_own(folder, name, run_id):
+    """Remove a checkpoint of the run `run_id`; a file that is not its own stays, whatever its name."""
+    path = os.path.join(folder, name)
+    if not CHECKPOINT.fullmatch(name) or not os.path.lexists(path):     # names come from a checkpoint: no '../'
+        return
+    if os.path.islink(path) or read_note(path).get('run_id') != run_id:
+        get_logger().warning("'%s' was not written by this run and is not removed.", path)
+        return
     try:
-        os.symlink(name, temporary)
+        os.remove(path)
+    except OSError as e:
+        get_logger().warning("The old checkpoint '%s' cannot be removed: %s", path, e.strerror)
+
+
+def warn_of_space(folder, size):
+    """After the first save: say if the disk has no room for a second one."""
+    try:
+        free = shutil.disk_usage(folder).free
     except OSError:
-        import shutil
-        shutil.copyfile(os.path.join(os.path.dirname(link), name), temporary)
-    os.replace(temporary, link)
+        return
+    if free < 2 * size:
+        get_logger().warning("A checkpoint has %.0f MiB, and the disk of '%s' has room for %d more. Free some space, or "
+                             'lower checkpoint.max_keep_ckpts.', size / 2**20, folder, free // size)
+
+
+def point(link, name):
+    """Let `link` mean the file `name` of the same folder, atomically; a copy where links cannot be made.
+
+    A file called like the link that is neither a link nor a checkpoint of this project stays.
+    """
+    if os.path.isdir(link) or os.path.lexists(link) and not os.path.islink(link) and not read_note(link):
+        get_logger().warning("'%s' was not made by this project and stays as it is; the newest checkpoint is '%s'.",
+                             link, name)
+        return
+    temporary = f'{link}.{os.getpid()}.tmp'
+    try:
+        try:
+            os.symlink(name, temporary)
+        except OSError:
+            shutil.copyfile(os.path.join(os.path.dirname(link), name), temporary)
+        os.replace(temporary, link)
+    except OSError as e:
+        get_logger().warning("'%s' cannot be pointed to %s: %s", link, name, e.strerror)
+        if os.path.lexists(temporary):
+            os.unlink(temporary)

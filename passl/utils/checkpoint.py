@@ -3,8 +3,11 @@
 import errno
 import glob
 import hashlib
+import json
 import os
 import pickle
+import re
+import struct
 import time
 from collections import OrderedDict
 
@@ -19,8 +22,14 @@ from .torch_reader import LEGACY_MAGIC, read_torch_legacy, read_torch_zip
 
 # A file of ours begins with a pickle's protocol byte and a word that is pushed and dropped: any pickle reader
 # (paddle.load too) passes over it. It promises the SHA-256 of all before at the end, where such readers do not look.
+# A second dropped text may follow: the note, JSON that can be read without the rest.
 _SEALED = b'\x80\x04\x8c\x0cpassl-sha2560'
 _SEAL_BYTES = 32
+_LONGEST_NOTE = 65536
+
+# names that the training gives its checkpoints
+CHECKPOINT = re.compile(r'(epoch|iter)_(\d+)\.pdparams')
+_LEFTOVER = re.compile(r'\.(epoch|iter)_\d+\.pdparams\.\d+\.tmp')
 
 
 class _HashingWriter:
@@ -67,13 +76,18 @@ def _check_plain(obj, where=''):
                         'convert it to numpy or plain Python.')
 
 
-def save_file(obj, path):
+def save_file(obj, path, note=None):
     """Save nested dicts, lists and tuples of numpy arrays, numbers, strings and None.
 
     The file appears under its name complete or not at all, also when the process is killed
     or the disk is full; a file that was there before stays until then. A checksum at the end lets
     `load_file` notice every changed byte. `paddle.load` reads it too. A path ending in
     `.safetensors` takes a flat {name: array} and that format.
+
+    Args:
+        obj: what to save.
+        path: the file.
+        note: {name: plain value}, a few facts that `read_note` gets without reading the file.
 
     Raises:
         CheckpointError: the file cannot be written (no space, no permission, no folder).
@@ -95,6 +109,9 @@ def save_file(obj, path):
             else:
                 writer = _HashingWriter(f)
                 writer.write(_SEALED)
+                if note is not None:
+                    text = json.dumps(note).encode()
+                    writer.write(b'X' + struct.pack('<I', len(text)) + text + b'0')
                 _Pickler(writer, protocol=4).dump(obj)
                 f.write(writer.hash.digest())
             f.flush()
@@ -114,6 +131,44 @@ def save_file(obj, path):
         if tmp is not None:
             try:
                 os.unlink(tmp)
+            except OSError:
+                pass
+
+
+def read_note(path):
+    """The `note` that `save_file` put into a file: {} if it has none or cannot be read.
+
+    The checksum is not looked at: what matters must come from `load_file`.
+    """
+    try:
+        with open(path, 'rb') as f:
+            if f.read(len(_SEALED) + 1) != _SEALED + b'X':
+                return {}
+            length, = struct.unpack('<I', f.read(4))
+            note = json.loads(f.read(length)) if length <= _LONGEST_NOTE else {}
+    except (OSError, ValueError, struct.error, RecursionError):
+        return {}
+    return note if isinstance(note, dict) else {}
+
+
+def fingerprint(path):
+    """The checksum that `save_file` put into a file, as text; '' for files without one."""
+    try:
+        with open(path, 'rb') as f:
+            if f.read(len(_SEALED)) != _SEALED:
+                return ''
+            f.seek(-_SEAL_BYTES, os.SEEK_END)
+            return f.read().hex()
+    except OSError:
+        return ''
+
+
+def remove_leftovers(folder):
+    """Remove what killed runs left of unfinished checkpoints in `folder`; only for who holds the folder's lock."""
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        if _LEFTOVER.fullmatch(name):
+            try:
+                os.unlink(os.path.join(folder, name))
             except OSError:
                 pass
 

@@ -6,6 +6,7 @@ What is sent can be counted, see `traffic`.
 
 import contextlib
 import os
+import signal
 
 import numpy as np
 
@@ -68,16 +69,38 @@ def barrier():
         dist.barrier()
 
 
-def store():
-    """The key-value store through which the processes found each other; None in a world of one.
+class Store:
+    """The key-value store through which the processes found each other, for counters and small texts.
 
-    It has `set`, `get`, `wait` and an atomic `add`. Unlike a collective on gloo, which gives up after 30 s, waiting
-    in it has no limit, and a process may use it alone.
+    Unlike a collective on gloo, which gives up after 30 s, asking it again and again has no limit, and a process may
+    use it alone. Its socket does not survive a signal in the middle of a call, so signals wait outside.
     """
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def add(self, key, amount):
+        """Add to the counter `key` (0 at first), atomically over all processes; its new value."""
+        with _signals_wait():
+            return self.inner.add(key, amount)
+
+
+@contextlib.contextmanager
+def _signals_wait():
+    """Signals to this thread are delivered after the block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def store():
+    """The Store; None in a world of one."""
     if world_size() == 1:
         return None
     import paddle
-    return paddle.base.core.create_or_get_global_tcp_store()
+    return Store(paddle.base.core.create_or_get_global_tcp_store())
 
 
 def all_gather(x):

@@ -86,15 +86,25 @@ class JsonLines:
     def __init__(self, path):
         self.path = os.fspath(path)
         os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
-        torn = _ends_without_newline(self.path)
-        self._file = open(self.path, 'a', encoding='utf-8')
-        if torn:                # the former run was killed while writing: keep its line apart
-            self._file.write('\n')
+        self._torn = _ends_without_newline(self.path)       # the former run was killed while writing
+        self._failing = False
+        self._file = open(self.path, 'ab', buffering=0)
 
     def write(self, obj):
-        """Append one mapping. Values: numbers, strings, None, lists, mappings, arrays."""
-        self._file.write(json.dumps(_plain(obj), ensure_ascii=False, allow_nan=False) + '\n')
-        self._file.flush()
+        """Append one mapping. Values: numbers, strings, None, lists, mappings, arrays.
+
+        A line that cannot be written (no space left) is lost, which is logged once; it does not end a run.
+        """
+        line = json.dumps(_plain(obj), ensure_ascii=False, allow_nan=False).encode('utf-8', 'surrogatepass') + b'\n'
+        if self._torn:              # keep the torn line apart
+            line = b'\n' + line
+        try:
+            self._torn = self._file.write(line) != len(line)
+            self._failing = False
+        except OSError as e:
+            if not self._failing:
+                get_logger().error("Lines of '%s' are lost: %s.", self.path, e.strerror or e)
+            self._failing = True
 
     def close(self):
         self._file.close()

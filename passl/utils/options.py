@@ -110,7 +110,7 @@ def build_train_parser(prog=None):
     """Parser of `tools/train.py` and `passl train`.
 
     The namespace has: config_file, override (list of 'path=value'), resume, load, pretrained,
-    evaluate_only, export, val_interval (int or None), no_cuda, overwrite. Flags that were not
+    evaluate_only, export, val_interval (int or None), no_cuda, overwrite, allow_changes. Flags that were not
     given are None, False or [].
 
     Args:
@@ -139,7 +139,10 @@ def build_train_parser(prog=None):
     job.add_argument('--val-interval', metavar='N', type=positive_int, help='evaluate every N epochs')
     job.add_argument('--no-cuda', action='store_true', help='run on the CPU')
     job.add_argument('--overwrite', action='store_true',
-                     help='start anew in a run folder that already holds a run')
+                     help='start anew in a run folder that already holds a run, which is moved aside; with --resume '
+                          'FILE: move newer checkpoints aside')
+    job.add_argument('--allow-changes', action='store_true',
+                     help='resume although settings have changed that change the numbers of the run')
     return parser
 
 

@@ -384,10 +384,10 @@ def test_devices_that_are_not_there(data, out, capsys, monkeypatch):
 
 
 def content(folder):
-    """{relative path: bytes} of all files below `folder`; links as what they point to."""
+    """{relative path: bytes} of all files below `folder` but the lock; links as what they point to."""
     found = {}
     for here, _, files in os.walk(folder):
-        for name in files:
+        for name in set(files) - {'.lock'}:
             path = os.path.join(here, name)
             with open(path, 'rb') as f:
                 found[os.path.relpath(path, folder)] = f.read()

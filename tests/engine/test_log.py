@@ -155,7 +155,8 @@ def test_times_and_eta(data, out, capsys):
 def test_eta_of_a_resumed_run(data, out, capsys):
     """Counts this process's steps only, and never goes below zero."""
     folder, _ = train(moco(data, **out, epochs=1), capsys)
-    train(moco(data, **out, epochs=3, custom_config=[{'name': 'Slow'}]), capsys, '--resume', 'auto')
+    train(moco(data, **out, epochs=3, custom_config=[{'name': 'Slow'}]), capsys, '--resume', 'auto',
+          '--allow-changes')
     resumed = records(folder)[3:]
     assert [r['iteration'] for r in resumed] == [4, 5, 6, 7, 8, 9]
     assert resumed[-1]['eta_seconds'] == 0

@@ -1,0 +1,69 @@
+"""What may differ between the config of a run and the one it is resumed with."""
+
+import copy
+
+from ..utils.config import with_defaults
+from ..utils.errors import ConfigError
+from ..utils.logger import get_logger
+
+# settings that do not change a number of the training, and how long it goes
+_HARMLESS = ('output_dir', 'timestamp', 'device', 'epochs', 'total_iters', 'log_config', 'visual_config', 'timer_config',
+             'checkpoint', 'health_config', 'image_shape', 'save_inference_dir', 'infer_add_softmax', 'custom_imports',
+             'dist_timeout', 'dataloader.val', 'dataloader.train.loader', 'dataloader.train.dataset.on_error',
+             'dataloader.train.dataset.max_bad', 'dataloader.train.dataset.index', 'model.backbone.pretrained')
+_HARMLESS_HOOKS = ('EvaluateHook',)
+_SHOWN = 10
+
+
+def differences(old, new, prefix=''):
+    """[(dotted path, old value, new value)] of every setting that differs."""
+    found = []
+    for key in sorted(set(old) | set(new), key=str):
+        a, b, name = old.get(key, '(absent)'), new.get(key, '(absent)'), f'{prefix}{key}'
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, name + '.')
+        elif a != b:
+            found.append((name, a, b))
+    return found
+
+
+def _comparable(cfg):
+    """`cfg` with today's defaults, without hooks that change nothing, tuples as lists."""
+    cfg = with_defaults(_listed(copy.deepcopy(cfg)))
+    cfg['custom_config'] = [h for h in cfg.get('custom_config') or [] if h.get('name') not in _HARMLESS_HOOKS]
+    return cfg
+
+
+def _listed(node):
+    if isinstance(node, dict):
+        return {k: _listed(v) for k, v in node.items()}
+    return [_listed(v) for v in node] if isinstance(node, (list, tuple)) else node
+
+
+def check_changes(stored, cfg, refuse, path):
+    """Log what the config of a resumed run and `cfg` differ in.
+
+    Args:
+        stored: config in the checkpoint.
+        cfg: config to go on with.
+        refuse: do not go on if a setting differs that changes the numbers of the training.
+        path: the checkpoint, for the message.
+
+    Raises:
+        ConfigError: see `refuse`.
+    """
+    found = differences(_comparable(stored), _comparable(cfg))
+    serious = [d for d in found if not any(d[0] == h or d[0].startswith(h + '.') for h in _HARMLESS)]
+    if serious and refuse:
+        lines = [f'  {name}: {_short(a)} -> {_short(b)}' for name, a, b in serious[:_SHOWN]]
+        more = f'\n  and {len(serious) - _SHOWN} more' if len(serious) > _SHOWN else ''
+        raise ConfigError(f"The run of '{path}' has another configuration:\n" + '\n'.join(lines) + more +
+                          '\nGo on with the former settings (config.yaml in the run folder), start another run with '
+                          '-o output_dir=DIR, or go on with the changed ones all the same: --allow-changes.')
+    for name, a, b in found:
+        get_logger().warning('Config differs from the resumed run: %s: %s -> %s', name, _short(a), _short(b))
+
+
+def _short(value):
+    text = str(value)
+    return text if len(text) <= 120 else text[:117] + '...'

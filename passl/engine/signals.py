@@ -1,0 +1,60 @@
+"""SIGTERM and Ctrl-C: a wish to stop, which the loop grants after the step that runs."""
+
+import os
+import signal
+import sys
+import threading
+import time
+
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+_NAMES = {signal.SIGINT: 'Ctrl-C', signal.SIGTERM: 'SIGTERM'}
+_SECOND = 1.0           # seconds; a terminal and the launcher may both send the first one
+
+
+class StopSignals:
+    """Context in which SIGTERM and SIGINT are remembered instead of ending the process at once.
+
+    Until `armed` is set there is nothing to save: the signals end the process through Python (exit codes 143 and
+    130), so that data workers and shared memory are cleaned up. Then the first one only sets `received`; a second
+    Ctrl-C, more than a second later, ends the process at once, without saving. Signals can only be handled in the
+    main thread; elsewhere nothing is changed.
+
+    Attributes:
+        received: None, or the number of the first signal.
+        armed: see above.
+    """
+
+    def __init__(self):
+        self.received, self.armed, self._at, self._before = None, False, 0.0, {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            for number in EXIT_CODES:       # after Paddle's import, which installs a handler of its own
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler if callable(handler) else signal.SIG_DFL)
+        self._before = {}
+
+    @property
+    def exit_code(self):
+        """0, or the code that tells which signal ended the run."""
+        return EXIT_CODES.get(self.received, 0)
+
+    @property
+    def name(self):
+        return _NAMES.get(self.received, '')
+
+    def _handle(self, number, _frame):
+        again = self.received is not None
+        if not self.armed or (again and number == signal.SIGINT and time.monotonic() - self._at > _SECOND):
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            sys.exit(EXIT_CODES[number])
+        if not again:
+            self.received, self._at = number, time.monotonic()
+            hint = ' Press Ctrl-C again to leave at once, without saving.' if number == signal.SIGINT else ''
+            # not the logger: the signal may have come while it was writing
+            os.write(2, f'\n{_NAMES[number]}: saving and leaving after this step.{hint}\n'.encode())
