@@ -127,15 +127,21 @@ class Folders:
 
     def newest(self):
         """Path of the newest checkpoint that is whole, or None; damaged ones are reported."""
-        for name in checkpoints(self.saves):
+        names = checkpoints(self.saves)
+        untold = [n for n in names if _age(os.path.join(self.saves, n))[0] < 0]      # so damaged, or of somebody else
+        whole = None
+        for name in untold + [n for n in names if n not in untold]:
             path = os.path.join(self.saves, name)
             try:
-                load_file(path)
+                state = load_file(path)
             except CheckpointError as e:
                 get_logger().warning('Damaged checkpoint left aside: %s', e)
                 continue
-            return path
-        return None
+            if name not in untold:
+                return path
+            if whole is None and isinstance(state, dict) and state.get('format') == FORMAT:
+                whole = path
+        return whole
 
     def set_newer_aside(self, path, allowed):
         """Before going on from `path`, which is not the newest checkpoint of the folder.

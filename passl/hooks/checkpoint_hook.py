@@ -13,7 +13,7 @@ from .hook import Hook, Priority, check_count, check_flag
 
 LATEST = 'latest.pdparams'
 _FIRST_RETRY, _LAST_RETRY = 60.0, 3600.0        # seconds after a failed save; doubled from one to the other
-_PATIENCE, _EVERY = 600.0, 10.0                 # at the end of a run: so long, and so often
+_PATIENCE, _EVERY = 600.0, 30.0                 # at the end of a run: so long, and so often
 
 
 @HOOKS.register()
@@ -59,11 +59,12 @@ class CheckpointHook(Hook):
         self.seconds = every_minutes and 60.0 * every_minutes
         self.saved_iteration = None
         self.last, self.retry_at, self.retry_after = 0.0, None, _FIRST_RETRY
-        self.checked_space = False
+        self.checked_space, self.place = False, None
 
     def run_begin(self, trainer):
         self.saved_iteration = trainer.iteration if trainer.iteration else None
         self.last = time.monotonic()
+        self.place = _identity(self.out_dir or trainer.run_dir)
 
     def train_iter_end(self, trainer):
         # in the last step of an epoch the epoch's end, with its evaluation and schedule, belongs to the state
@@ -111,7 +112,9 @@ class CheckpointHook(Hook):
             return
         check_weights(trainer)
         before = trainer.saved_files
-        trainer.saved_files, drop = self._plan(before, name)
+        kept, drop = self._plan(before, name)
+        # with those to remove: a run that is killed before they are gone finds them again
+        trainer.saved_files = [f for f in before if f != name] + [name]
         give_up = time.monotonic() + (_PATIENCE if final and not trainer.stopping else 0)
         while True:
             error = self._try(trainer, folder, name)
@@ -130,6 +133,7 @@ class CheckpointHook(Hook):
                                self.retry_after / 60)
             self.retry_after = min(2 * self.retry_after, _LAST_RETRY)
             return
+        trainer.saved_files = kept
         self.saved_iteration, self.last = trainer.iteration, time.monotonic()
         self.retry_at, self.retry_after = None, _FIRST_RETRY
         if is_main():
@@ -148,9 +152,10 @@ class CheckpointHook(Hook):
 
     def _try(self, trainer, folder, name):
         """Write the file; None, or the message of what went wrong on process 0."""
-        if is_main() and not os.path.isdir(folder):
-            get_logger().warning("The folder '%s' has vanished (removed, renamed, or its disk is no longer mounted) and "
-                                 'is made anew.', folder)
+        if is_main() and self.place not in (None, _identity(folder)):
+            get_logger().warning("The folder '%s' has vanished (removed, renamed, or its disk is no longer mounted); "
+                                 'saving to a new one of this name.', folder)
+            self.place = None
         try:
             trainer.save_checkpoint(os.path.join(folder, name), with_optimizer=self.save_optimizer)
         except CheckpointError as e:
@@ -166,6 +171,15 @@ class CheckpointHook(Hook):
         if not self.checked_space:
             self.checked_space = True
             warn_of_space(folder, os.path.getsize(path))
+
+
+def _identity(folder):
+    """What tells a folder from another one of the same name; None where there is none."""
+    try:
+        found = os.stat(folder)
+    except (OSError, TypeError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 def check_weights(trainer):

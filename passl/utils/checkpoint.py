@@ -29,7 +29,7 @@ _LONGEST_NOTE = 65536
 
 # names that the training gives its checkpoints
 CHECKPOINT = re.compile(r'(epoch|iter)_(\d+)\.pdparams')
-_LEFTOVER = re.compile(r'\.(epoch|iter)_\d+\.pdparams\.\d+\.tmp')
+_LEFTOVER = re.compile(r'(\.(epoch|iter)_\d+\.pdparams|latest\.pdparams|config\.yaml)\.\d+\.tmp')
 
 
 class _HashingWriter:
@@ -164,7 +164,7 @@ def fingerprint(path):
 
 
 def remove_leftovers(folder):
-    """Remove what killed runs left of unfinished checkpoints in `folder`; only for who holds the folder's lock."""
+    """Remove the unfinished files that killed runs left in a run folder; only for who holds the folder's lock."""
     for name in os.listdir(folder) if os.path.isdir(folder) else ():
         if _LEFTOVER.fullmatch(name):
             try:

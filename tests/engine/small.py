@@ -4,11 +4,13 @@ import json
 import os
 from collections import namedtuple
 
+import numpy as np
 import yaml
 from paddle import nn
 
 from passl.cli import extract_main, train_main
 from passl.modeling.backbones import BACKBONES
+from passl.utils.checkpoint import load_file
 from passl.utils.config import merge
 
 Done = namedtuple('Done', 'code out err')
@@ -124,3 +126,23 @@ def records(run_dir, mode='train'):
 def extract(argv, capsys):
     """`passl extract-weight ...`."""
     return call(extract_main, argv, capsys)
+
+
+def flat(node, prefix=''):
+    """{dotted path: leaf} of nested dicts and lists."""
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    out = {}
+    for k, v in items:
+        out.update(flat(v, f'{prefix}{k}.') if isinstance(v, (dict, list, tuple)) else {f'{prefix}{k}': v})
+    return out
+
+
+def assert_same_state(a, b, at_least=20):
+    """Two checkpoints hold the same, bit for bit: `at_least` so many tensors of the model, optimizer, schedule, counters."""
+    a, b = load_file(a), load_file(b)
+    for part in ('state_dict', 'optimizer', 'lr_scheduler', 'iteration', 'epoch'):
+        left, right = (flat(x[part]) if isinstance(x[part], dict) else {part: x[part]} for x in (a, b))
+        assert left.keys() == right.keys(), part
+        for key in left:
+            assert np.array_equal(np.asarray(left[key]), np.asarray(right[key])), f'{part}.{key}'
+    assert len(a['state_dict']) > at_least

@@ -1,6 +1,7 @@
 """Checkpoint files: what is written, what is read back, and what is refused."""
 
 import errno
+import hashlib
 import io
 import os
 import pickle
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 
 from passl.utils import checkpoint
-from passl.utils.checkpoint import file_format, is_torch_file, load_file, save_file
+from passl.utils.checkpoint import (file_format, fingerprint, is_torch_file, load_file, read_note, remove_leftovers,
+                                    save_file)
 from passl.utils.errors import CheckpointError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -82,9 +84,55 @@ class TestSave:
             with pytest.raises(CheckpointError):
                 load_file(path)
 
+    def test_note(self, tmp_path, content):
+        path = tmp_path / 'x.pdparams'
+        save_file(content, path, {'iteration': 7, 'name': 'Größe'})
+        assert read_note(path) == {'iteration': 7, 'name': 'Größe'}
+        assert load_file(path)['epoch'] == 3 and load_file(path)['nested']['tuple'] == (1, 'x', [2, (3,)])
+        with open(path, 'rb') as f:
+            assert pickle.load(f)['epoch'] == 3             # other readers pass over it
+        whole = path.read_bytes()
+        rng = random.Random(1)
+        for at in [*range(17, 70), *rng.sample(range(70, len(whole)), 30)]:     # the note is under the checksum too
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1:])
+            read_note(path)
+            with pytest.raises(CheckpointError):
+                load_file(path)
+        for length in range(80):
+            path.write_bytes(whole[:length])
+            assert read_note(path) in ({}, {'iteration': 7, 'name': 'Größe'})
+
+    @pytest.mark.parametrize('raw', [b'', b'x', b'\xff\xff\xff\xff', b'\x05\0\0\0[1,2]', b'\x02\0\0\0{x',
+                                     b'\0\0\1\0' + b'[' * 70000])
+    def test_what_is_no_note(self, tmp_path, raw):
+        (tmp_path / 'x').write_bytes(checkpoint._SEALED + b'X' + raw)
+        assert read_note(tmp_path / 'x') == {}
+
+    def test_files_without_a_note(self, tmp_path):
+        save_file({'a': 1}, tmp_path / 'x.pdparams')
+        assert read_note(tmp_path / 'x.pdparams') == {} == read_note(tmp_path / 'missing') == read_note(tmp_path)
+
+    def test_fingerprint_is_that_of_the_content(self, tmp_path, content):
+        for name, value in (('a', content), ('b', content), ('c', {'epoch': 4})):
+            save_file(value, tmp_path / name)
+        a, b, c = (fingerprint(tmp_path / n) for n in 'abc')
+        assert a == b != c and len(a) == 64
+        assert a == hashlib.sha256((tmp_path / 'a').read_bytes()[:-32]).hexdigest()
+        (tmp_path / 'd').write_bytes(pickle.dumps({}))
+        assert fingerprint(tmp_path / 'd') == '' == fingerprint(tmp_path / 'missing')
+
+    def test_leftovers_of_unfinished_checkpoints(self, tmp_path):
+        ours = ['.epoch_3.pdparams.77.tmp', '.iter_12.pdparams.1.tmp', 'latest.pdparams.5.tmp', 'config.yaml.5.tmp']
+        others = ['epoch_3.pdparams', '.epoch_3.pdparams.tmp', '.epoch_x.pdparams.1.tmp', '.mine.pdparams.1.tmp', 'a.tmp']
+        for name in ours + others:
+            (tmp_path / name).write_text('')
+        remove_leftovers(tmp_path)
+        remove_leftovers(tmp_path / 'missing')
+        assert sorted(os.listdir(tmp_path)) == sorted(others)
+
     def test_paddle_load_reads_it(self, tmp_path, content):
         paddle = pytest.importorskip('paddle')
-        save_file(content, tmp_path / 'x.pdparams')
+        save_file(content, tmp_path / 'x.pdparams', {'iteration': 7})
         back = paddle.load(str(tmp_path / 'x.pdparams'), return_numpy=True)
         assert np.array_equal(back['state_dict']['conv.weight'], content['state_dict']['conv.weight'])
         assert back['epoch'] == 3

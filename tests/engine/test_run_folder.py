@@ -1,0 +1,206 @@
+"""One run at a time in a folder, one configuration, one course of training; and all processes on one checkpoint."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from passl.engine import run_folder, state
+from passl.engine.changes import check_changes, differences
+from passl.engine.run_folder import Folders, checkpoints
+from passl.utils.checkpoint import load_file, read_note, save_file
+from passl.utils.config import merge
+from passl.utils.errors import CheckpointError, ConfigError
+from tests.engine.test_hooks import saved
+from tests.utils.test_file_lock import HOLD, ROOT
+
+from .small import moco, records, refused_training, train
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(run_folder, '_PATIENCE', 0.3)
+
+
+@pytest.fixture
+def occupied(impatient):
+    """A function: another process locks a folder; it ends with the test."""
+    held = []
+
+    def occupy(folder):
+        os.makedirs(folder, exist_ok=True)
+        held.append(subprocess.Popen([sys.executable, '-c', HOLD, os.path.join(folder, '.lock')], cwd=ROOT,
+                                     stdout=subprocess.PIPE, text=True))
+        assert held[-1].stdout.readline() == 'held\n'
+        return held[-1].pid
+    yield occupy
+    for process in held:
+        process.kill()
+        process.wait()
+
+
+# --------------------------------------------------------------------------------------------------- the lock
+
+def test_two_runs_in_one_folder_are_refused(data, out, capsys, occupied):
+    folder, _ = train(moco(data, **out, epochs=1), capsys)
+    pid = occupied(folder)
+    before = sorted(os.listdir(folder))
+    for flags in ([], ['--resume', 'auto'], ['--overwrite'], ['--resume', os.path.join(folder, 'epoch_1.pdparams')]):
+        refused_training(moco(data, **out, epochs=2), capsys,
+                         [f"'{os.path.realpath(folder)}' is in use by another run (process {pid} on", 'output_dir=DIR'],
+                         *flags)
+    assert sorted(os.listdir(folder)) == before and not os.path.exists(folder + '.bak-1')
+
+
+def test_two_runs_with_one_folder_of_checkpoints_are_refused(data, out, tmp_path, capsys, occupied):
+    pid = occupied(str(tmp_path / 'ckpts'))
+    refused_training(moco(data, **out, checkpoint={'out_dir': str(tmp_path / 'ckpts')}), capsys,
+                     [f'in use by another run (process {pid}', 'checkpoint.out_dir=DIR'])
+
+
+def test_the_lock_ends_with_the_run(data, out, capsys, impatient):
+    for flags in ([], ['--overwrite'], ['--resume', 'auto']):
+        train(moco(data, **out, epochs=1), capsys, *flags)
+    folder = os.path.join(out['output_dir'], 'small')
+    refused_training(moco(data, **out, epochs=2, optimizer={'name': 'Nonsense'}), capsys, ['Nonsense'], '--overwrite')
+    code = HOLD.replace('time.sleep(60)', '')
+    done = subprocess.run([sys.executable, '-c', code, os.path.join(folder, '.lock')], cwd=ROOT, capture_output=True)
+    assert done.stdout == b'held\n', done.stderr
+
+
+def test_leftovers_of_killed_saves_go(data, out, capsys):
+    folder, _ = train(moco(data, **out, epochs=1), capsys)
+    for name in ('.epoch_7.pdparams.123.tmp', '.mine.pdparams.123.tmp'):
+        open(os.path.join(folder, name), 'w').close()
+    train(moco(data, **out), capsys, '--resume', 'auto')
+    assert [n for n in os.listdir(folder) if n.endswith('.tmp')] == ['.mine.pdparams.123.tmp']
+
+
+# ----------------------------------------------------------------------------------------- another configuration
+
+@pytest.mark.parametrize('change, shown', [
+    ({'model': {'m': 0.5}}, 'model.m: (absent) -> 0.5'), ({'seed': 9}, 'seed: 3 -> 9'),
+    ({'optimizer': {'weight_decay': 0.1}}, 'optimizer.weight_decay: 0.0001 -> 0.1'),
+    ({'lr_scheduler': {'T_max': 4}}, 'lr_scheduler.T_max: 2 -> 4'),
+    ({'dataloader': {'train': {'sampler': {'batch_size': 2}}}}, 'dataloader.train.sampler.batch_size: 4 -> 2'),
+    ({'optimizer_config': {'name': 'OptimizerHook', 'accumulate_steps': 3}}, 'optimizer_config'),
+    ({'use_amp': True}, 'use_amp: False -> True'),
+])
+def test_changed_numbers_are_refused_unless_allowed(data, out, capsys, change, shown):
+    cfg = moco(data, **out)
+    folder, _ = train(cfg, capsys, '-o', 'epochs=1')
+    with open(os.path.join(folder, 'config.yaml')) as f:
+        before = f.read()
+    refused_training(merge(cfg, change), capsys, [shown, 'epoch_1.pdparams', '--allow-changes', 'output_dir=DIR'],
+                     '--resume', 'auto')
+    with open(os.path.join(folder, 'config.yaml')) as f:
+        assert f.read() == before
+    assert 'config-1.yaml' not in os.listdir(folder)
+    _, done = train(merge(cfg, change), capsys, '--resume', 'auto', '--allow-changes')
+    assert f'Config differs from the resumed run: {shown}' in done.out
+    with open(os.path.join(folder, 'config-1.yaml')) as f:
+        assert f.read() == before
+
+
+@pytest.mark.parametrize('change', [
+    {'log_config': {'interval': 7}}, {'checkpoint': {'name': 'CheckpointHook', 'max_keep_ckpts': 9}}, {'epochs': 3},
+    {'dataloader': {'train': {'loader': {'num_workers': 1}}}}, {'image_shape': [3, 64, 64]}])
+def test_other_changes_are_told_and_allowed(data, out, capsys, change):
+    cfg = moco(data, **out)
+    folder, _ = train(cfg, capsys, '-o', 'epochs=1')
+    _, done = train(merge(cfg, change), capsys, '--resume', 'auto')
+    assert 'Config differs from the resumed run' in done.out and os.path.exists(os.path.join(folder, 'config-1.yaml'))
+
+
+def test_the_same_config_leaves_no_copy(data, out, capsys):
+    folder, _ = train(moco(data, **out), capsys)
+    _, done = train(moco(data, **out), capsys, '--resume', 'auto')
+    assert 'differs' not in done.out and 'config-1.yaml' not in os.listdir(folder)
+
+
+def test_a_foreign_config_in_the_folder_is_kept(data, out, capsys):
+    folder = os.path.join(out['output_dir'], 'small')
+    os.makedirs(folder)
+    with open(os.path.join(folder, 'config.yaml'), 'w') as f:
+        f.write('mine: 1\n')
+    train(moco(data, **out, epochs=1), capsys)
+    with open(os.path.join(folder, 'config-1.yaml')) as f:
+        assert f.read() == 'mine: 1\n'
+
+
+def test_a_checkpoint_elsewhere_may_have_another_config(data, out, tmp_path, capsys):
+    folder, _ = train(moco(data, **out), capsys, '-o', 'epochs=1')
+    shutil.copy(os.path.join(folder, 'epoch_1.pdparams'), tmp_path / 'start.pdparams')
+    _, done = train(moco(data, **out, model={'m': 0.5}), capsys, '--resume', str(tmp_path / 'start.pdparams'), name='b')
+    assert 'Config differs from the resumed run: model.m' in done.out
+
+
+def test_differences():
+    a = {'a': 1, 'b': {'c': [1, 2], 'd': 0}, 'e': {}}
+    assert differences(a, {'a': 1, 'b': {'c': [1, 3], 'd': 0}, 'f': 2}) == [
+        ('b.c', [1, 2], [1, 3]), ('e', {}, '(absent)'), ('f', '(absent)', 2)]
+    check_changes({'model': {'name': 'MoCo', 'x': (1, 2)}}, {'model': {'name': 'MoCo', 'x': [1, 2]}, 'seed': 0}, True, 'f')
+    with pytest.raises(ConfigError, match='and 5 more'):
+        check_changes({'model': {'name': 'M', **{f'x{i}': 0 for i in range(15)}}},
+                      {'model': {'name': 'M', **{f'x{i}': 1 for i in range(15)}}}, True, 'f')
+
+
+# ---------------------------------------------------------------------------------------------- which checkpoint
+
+def test_an_older_checkpoint_is_not_continued_under_newer_ones(data, out, capsys):
+    cfg = moco(data, **out, epochs=4)
+    folder, _ = train(cfg, capsys)
+    old = os.path.join(folder, 'epoch_2.pdparams')
+    refused_training(cfg, capsys, ["newer checkpoints than '" + old, 'epoch_4.pdparams, epoch_3.pdparams',
+                                   '--resume auto', '--overwrite'], '--resume', old)
+    assert len(saved(folder)) == 4
+    train(cfg, capsys, '--resume', old, '--overwrite', '-o', 'epochs=3')
+    assert saved(folder) == ['epoch_1.pdparams', 'epoch_2.pdparams', 'epoch_3.pdparams']
+    assert saved(os.path.join(folder, 'superseded-1')) == ['epoch_3.pdparams', 'epoch_4.pdparams']
+    _, done = train(cfg, capsys, '--resume', 'auto')
+    assert '9 iterations (3 epochs) done, 3 to go' in done.out
+
+
+def test_newest_is_by_iteration_whatever_the_times_are(data, out, capsys):
+    """As after a copy that does not keep them."""
+    folder, _ = train(moco(data, **out, epochs=3, checkpoint={'every_minutes': 1e-9}), capsys)
+    names = ['epoch_3', 'iter_8', 'iter_7', 'epoch_2', 'iter_5', 'iter_4', 'epoch_1', 'iter_2', 'iter_1']
+    save_file({'mine': np.zeros(1, 'f4')}, os.path.join(folder, 'epoch_99.pdparams'))
+    for i, name in enumerate(names):
+        os.utime(os.path.join(folder, f'{name}.pdparams'), (1000 + i, 1000 + i))
+    assert checkpoints(folder) == [f'{n}.pdparams' for n in names] + ['epoch_99.pdparams']
+    assert Folders(folder).newest() == os.path.join(folder, 'epoch_3.pdparams')
+
+
+def test_processes_that_read_other_files_are_refused(data, out, capsys, monkeypatch):
+    """Machines that do not share the run folder."""
+    folder, _ = train(moco(data, **out), capsys)
+    a, b = (os.path.join(folder, f'epoch_{i}.pdparams') for i in (1, 2))
+    marks = [state.fingerprint(p) for p in (a, b)]
+    for others, message in (([(None, marks[0]), (None, marks[1])], 'Processes 0 and 1 read different files'),
+                            ([(None, marks[0]), (None, marks[0]), ('no file', '')], 'Process 2: no file')):
+        monkeypatch.setattr(state.dist, 'gather_objects', lambda mine, others=others: others)
+        with pytest.raises(CheckpointError, match=message):
+            state.load_on_all(a)
+    monkeypatch.undo()
+    assert state.load_on_all(a)['iteration'] == 3
+    with pytest.raises(CheckpointError, match='^There is no file'):
+        state.load_on_all(a + 'x')
+
+
+def test_several_damaged_files_are_passed_over(data, out, capsys):
+    cfg = moco(data, **out, epochs=4)
+    folder, _ = train(cfg, capsys)
+    before = [r['loss'] for r in records(folder)]
+    for i, damage in ((4, lambda f: f.truncate(0)), (3, lambda f: (f.seek(3000), f.write(b'x'))),
+                      (2, lambda f: f.truncate(5000))):
+        with open(os.path.join(folder, f'epoch_{i}.pdparams'), 'r+b') as f:
+            damage(f)
+    _, done = train(cfg, capsys, '--resume', 'auto')
+    assert done.out.count('Damaged checkpoint left aside') == 3 and '3 iterations (1 epochs) done, 9 to go' in done.out
+    assert [r['loss'] for r in records(folder)] == before + before[3:]
+    assert read_note(os.path.join(folder, 'epoch_4.pdparams'))['iteration'] == 12
+    assert load_file(os.path.join(folder, 'epoch_4.pdparams'))['iteration'] == 12

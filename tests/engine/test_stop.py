@@ -1,0 +1,150 @@
+"""SIGTERM and Ctrl-C: the step is finished and saved, the exit code tells which it was, and the run goes on exactly."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from passl.cli import train_main
+from passl.engine import signals
+from passl.engine.signals import StopSignals
+from passl.hooks import HOOKS, Hook
+from passl.utils.checkpoint import load_file
+
+from .small import assert_same_state, call, clas, moco, records, train, write_config
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+@HOOKS.register()
+class SendSignal(Hook):
+    """Sends `number` to this process at `point`, in iteration `at` (finished steps)."""
+
+    def __init__(self, number, at=0, point='train_iter_begin', priority=None):
+        super().__init__(priority)
+        self.number, self.at, self.point = number, at, point
+
+    def __getattribute__(self, name):
+        if name in ('run_begin', 'train_iter_begin', 'train_forward_end', 'train_iter_end', 'val_begin'):
+            return lambda trainer: self.send(trainer, name)
+        return super().__getattribute__(name)
+
+    def send(self, trainer, point):
+        if point == self.point and trainer.iteration == self.at:
+            os.kill(os.getpid(), self.number)
+
+
+def sending(number, at=0, point='train_iter_begin'):
+    return {'custom_config': [{'name': 'SendSignal', 'number': int(number), 'at': at, 'point': point}]}
+
+
+@pytest.mark.parametrize('number, code, word', [(signal.SIGTERM, 143, 'SIGTERM'), (signal.SIGINT, 130, 'Ctrl-C')])
+@pytest.mark.parametrize('point, at, left', [('train_iter_begin', 3, 4), ('train_forward_end', 3, 4),
+                                             ('train_iter_end', 4, 4)])
+def test_saves_after_the_step_and_goes_on_exactly(data, out, capfd, number, code, word, point, at, left):
+    whole, _ = train(moco(data, **out), capfd, name='whole')
+    path = write_config(moco(data, **out, **sending(number, at, point)), 'parts')
+    done = call(train_main, ['-c', path], capfd)
+    assert done.code == code
+    folder = os.path.join(out['output_dir'], 'parts')
+    assert f'{word}: saving and leaving after this step' in done.err
+    assert f'Stopped by {word} after iteration {left} of 6; everything is saved. Go on with --resume auto.' in done.out
+    assert os.readlink(os.path.join(folder, 'latest.pdparams')) == f'iter_{left}.pdparams'
+    train(moco(data, **out), capfd, '--resume', 'auto', '--allow-changes', name='parts')
+    assert_same_state(*(os.path.join(d, 'epoch_2.pdparams') for d in (whole, folder)))
+    assert [r['loss'] for r in records(whole)] == [r['loss'] for r in records(folder)]
+
+
+def test_in_the_last_step_of_an_epoch(data, out, capfd):
+    """The epoch's checkpoint, with the schedule's step of that epoch, and without its evaluation."""
+    lr = {'lr_config': {'unit': 'epoch'}}
+    whole, _ = train(moco(data, **out, **lr), capfd, name='whole')
+    path = write_config(moco(data, **out, **lr, **sending(signal.SIGTERM, 2)), 'parts')
+    done = call(train_main, ['-c', path], capfd)
+    folder = os.path.join(out['output_dir'], 'parts')
+    assert done.code == 143 and 'iteration 3 of 6' in done.out
+    assert os.listdir(folder).count('iter_3.pdparams') == 0 and load_file(f'{folder}/epoch_1.pdparams')['epoch'] == 1
+    train(moco(data, **out, **lr), capfd, '--resume', 'auto', '--allow-changes', name='parts')
+    assert_same_state(*(os.path.join(d, 'epoch_2.pdparams') for d in (whole, folder)))
+
+
+def test_in_the_last_step_of_all(data, out, capfd):
+    done = call(train_main, ['-c', write_config(moco(data, **out, **sending(signal.SIGTERM, 5)))], capfd)
+    assert done.code == 0 and 'Done: ' in done.out and 'Stopped' not in done.out
+
+
+def test_an_evaluation_is_interrupted_and_the_epoch_saved(data, out, capfd):
+    cfg = clas(data, **out, epochs=3)
+    cfg['custom_config'] = [{'name': 'EvaluateHook'}] + sending(signal.SIGTERM, 3, 'val_begin')['custom_config']
+    done = call(train_main, ['-c', write_config(cfg)], capfd)
+    folder = os.path.join(out['output_dir'], 'small')
+    assert done.code == 143 and 'The evaluation was interrupted' in done.out
+    assert os.readlink(os.path.join(folder, 'latest.pdparams')) == 'epoch_1.pdparams' and not records(folder, 'val')
+    cfg['custom_config'] = cfg['custom_config'][:1]
+    train(cfg, capfd, '--resume', 'auto', '--allow-changes')
+    assert [r['epoch'] for r in records(folder, 'val')] == [2, 3]
+
+
+def test_before_the_loop_there_is_nothing_to_save(data, out, capfd):
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        cfg = moco(data, **out, **sending(number, point='run_begin'))
+        done = call(train_main, ['-c', write_config(cfg, f'n{code}')], capfd)
+        assert done.code == code
+        assert not [n for n in os.listdir(os.path.join(out['output_dir'], f'n{code}')) if n.endswith('.pdparams')]
+
+
+def test_handlers_are_put_back(data, out, capfd):
+    before = [signal.getsignal(n) for n in signals.EXIT_CODES]
+    train(moco(data, **out, epochs=1), capfd)
+    assert [signal.getsignal(n) for n in signals.EXIT_CODES] == before
+
+
+def test_a_second_ctrl_c_leaves_at_once(monkeypatch, capfd):
+    now = [100.0]
+    monkeypatch.setattr(signals.time, 'monotonic', lambda: now[0])
+    stop = StopSignals()
+    stop.armed = True
+    stop._handle(signal.SIGINT, None)
+    now[0] += 0.5                           # the terminal's and the launcher's
+    stop._handle(signal.SIGINT, None)
+    now[0] += 5
+    stop._handle(signal.SIGTERM, None)      # nothing new
+    assert (stop.received, stop.exit_code) == (signal.SIGINT, 130)
+    assert capfd.readouterr().err.count('\n') == 2
+    with pytest.raises(KeyboardInterrupt):
+        stop._handle(signal.SIGINT, None)
+
+
+@pytest.mark.slow
+def test_workers_outlive_a_signal_to_the_whole_group(tmp_path, make_images):
+    """The launcher and job schedulers send SIGTERM to every process; the main one still needs its workers."""
+    from tests.tiny import densecl_config
+    from tests.tiny import write_config as write
+    make_images(tmp_path / 'images', 12)
+    cfg = densecl_config(tmp_path / 'images', tmp_path / 'out', workers=2, epochs=200)
+    main = subprocess.Popen([sys.executable, 'tools/train.py', '-c', write(cfg, tmp_path), '--no-cuda'], cwd=ROOT,
+                            env=dict(os.environ, PYTHONPATH=ROOT), start_new_session=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, text=True)
+    try:
+        lines = []
+        for line in main.stdout:
+            lines.append(line)
+            if 'Epoch [2/200][2/3]' in line:
+                os.killpg(main.pid, signal.SIGTERM)
+            if 'Epoch [4/' in line:
+                break
+        main.wait(60)
+        assert main.returncode == 143, ''.join(lines[-20:])
+        folder = tmp_path / 'out' / 'tiny'
+        state = load_file(folder / 'latest.pdparams')
+        assert state['iteration'] in (5, 6) and np.isfinite(state['state_dict']['queue']).all()
+        time.sleep(1)
+        with pytest.raises(ProcessLookupError):
+            os.killpg(main.pid, 0)              # no worker is left
+    finally:
+        main.kill()
+        main.wait()
