@@ -135,8 +135,16 @@ def two(tmp_path_factory, images):
 def test_ranks_end_with_the_same_weights_and_queues(two):
     a, b = (np.load(os.path.join(two, f'rank{r}.npz')) for r in range(2))
     assert len(a.files) > 200
-    for name in a.files:
+    own = [n for n in a.files if n.endswith(('._mean', '._variance'))]     # running statistics: each of its own data
+    for name in set(a.files) - set(own):
         assert np.array_equal(a[name], b[name]), name
+    state = load_file(os.path.join(two, 'latest.pdparams'))
+    assert state['statistics']['names'] == own and len(own) > 60
+    for values, dumped in zip(state['statistics']['values'], (a, b)):
+        assert np.array_equal(values, np.concatenate([dumped[n].ravel() for n in own]))
+    for name in own:        # what others read is the mean
+        mean = (a[name].astype('float64') + b[name]) / 2
+        assert np.array_equal(state['state_dict'][name], mean.astype('float32')), name
     records = logged(two)
     assert [r['iteration'] for r in records] == list(range(1, 7))        # 26 images, 2 x 4, drop_last: 3 per epoch
     assert int(a['queue_ptr'][0]) == 6 * 8 % 16 == int(a['queue2_ptr'][0])
@@ -175,8 +183,10 @@ def test_resume_with_two_processes(two, tmp_path, images):
     folder = train(tmp_path, 'parts', cfg, '--resume', 'auto')
     a, b = (load_file(os.path.join(d, 'epoch_2.pdparams')) for d in (two, folder))
     for name in a['state_dict']:
-        if not name.endswith(('_mean', '_variance')):       # averaged over processes at every save
-            assert np.array_equal(a['state_dict'][name], b['state_dict'][name]), name
+        assert np.array_equal(a['state_dict'][name], b['state_dict'][name]), name
+    assert np.array_equal(a['statistics']['values'], b['statistics']['values'])
+    one, other = a['statistics']['values']
+    assert not np.array_equal(one, other)               # each process's own, of its share of the data
     assert [r['loss'] for r in logged(two)] == [r['loss'] for r in logged(folder)]
 
 
