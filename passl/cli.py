@@ -1,7 +1,7 @@
 """The command `passl` and the entry points that tools/*.py share with it.
 
-Exit codes: 0 done, 2 something the user can mend (said on stderr, without a traceback),
-130 interrupted. Anything else is a fault of the program and keeps its traceback.
+Exit codes: 0 done, 2 something the user can mend (said on stderr, without a traceback), 75 another process of the job
+was lost, 130 and 143 ended by Ctrl-C and SIGTERM (after saving, where there was something to save). Anything else is a fault of the program and keeps its traceback.
 """
 
 import os
@@ -25,14 +25,15 @@ def guarded(function, *args, **kwargs):
     """Call `function` and turn the user's errors and Ctrl-C into exit codes.
 
     Returns:
-        The function's integer result (None counts as 0), 2 after a PasslError, 130 after Ctrl-C.
+        The function's integer result (None counts as 0), the code of a PasslError (2 if the user can mend it, 75 if
+        another process was lost), 130 after Ctrl-C.
     """
     try:
         return function(*args, **kwargs) or 0
     except PasslError as e:
         sys.stdout.flush()
         sys.stderr.write(f'error: {e}\n')
-        return 2
+        return e.exit_code
     except KeyboardInterrupt:
         sys.stderr.write('\ninterrupted\n')
         return 130

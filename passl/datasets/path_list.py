@@ -3,6 +3,7 @@
 import array
 import bisect
 import collections.abc
+import hashlib
 import operator
 import os
 
@@ -66,6 +67,14 @@ class PathList(collections.abc.Sequence):
             prefix = ''
         return cls(Names.of([p[len(prefix):] for p in paths] if prefix else paths), Names.of([prefix]), [len(paths)],
                    labels)
+
+    def fingerprint(self):
+        """Text that is the same for the same names, in the same folders' order, with the same labels, wherever they
+        are: the folders' own names are left out."""
+        digest = hashlib.sha256(self._names.block)
+        for block in (self._starts, () if self._labels is None else self._labels):
+            digest.update(np.asarray(block, np.int64).tobytes() + b'|')
+        return digest.hexdigest()[:16]
 
     def __len__(self):
         return len(self._names)

@@ -15,6 +15,7 @@ from ..utils.errors import ConfigError
 from ..utils.logger import get_logger
 from ..utils.seed import seed_everything
 from ..utils.weights import load_into, weights_in
+from .consistency import check_data
 from .state import FORMAT, load_on_all, restore
 from .trainer import Trainer
 
@@ -62,6 +63,7 @@ def build_trainer(cfg, run_dir=None, training=True, load=None, resume=None, val_
                               'See configs/moco/moco_clas_r50.yaml for both parts.')
         loaders[part] = build_dataloader(data[part], seed, dist.rank(), dist.world_size(), device=device,
                                          training=part == 'train', where=f'dataloader.{part}') if wanted else None
+    check_data(loaders)
     model = build_model(cfg['model'])
     check_classes(model, loaders)
     if loaders['train']:

@@ -50,6 +50,7 @@ def evaluate(model, loader, auto_cast, topk=(1, 5), interrupted=None):
         model.train()
     if stopped:
         return None
+    dist.meet()             # shares may differ in size and speed
     *hits, count = dist.sum_over_processes(hits + [count])
     if not count:
         raise DataError("The validation data is empty. Check 'dataloader.val.dataset'.")

@@ -3,6 +3,7 @@
 import os
 import platform
 import signal
+import traceback
 
 import cv2
 import numpy
@@ -12,11 +13,12 @@ from .. import __version__
 from ..modules import channels_last, onednn
 from ..utils import dist
 from ..utils.config import load_config, with_defaults
-from ..utils.errors import ConfigError
-from ..utils.logger import get_logger, setup_logger
+from ..utils.errors import ConfigError, PasslError, PeerLostError
+from ..utils.logger import LOG_FILE, get_logger, log_to_file, setup_logger
 from ..utils.paddle_env import tune_cpu
 from ..utils.registry import import_plugins
 from .builder import build_trainer
+from .consistency import check_processes
 from .device import select_device
 from .export import export
 from .run_folder import Folders, find_resume, on_main, run_folder
@@ -51,10 +53,25 @@ def run(args, signals):
     dist.init()
     if args.export:
         return export(cfg, args.export, run_folder(cfg, args.config_file))
+    dist.watch(cfg['dist_timeout'])
+    try:
+        with dist.name_the_lost():
+            check_processes(cfg, device)
+            code = run_in_folder(args, cfg, device, signals)
+            dist.meet()             # now each may end when it likes
+        return code
+    finally:
+        dist.end_watch()
 
+
+def run_in_folder(args, cfg, device, signals):
+    """Find or claim the run folder, and work there; as `run`."""
+    training = not args.evaluate_only
     folder = run_folder(cfg, args.config_file)
     saves = (cfg.get('checkpoint') or {}).get('out_dir')
     folders = Folders(folder, saves if isinstance(saves, str) else None)        # the hook refuses anything else
+    dist.on_loss(lambda message: folders.tell('failed', PeerLostError.exit_code, message),
+                 os.path.join(folder, LOG_FILE))
     try:
         resume = None
         if training:
@@ -63,7 +80,16 @@ def run(args, signals):
             raise ConfigError('--evaluate-only takes its weights from --load FILE, not from --resume.')
         elif not args.load:
             get_logger().warning('--evaluate-only without --load: evaluating a classifier that was never trained.')
-        return work(args, cfg, folders, resume, device, signals)
+        with dist.name_the_lost():
+            return work(args, cfg, folders, resume, device, signals)
+    except PasslError as e:
+        log_to_file(f'{type(e).__name__}: {e}')         # the console gets it from the command line
+        folders.tell('failed', e.exit_code, str(e))
+        raise
+    except Exception as e:
+        log_to_file(''.join(traceback.format_exc()))
+        folders.tell('failed', 1, f'{type(e).__name__}: {e}')
+        raise
     finally:
         folders.release()
 
@@ -95,12 +121,17 @@ def work(args, cfg, folders, resume, device, signals):
     if trainer.iteration >= trainer.max_iters:
         logger.info('Nothing to do: the run already has %d of %d iterations. Raise epochs to go on.',
                     trainer.iteration, trainer.max_iters)
+        folders.tell('done', 0)
         return 0
+    folders.tell('running')
     trainer.run()
     if trainer.stopping and trainer.iteration < trainer.max_iters:
         logger.warning('Stopped by %s after iteration %d of %d; everything is saved. Go on with --resume auto.',
                        signals.name or 'a signal to another process', trainer.iteration, trainer.max_iters)
-        return signals.exit_code or EXIT_CODES[signal.SIGTERM]
+        code = signals.exit_code or EXIT_CODES[signal.SIGTERM]
+        folders.tell('stopped', code)
+        return code
+    folders.tell('done', 0)
     logger.info('Done: %s', folder)
     return 0
 

@@ -1,6 +1,7 @@
 """The folder of a run: where it is, whether it is free, what to resume from."""
 
 import contextlib
+import json
 import os
 import time
 
@@ -12,7 +13,7 @@ from ..utils.file_lock import FileLock, LockedError
 from ..utils.logger import get_logger
 from .state import FORMAT
 
-LOCK, CONFIG = '.lock', 'config.yaml'
+LOCK, CONFIG, STATUS = '.lock', 'config.yaml', 'status.json'
 _PATIENCE = 15.0            # seconds for a former holder of the lock that is just ending
 
 
@@ -167,6 +168,18 @@ class Folders:
             os.rename(os.path.join(self.saves, name), os.path.join(aside, name))
         get_logger().info("Moved %d newer checkpoints to '%s'.", len(newer), aside)
 
+    def tell(self, state, code=None, message=''):
+        """Write how it stands with the run to status.json, on process 0 while it holds the lock.
+
+        `state`: running, done, stopped or failed; `code`: exit code of process 0. The launcher has exit codes of its
+        own, so scripts that start a job again look here.
+        """
+        if not self.locks:
+            return
+        status = {'state': state, 'code': code, 'message': message, 'time': time.strftime('%Y-%m-%dT%H:%M:%S%z')}
+        with contextlib.suppress(OSError):          # a full disk: the log tells it
+            self._replace(STATUS, json.dumps(status, ensure_ascii=False) + '\n')
+
     def write_config(self, cfg):
         """Write config.yaml, on process 0. One with other content is kept as config-N.yaml."""
         on_main(self._write_config, cfg)
@@ -180,9 +193,14 @@ class Folders:
             aside = _free_name(os.path.join(self.folder, 'config-'), '.yaml')
             os.rename(path, aside)
             get_logger().info("Another configuration was in the run folder; it is kept as '%s'.", aside)
+        self._replace(CONFIG, text)
+
+    def _replace(self, name, text):
+        """Write a small file of the run folder, whole or not at all."""
+        path = os.path.join(self.folder, name)
         temporary = f'{path}.{os.getpid()}.tmp'
         try:
-            with open(temporary, 'w', encoding='utf-8') as f:
+            with open(temporary, 'w', encoding='utf-8', errors='surrogateescape') as f:
                 f.write(text)
             os.replace(temporary, path)
         except OSError:

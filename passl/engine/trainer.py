@@ -125,8 +125,12 @@ class Trainer:
         self.data_time = 0.0
         for micro in range(self.accumulate_steps):
             start = time.perf_counter()
+            dist.progress('waiting for data', self.iteration)
             batch = next(batches)
             self.data_time += time.perf_counter() - start
+            if self.on_cpu:             # gloo's collectives, which follow, wait for 30 s only
+                dist.meet()
+            dist.progress('training')
             self.model.step = self.iteration * self.accumulate_steps + micro
             with dist.no_sync(self.parallel, micro < self.accumulate_steps - 1):
                 with self.auto_cast():
@@ -145,6 +149,7 @@ class Trainer:
         """
         if self.stopping:
             return {}
+        dist.progress('evaluating')
         self.call('val_begin')
         loader = self.need_val_loader()
         with averaged_statistics(self.model) if self.train_loader is not None else contextlib.nullcontext():
@@ -171,6 +176,7 @@ class Trainer:
 
     def save_checkpoint(self, path, with_optimizer=True):
         """Write the full training state (process 0 writes; every process must call)."""
+        dist.progress('saving')
         with averaged_statistics(self.model) as statistics:
             if dist.is_main():
                 state = training_state(self, with_optimizer, statistics)

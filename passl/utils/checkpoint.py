@@ -29,7 +29,7 @@ _LONGEST_NOTE = 65536
 
 # names that the training gives its checkpoints
 CHECKPOINT = re.compile(r'(epoch|iter)_(\d+)\.pdparams')
-_LEFTOVER = re.compile(r'(\.(epoch|iter)_\d+\.pdparams|latest\.pdparams|config\.yaml)\.\d+\.tmp')
+_LEFTOVER = re.compile(r'(\.(epoch|iter)_\d+\.pdparams|latest\.pdparams|config\.yaml|status\.json)\.\d+\.tmp')
 
 
 class _HashingWriter:

@@ -7,12 +7,15 @@ What is sent can be counted, see `traffic`.
 import contextlib
 import os
 import signal
+import time
 
 import numpy as np
 
-from .errors import DeviceError
+from .errors import DeviceError, PeerLostError
 
 _initialised = False
+_watch = None                # looks after the other processes
+_met = 0                     # how often all have met
 _traffic = None              # {collective: {'calls', 'sent', 'received'}} while somebody counts
 
 
@@ -54,6 +57,7 @@ def wrap(model):
     if world_size() == 1:
         return model
     import paddle
+    meet()
     return paddle.DataParallel(model)
 
 
@@ -62,11 +66,75 @@ def no_sync(model, active):
     return model.no_sync() if active and hasattr(model, 'no_sync') else contextlib.nullcontext()
 
 
+def watch(limit):
+    """Begin to watch the other processes (see `passl.utils.watch`); nothing in a world of one."""
+    global _watch
+    if world_size() > 1 and _watch is None:
+        from .watch import Watch
+        _watch = Watch(limit)
+
+
+def progress(doing, iteration=None):
+    """Tell the watch what this process begins to do (`doing`: as in 'was saving'), and its finished iterations."""
+    if _watch is not None:
+        _watch.progress(doing, iteration)
+
+
+def on_loss(function, log):
+    """Let the watch call `function(message)`, from a thread, when another process is lost, and write to the file `log`."""
+    if _watch is not None:
+        _watch.on_loss = function
+        _watch.tell_log(log)
+
+
+def end_watch():
+    """Look no more after the others. After a job that ended well all call it and may end at different times."""
+    global _watch
+    if _watch is not None:
+        _watch.stop()
+        _watch = None
+
+
+@contextlib.contextmanager
+def name_the_lost():
+    """Turns the error of a collective, when another process is missing, into a PeerLostError that names it."""
+    try:
+        yield
+    except (RuntimeError, SystemError, ValueError, OSError) as e:
+        if _watch is None:
+            raise
+        trouble = _watch.missing(patience=2.0)
+        if trouble is None:
+            raise
+        raise PeerLostError(_watch.lost or _watch.explain(trouble)) from e
+
+
+def meet():
+    """Wait, without limit, until every process is here; process 0 may work alone meanwhile.
+
+    To be called before collectives to which processes may come at very different times: those of gloo give up after
+    30 s. With NCCL, which waits for long by itself, too; it costs some questions to the store.
+
+    Raises:
+        PeerLostError: a process that is waited for has died or hangs.
+    """
+    global _met
+    if world_size() == 1:
+        return
+    _met += 1
+    key, counter, pause = f'passl/meet/{_met}', store(), 0.001
+    here = counter.add(key, 1)
+    while here < world_size():
+        if _watch is not None and _watch.lost:
+            raise PeerLostError(_watch.lost)
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.25)
+        here = counter.add(key, 0)
+
+
 def barrier():
     """Wait until every process is here."""
-    if world_size() > 1:
-        import paddle.distributed as dist
-        dist.barrier()
+    meet()
 
 
 class Store:
@@ -83,6 +151,20 @@ class Store:
         """Add to the counter `key` (0 at first), atomically over all processes; its new value."""
         with _signals_wait():
             return self.inner.add(key, amount)
+
+
+def second_store():
+    """A Store with a connection of its own, for another thread."""
+    import paddle
+    host, _, port = os.environ.get('PADDLE_MASTER', '').rpartition(':')
+    host = os.environ.get('MASTER_ADDR') or host
+    port = os.environ.get('MASTER_PORT') or port
+    return Store(paddle.base.core.TCPStore(host, int(port), False, 0, 60))
+
+
+def block_signals():
+    """Let no signal reach this thread."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
 
 @contextlib.contextmanager
@@ -243,9 +325,10 @@ def sum_over_processes(values):
 
 
 def broadcast_object(obj):
-    """Process 0's `obj` (plain python data) on every process."""
+    """Process 0's `obj` (plain python data) on every process; waits for all without limit."""
     if world_size() == 1:
         return obj
+    meet()
     import paddle.distributed as dist
     box = [obj]
     dist.broadcast_object_list(box, src=0)
@@ -253,9 +336,10 @@ def broadcast_object(obj):
 
 
 def gather_objects(obj):
-    """List of every process's `obj`, in rank order."""
+    """List of every process's `obj`, in rank order; waits for all without limit."""
     if world_size() == 1:
         return [obj]
+    meet()
     import paddle.distributed as dist
     box = []
     dist.all_gather_object(box, obj)

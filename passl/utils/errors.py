@@ -10,6 +10,8 @@ from difflib import get_close_matches
 class PasslError(Exception):
     """Base of all errors that a user can mend."""
 
+    exit_code = 2
+
 
 class ConfigError(PasslError):
     """A config file, an override or a flag is wrong."""
@@ -25,6 +27,12 @@ class CheckpointError(PasslError):
 
 class DeviceError(PasslError):
     """The requested device does not exist here."""
+
+
+class PeerLostError(PasslError):
+    """Another process of a distributed run died or hangs; starting the job again may help."""
+
+    exit_code = 75
 
 
 class PaddleMissingError(PasslError, ImportError):

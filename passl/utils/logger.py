@@ -62,6 +62,15 @@ def setup_logger(run_dir=None, rank=0):
     return logger
 
 
+def log_to_file(text):
+    """Write an error to log.txt only, for what the console is told otherwise."""
+    logger = get_logger()
+    record = logger.makeRecord(NAME, logging.ERROR, __file__, 0, '%s', (text,), None)
+    for handler in logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
+
+
 def _plain(value):
     """`value` as JSON types. NaN and infinities, which JSON lacks, become 'nan', 'inf', '-inf'."""
     if isinstance(value, dict):

@@ -10,6 +10,7 @@ from importlib import metadata
 from .errors import ConfigError, suggest
 
 ENTRY_POINT_GROUP = 'passl.plugins'
+_tables = []            # of all registries
 
 
 class Registry:
@@ -25,6 +26,7 @@ class Registry:
     def __init__(self, kind):
         self.kind = kind
         self._table = {}
+        _tables.append(self._table)
 
     def register(self, obj=None, name=None):
         """Decorator (with or without parentheses) or call; `name` defaults to the class name."""
@@ -52,6 +54,12 @@ class Registry:
 
     def __repr__(self):
         return f'Registry({self.kind}: {", ".join(self.names())})'
+
+
+def plugin_modules():
+    """The loaded modules outside PASSL and Paddle that registered something, in the order of their names."""
+    names = {getattr(entry, '__module__', None) or '' for table in _tables for entry in table.values()}
+    return [sys.modules[n] for n in sorted(names) if n in sys.modules and n.partition('.')[0] not in ('passl', 'paddle')]
 
 
 def accepted_arguments(obj):

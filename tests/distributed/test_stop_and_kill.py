@@ -29,15 +29,18 @@ def config(images, tmp, **checkpoint):
 
 
 class Job:
-    """A launched run with two processes."""
+    """A launched run with two processes.
 
-    def __init__(self, tmp, name, cfg, *flags):
+    `script` is called with `before`, the config and `flags`; `environment`: variables for it.
+    """
+
+    def __init__(self, tmp, name, cfg, *flags, script='tools/train.py', before=(), environment=None):
         self.folder, self.log = os.path.join(cfg['output_dir'], name), tmp / f'log_{name}_{time.monotonic_ns()}'
         env = {k: v for k, v in os.environ.items() if not k.startswith('PADDLE_')}
         self.launcher = subprocess.Popen(
             [sys.executable, '-m', 'paddle.distributed.launch', '--nproc_per_node', '2', '--log_dir', str(self.log),
-             'tools/train.py', '-c', write_config(cfg, tmp, name), '--no-cuda', *flags], cwd=ROOT,
-            env=dict(env, OMP_NUM_THREADS='1', PYTHONPATH=ROOT), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+             script, *map(str, before), '-c', write_config(cfg, tmp, name), '--no-cuda', *flags], cwd=ROOT,
+            env=dict(env, OMP_NUM_THREADS='1', PYTHONPATH=ROOT, **environment or {}), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.text = ''
 
     def until(self, part):

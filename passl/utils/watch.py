@@ -1,0 +1,193 @@
+"""Notices that another process of a distributed run has died, was stopped, or no longer gets on."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+from . import dist
+from .errors import PeerLostError
+from .logger import get_logger
+from .witness import process_state
+
+BEAT, POLL, LOOK = 1.0, 2.0, 0.25       # seconds between signs of life, looks at those of others, at local processes
+SILENCE = 60.0                  # without a sign of life a process is given up
+STOPPED = 5.0                   # and after so long in a stopped state: a whole job may be suspended and continued
+GRACE = 10.0                    # then the main thread has so long to end by itself
+EXIT_CODE = PeerLostError.exit_code
+WITNESS = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'witness.py')
+_STATES = {'T': 'was stopped (SIGSTOP, or a debugger)', 't': 'was stopped (a debugger)'}
+
+
+class Peer:
+    """Another process: where it is, and when it last gave a sign of life."""
+
+    def __init__(self, rank, host, pid, start):
+        self.rank, self.host, self.pid, self.start = rank, host, pid, start
+        self.beat, self.heard, self.iteration, self.stopped = 0, time.monotonic(), 0, None
+
+    def __str__(self):
+        return f"process {self.rank} (pid {self.pid} on '{self.host}')"
+
+    def trouble(self, local, now):
+        """What is wrong with it, or None. `local`: it runs on this machine, which is asked."""
+        if local and self.start is not None:
+            state, start = process_state(self.pid)
+            if state in 'XZ' or start != self.start:
+                return f'{self} has ended'
+            if state in _STATES:
+                self.stopped = now if self.stopped is None else self.stopped
+                return f'{self} {_STATES[state]}' if now - self.stopped >= STOPPED else None
+            self.stopped = None
+        if now - self.heard > SILENCE:
+            return f'{self} has given no sign of life for {now - self.heard:.0f} s'
+        return None
+
+
+class Watch:
+    """Threads that give signs of life for this process and look for those of others.
+
+    Process 0 looks at all, the others at process 0 and at those on their own machine, where the system tells at once
+    who has ended. When somebody is missing, or this process has finished no step for `limit` seconds, that is logged,
+    `lost` holds the reason, and after some seconds the process ends with EXIT_CODE, wherever its main thread hangs.
+
+    Args:
+        limit: seconds within which every step, save or evaluation must be done.
+
+    Attributes:
+        lost: None, or the message about who is missing.
+        on_loss: called with that message, from a thread.
+    """
+
+    def __init__(self, limit):
+        self.limit, self.lost, self.iteration, self.doing = limit, None, 0, 'starting'
+        self.moved, self.ended, self.on_loss = time.monotonic(), threading.Event(), None
+        host, pid = socket.gethostname(), os.getpid()
+        known = dist.gather_objects((host, pid, process_state(pid)[1]))
+        self.host, self.peers = host, [Peer(r, *k) for r, k in enumerate(known) if r != dist.rank()]
+        self.looked = time.monotonic()
+        self.store, self.witness = dist.second_store(), self._start_witness(known)
+        self.threads = [threading.Thread(target=job, daemon=True, name=f'passl-watch{job.__name__}')
+                        for job in (self._exchange, self._look)]
+        for thread in self.threads:
+            thread.start()
+
+    def _start_witness(self, known):
+        """The witness of this machine's processes, started by the first of them; None for the others."""
+        here = [(r, pid, start) for r, (host, pid, start) in enumerate(known) if host == self.host and start is not None]
+        if not here or here[0][0] != dist.rank():
+            return None
+        try:
+            witness = subprocess.Popen([sys.executable, '-I', '-S', WITNESS], stdin=subprocess.PIPE,
+                                       stdout=subprocess.DEVNULL, start_new_session=True)
+        except OSError as e:
+            get_logger().warning('No witness for the processes of this machine: %s', e)
+            return None
+        self._send(witness, json.dumps({'processes': here, 'host': self.host}))
+        return witness
+
+    @staticmethod
+    def _send(witness, line):
+        with contextlib.suppress(OSError):          # it may have ended
+            witness.stdin.write(os.fsencode(line) + b'\n')
+            witness.stdin.flush()
+
+    def tell_log(self, path):
+        """The file that the witness writes to, beside standard error."""
+        if self.witness is not None:
+            self._send(self.witness, f'log {os.path.abspath(path)}')
+
+    def progress(self, doing, iteration=None):
+        """Tell that this process gets on. `doing`: what it begins, for messages."""
+        self.doing, self.moved = doing, time.monotonic()
+        if iteration is not None:
+            self.iteration = iteration
+
+    def stop(self):
+        """Look no more: from now on others may end."""
+        self.ended.set()
+        for thread in self.threads:     # a thread inside Paddle must not meet the end of the interpreter
+            thread.join(2 * BEAT)
+        if self.witness is not None:
+            self._send(self.witness, 'bye')
+            with contextlib.suppress(OSError):
+                self.witness.stdin.close()
+
+    def missing(self, patience=0.0):
+        """Sentence that names who is missing, or None; looks again for `patience` seconds."""
+        end = time.monotonic() + patience
+        while True:
+            now = time.monotonic()
+            found = [t for t in (p.trouble(p.host == self.host, now) for p in self.peers) if t]
+            if found:
+                return '; '.join(found)
+            if now >= end:
+                return None
+            time.sleep(0.1)
+
+    def explain(self, trouble):
+        """`trouble` as the message for the log."""
+        return (f'{trouble[0].upper()}{trouble[1:]}. This process {dist.rank()} has finished {self.iteration} '
+                f'iterations and was {self.doing}. Look into the log of the other process for the reason (the launcher '
+                'keeps it as workerlog.N); the job can go on with --resume auto.')
+
+    def _exchange(self):
+        """Thread: signs of life by way of the store."""
+        dist.block_signals()
+        told, mine = 0, dist.rank()
+        while not self.ended.is_set():
+            try:
+                self.store.add(f'passl/beat/{mine}', 1)
+                if self.iteration != told:
+                    self.store.add(f'passl/iteration/{mine}', self.iteration - told)
+                    told = self.iteration
+                if time.monotonic() - self.looked >= POLL:
+                    self._read()
+            except Exception:           # the store is gone, and process 0 with it: `heard` gets old
+                self.ended.wait(POLL)
+            self.ended.wait(BEAT)
+
+    def _read(self):
+        for peer in self.peers:
+            if dist.rank() == 0 or peer.rank == 0:
+                beat = self.store.add(f'passl/beat/{peer.rank}', 0)
+                if beat != peer.beat:
+                    peer.beat, peer.heard = beat, time.monotonic()
+                peer.iteration = self.store.add(f'passl/iteration/{peer.rank}', 0)
+            else:
+                peer.heard = time.monotonic()           # process 0 looks after it
+        self.looked = time.monotonic()
+
+    def _look(self):
+        """Thread: ends the process when somebody is missing or nothing moves."""
+        dist.block_signals()
+        looked = time.monotonic()
+        while not self.ended.wait(LOOK):
+            now = time.monotonic()
+            if now - looked > 5 * BEAT:         # this process itself stood still: nothing is known of the time between
+                self.moved += now - looked
+                for peer in self.peers:
+                    peer.heard, peer.stopped = now, None
+            looked = now
+            trouble = self.missing() or self._standstill()
+            if trouble:
+                self.lost = self.explain(trouble)
+                get_logger().error('%s', self.lost)
+                if self.on_loss is not None:
+                    self.on_loss(self.lost)
+                if not self.ended.wait(GRACE):
+                    get_logger().error('Process %d ends with code %d.', dist.rank(), EXIT_CODE)
+                    os._exit(EXIT_CODE)
+
+    def _standstill(self):
+        waited = time.monotonic() - self.moved
+        if waited <= self.limit:
+            return None
+        behind = [f'{p} after iteration {p.iteration}' for p in self.peers if p.iteration < self.iteration]
+        who = f'; behind this process: {", ".join(behind)}' if behind else ''
+        return (f'process {dist.rank()} has been {self.doing} for {waited:.0f} s, longer than dist_timeout: '
+                f'{self.limit}{who}')

@@ -1,0 +1,56 @@
+"""Run by the launcher: `faulty.py KIND RANK ITERATION train-arguments`: a training in which one process has a fault."""
+
+import os
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+from passl.cli import train_main  # noqa: E402
+from passl.engine import consistency, trainer  # noqa: E402
+from passl.utils import checkpoint, dist  # noqa: E402
+
+kind, rank, iteration = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+arguments = sys.argv[4:]
+SLOW = 36.0             # seconds, longer than gloo's collectives wait
+
+
+def once(function, fault):
+    """`function`, before whose first call at `iteration` the fault happens."""
+    done = []
+
+    def wrapped(self, *args, **kwargs):
+        if self.iteration == iteration and not done:
+            done.append(True)
+            fault()
+        return function(self, *args, **kwargs)
+    return wrapped
+
+
+def spin():
+    while True:
+        pass
+
+
+def fail():
+    raise RuntimeError('planted')
+
+
+faults = {'exit': lambda: os._exit(0), 'error': fail, 'spin': spin, 'sleep': lambda: time.sleep(600),
+          'slow step': lambda: time.sleep(SLOW)}
+if dist.rank() == rank:
+    if kind in faults:
+        trainer.Trainer.train_step = once(trainer.Trainer.train_step, faults[kind])
+    elif kind == 'slow save':
+        save_file = checkpoint.save_file
+        checkpoint.save_file = lambda *a: (time.sleep(SLOW), save_file(*a))
+    elif kind == 'slow evaluation':
+        evaluate = trainer.evaluate
+        trainer.evaluate = lambda *a, **k: (time.sleep(SLOW), evaluate(*a, **k))[1]
+    elif kind == 'other code':
+        consistency.code_hash = lambda *_: 'another'
+    elif kind == 'other config':
+        arguments += ['-o', 'model.m=0.5', '-o', 'seed=9']
+if kind == 'other data':            # the same relative name, another folder
+    os.chdir(os.path.join(os.environ['DATA_OF_RANKS'], str(dist.rank())))
+sys.exit(train_main(arguments))

@@ -1,0 +1,253 @@
+"""Two processes, one of which dies, hangs, is slow, or is not like the other."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from passl.utils import watch
+from passl.utils.checkpoint import load_file
+from passl.utils.watch import Peer, process_state
+from tests.tiny import densecl_config, linear_config
+
+from .test_stop_and_kill import Job
+from .test_two_processes import HERE, logged
+
+FAULTY = os.path.join(HERE, 'faulty.py')
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory, make_images):
+    root = tmp_path_factory.mktemp('images')
+    make_images(root, 26, size=40)
+    return root
+
+
+def job(tmp, cfg, kind, rank=1, iteration=2, **environment):
+    return Job(tmp, 'faulty', cfg, script=FAULTY, before=[kind, rank, iteration], environment=environment)
+
+
+def status(folder):
+    with open(os.path.join(folder, 'status.json'), encoding='utf-8') as f:
+        return json.load(f)
+
+
+# ------------------------------------------------------------------------------------------- the end of a process
+
+@pytest.mark.slow
+@pytest.mark.parametrize('what, rank, seconds, said', [
+    (signal.SIGKILL, 0, 15, 'has ended'), (signal.SIGKILL, 1, 15, 'has ended'),
+    (signal.SIGSTOP, 0, 60, 'was stopped (SIGSTOP'), (signal.SIGSTOP, 1, 60, 'was stopped (SIGSTOP')])
+def test_a_process_that_dies_or_is_stopped_ends_the_job(tmp_path, images, what, rank, seconds, said):
+    running = Job(tmp_path, 'parts', densecl_config(images, tmp_path / 'out', epochs=200))
+    running.until('Epoch [2/200]')
+    pid = running.pids()[rank]
+    start = time.monotonic()
+    os.kill(pid, what)
+    assert running.wait() != 0
+    assert time.monotonic() - start < seconds
+    output = running.output()
+    assert f"rocess {rank} (pid {pid} on '" in output and said in output, output
+    assert f"rocess {1 - rank} (pid" not in output, output
+    with open(os.path.join(running.folder, 'log.txt'), encoding='utf-8') as f:
+        assert f'rocess {rank} (pid {pid}' in f.read()
+    if what == signal.SIGSTOP:
+        assert f'This process {1 - rank} has finished' in output and '--resume auto' in output
+        if rank == 1:
+            assert status(running.folder)['state'] == 'failed' and status(running.folder)['code'] == 75
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['exit', 'error'])
+def test_a_process_that_leaves_ends_the_job(tmp_path, images, kind):
+    running = job(tmp_path, densecl_config(images, tmp_path / 'out', epochs=200), kind)
+    start = time.monotonic()
+    assert running.wait() != 0 and time.monotonic() - start < 60
+    output = running.output()
+    assert 'Process 1 (pid' in output and 'has ended. This process 0 has finished 2 iterations' in output, output
+    if kind == 'error':
+        with open(os.path.join(running.folder, 'log.txt'), encoding='utf-8') as f:
+            assert 'RuntimeError: planted' in f.read()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['spin', 'sleep'])
+def test_a_process_that_hangs_ends_the_job(tmp_path, images, kind):
+    """It gives signs of life, but gets on no more: for that there is dist_timeout."""
+    running = job(tmp_path, densecl_config(images, tmp_path / 'out', epochs=200, dist_timeout=10), kind)
+    start = time.monotonic()
+    assert running.wait() != 0 and time.monotonic() - start < 70
+    output = running.output()
+    assert 'longer than dist_timeout: 10' in output, output
+
+
+# ------------------------------------------------------------------------------------------------ one that is slow
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['slow save', 'slow step'])
+def test_one_process_may_work_for_longer_than_gloo_waits(tmp_path, images, kind):
+    cfg = densecl_config(images, tmp_path / 'out', epochs=1)
+    running = job(tmp_path, cfg, kind, rank=0)
+    start = time.monotonic()
+    assert running.wait() == 0, running.output()
+    assert time.monotonic() - start > 36
+    assert load_file(os.path.join(running.folder, 'latest.pdparams'))['iteration'] == 3
+    assert status(running.folder)['state'] == 'done'
+
+
+@pytest.mark.slow
+def test_a_slow_evaluation(tmp_path, make_images):
+    make_images(tmp_path / 'train', 8, classes=2)
+    make_images(tmp_path / 'val', 3, classes=2)
+    running = job(tmp_path, linear_config(tmp_path / 'train', tmp_path / 'val', tmp_path / 'out'), 'slow evaluation')
+    assert running.wait() == 0, running.output()
+    assert logged(running.folder, 'val')[0]['num_samples'] == 6
+
+
+# ------------------------------------------------------------------------------------- one that is not like the other
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind, said', [
+    ('other code', ['Processes 0 and 1 differ', 'code (hash of its files)', '/ another']),
+    ('other config', ['Processes 0 and 1 differ', 'model.m: 0.9 / 0.5', 'seed: 3 / 9'])])
+def test_other_code_or_config(tmp_path, images, kind, said):
+    running = job(tmp_path, densecl_config(images, tmp_path / 'out'), kind)
+    assert running.wait() != 0
+    output = running.output()
+    assert all(s in output for s in said) and output.count('Processes 0 and 1 differ') >= 2, output
+    assert not os.path.exists(running.folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('change, said', [('fewer', 'different data in \'dataloader.train\': 26 and 25 images'),
+                                          ('renamed', '26 images each, with other names or labels')])
+def test_other_data(tmp_path, images, change, said):
+    for rank in '01':
+        shutil.copytree(images, tmp_path / 'data' / rank / 'images')
+    victim = sorted((tmp_path / 'data' / '1' / 'images').iterdir())[3]
+    victim.unlink() if change == 'fewer' else victim.rename(victim.with_name('x.png'))
+    running = job(tmp_path, densecl_config('images', tmp_path / 'out'), 'other data', DATA_OF_RANKS=str(tmp_path / 'data'))
+    assert running.wait() != 0
+    output = running.output()
+    assert output.count(said) >= 2, output
+
+
+# --------------------------------------------------------------------------------------------- the parts of the watch
+
+@pytest.fixture
+def child():
+    pid = os.fork()
+    if not pid:
+        time.sleep(60)
+        os._exit(0)
+    yield pid
+    try:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass
+
+
+def until(state, pid):
+    end = time.monotonic() + 5
+    while process_state(pid)[0] not in state and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def test_trouble_of_a_process_of_this_machine(child):
+    now = time.monotonic()
+    peer = Peer(3, 'here', child, process_state(child)[1])
+    assert peer.trouble(True, now) is None
+    os.kill(child, signal.SIGSTOP)
+    until('T', child)
+    assert peer.trouble(True, now) is None                          # it may go on at once, with the whole job
+    assert peer.trouble(True, now + watch.STOPPED) == f"process 3 (pid {child} on 'here') was stopped (SIGSTOP, or a debugger)"
+    os.kill(child, signal.SIGCONT)
+    until('SR', child)
+    assert peer.trouble(True, now + 9) is None and peer.stopped is None
+    os.kill(child, signal.SIGKILL)
+    until('Z', child)                                               # nobody has asked how it ended
+    assert 'has ended' in peer.trouble(True, now)
+    os.waitpid(child, 0)
+    assert 'has ended' in peer.trouble(True, now)
+
+
+def test_another_process_under_the_same_number_is_another_one(child):
+    assert 'has ended' in Peer(1, 'here', child, process_state(child)[1] - 1).trouble(True, time.monotonic())
+
+
+def test_trouble_of_a_process_elsewhere():
+    peer = Peer(2, 'there', 1, 1)
+    now = peer.heard
+    assert peer.trouble(False, now + watch.SILENCE) is None
+    assert peer.trouble(False, now + watch.SILENCE + 1) == "process 2 (pid 1 on 'there') has given no sign of life for 61 s"
+
+
+@pytest.mark.parametrize('pidfd', [True, False])
+@pytest.mark.parametrize('how', ['kill', 'bye', 'starter ends'])
+def test_witness(tmp_path, child, pidfd, how):
+    """It names the process that ends first, in the log and on standard error; and leaves in silence after 'bye'."""
+    code = f'import os, runpy; {"" if pidfd else "del os.pidfd_open; "}runpy.run_path({watch.WITNESS!r}, run_name="__main__")'
+    witness = subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / 'log.txt'
+    processes = [(0, os.getpid(), process_state(os.getpid())[1]), (4, child, process_state(child)[1])]
+    witness.stdin.write(json.dumps({'processes': processes, 'host': 'here'}) + f'\nlog {log}\n')
+    witness.stdin.flush()
+    time.sleep(0.3)
+    witness.send_signal(signal.SIGTERM)                 # as the launcher does to all
+    if how == 'kill':
+        os.kill(child, signal.SIGKILL)
+    elif how == 'bye':
+        witness.stdin.write('bye\n')
+        witness.stdin.flush()
+    else:
+        witness.stdin.close()
+    assert witness.wait(10) == 0
+    said = witness.stderr.read()
+    if how == 'kill':
+        assert f"ERROR: process 4 (pid {child} on 'here') has ended" in said and log.read_text() == said
+    else:
+        assert said == '' and not log.exists()
+
+
+def test_no_watch_in_a_world_of_one():
+    from passl.utils import dist
+    dist.watch(10)
+    dist.progress('training', 3)
+    dist.meet()
+    with pytest.raises(ValueError), dist.name_the_lost():
+        raise ValueError
+    dist.end_watch()
+    assert dist._watch is None and dist.store() is None
+
+
+def test_fingerprint_of_a_listing():
+    from passl.datasets.path_list import Names, PathList
+
+    def listing(names, counts, labels=None, folders=('/a/', '/b/')):
+        return PathList(Names.of(names), Names.of(list(folders)), counts, None if labels is None else np.array(labels))
+    one = listing(['x', 'y', 'z'], [2, 1], [0, 0, 1])
+    assert one.fingerprint() == listing(['x', 'y', 'z'], [2, 1], [0, 0, 1], ('/c/', '/d/')).fingerprint()
+    others = [listing(['x', 'y', 'w'], [2, 1], [0, 0, 1]), listing(['x', 'y', 'z'], [1, 2], [0, 0, 1]),
+              listing(['x', 'y', 'z'], [2, 1], [0, 1, 1]), listing(['x', 'y', 'z'], [2, 1]),
+              listing(['y', 'x', 'z'], [2, 1], [0, 0, 1])]
+    assert len({o.fingerprint() for o in others} | {one.fingerprint()}) == 6
+
+
+def test_hash_of_the_code(tmp_path, monkeypatch):
+    from passl.engine import consistency
+    before = consistency.code_hash()
+    assert before == consistency.code_hash() and len(before) == 16
+    plugin = tmp_path / 'plugin.py'
+    plugin.write_text('a = 1\n')
+    import types
+    module = types.SimpleNamespace(__name__='plugin', __file__=str(plugin))
+    one = consistency.code_hash([module])
+    plugin.write_text('a = 2\n')
+    assert len({before, one, consistency.code_hash([module])}) == 3
