@@ -61,7 +61,7 @@ def run(args):
         overrides.append('model.backbone.pretrained=' + _quoted(args.pretrained))
     needs = None if args.export else training       # an export needs the model only
     cfg = with_defaults(load_config(args.config_file, overrides, training=needs))
-    import_plugins(cfg.get('custom_imports') or (), os.path.dirname(os.path.abspath(args.config_file)))
+    import_plugins(permitted_imports(args, cfg), os.path.dirname(os.path.abspath(args.config_file)))
     setup_logger(rank=dist.rank())
     device = select_device(cfg.get('device'), args.no_cuda)
     dist.init()
@@ -107,6 +107,26 @@ def run(args):
     trainer.run()
     logger.info('Done: %s', folder)
     return 0
+
+
+def permitted_imports(args, cfg):
+    """What `custom_imports` names, if the command line allows it to run: a config file alone executes nothing.
+
+    The user's word is `--allow-imports`, or `-o custom_imports=...`, which names the code itself.
+
+    Raises:
+        ConfigError: the config file names code that nobody has allowed.
+    """
+    wanted = cfg.get('custom_imports') or []
+    wanted = [wanted] if isinstance(wanted, str) else list(wanted)
+    own_word = any(text.partition('=')[0].strip() == 'custom_imports' for text in args.override)
+    if not wanted or args.allow_imports or own_word:
+        return wanted
+    folder = os.path.dirname(os.path.abspath(args.config_file))
+    places = [f"'{os.path.normpath(os.path.join(folder, w))}'" if w.endswith('.py') else f"the module '{w}'"
+              for w in wanted]
+    raise ConfigError(f"'{args.config_file}' asks to run Python code: custom_imports names {', '.join(places)}. A config "
+                      'file alone may not run code. Look at what is named there; if you trust it, add --allow-imports.')
 
 
 def start_point(args, cfg, folder):

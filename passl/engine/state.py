@@ -1,5 +1,7 @@
 """What a checkpoint holds, and putting it back."""
 
+import re
+
 import numpy as np
 import paddle
 
@@ -67,9 +69,10 @@ def restore(trainer, state, path):
     if not isinstance(state, dict) or state.get('format') != FORMAT:
         raise CheckpointError(f"'{path}' is not a checkpoint of a run of this project, so it cannot be resumed. "
                               'Use --load for model weights, --pretrained for backbone weights.')
-    if state.get('version', 0) > VERSION:
-        raise CheckpointError(f"'{path}' has format version {state['version']}; this release reads up to {VERSION}. "
+    if not isinstance(state.get('version', 0), int) or state.get('version', 0) > VERSION:
+        raise CheckpointError(f"'{path}' has format version {str(state['version'])[:20]}; this release reads up to {VERSION}. "
                               'Update passl.')
+    check_fields(state, path)
     if 'optimizer' not in state:
         raise CheckpointError(f"'{path}' was saved without the optimizer (save_optimizer: false) and cannot be "
                               'resumed exactly. Use --load to start anew from its weights.')
@@ -101,6 +104,41 @@ def restore(trainer, state, path):
         get_logger().warning('Config differs from the resumed run: %s', line)
     get_logger().info("Resumed from '%s': %d iterations (%d epochs) done, %d to go.", path, iteration,
                       trainer.finished_epochs, trainer.max_iters - iteration)
+
+
+_COUNTERS = {'iteration': 0, 'iters_per_epoch': 1, 'seed': 0, 'epoch': 0}      # name -> smallest value
+_MAPPINGS = ('state_dict', 'optimizer', 'lr_scheduler', 'scaler', 'config')
+_OWN_FILE = re.compile(r'(epoch|iter)_\d+\.pdparams')
+
+
+def check_fields(state, path):
+    """Check the types in a checkpoint, which may come from anywhere, before they are used.
+
+    `saved_files` names files that retention will remove, so it may hold names of checkpoints only, never paths.
+
+    Raises:
+        CheckpointError: a field is missing or of another type.
+    """
+    wrong = [k for k, low in _COUNTERS.items()
+             if type(state.get(k)) is not int or not low <= state[k] < 2**62]
+    wrong += [k for k in _MAPPINGS if not isinstance(state.get(k, {}), (dict, type(None)))]
+    wrong += [k for k in ('state_dict',) if k not in state]
+    if 'optimizer' in state:
+        schedule, optimizer = state.get('lr_scheduler'), state['optimizer'] or {}
+        if not isinstance(schedule, dict) or type(schedule.get('last_epoch')) is not int:
+            wrong.append('lr_scheduler')
+        slots, masters = optimizer.get('slots', {}), optimizer.get('master_weights', {})
+        tensors = [slots, masters, *(slots.values() if isinstance(slots, dict) else ())]
+        if not optimizer or not all(isinstance(t, dict) for t in tensors) or not all(
+                isinstance(v, (np.ndarray, np.generic)) and v.dtype.kind in 'biuf'
+                for t in tensors[1:] for v in t.values()):
+            wrong.append('optimizer')
+    files = state.get('saved_files', [])
+    if not isinstance(files, (list, tuple)) or not all(isinstance(f, str) and _OWN_FILE.fullmatch(f) for f in files):
+        wrong.append('saved_files')
+    if wrong:
+        raise CheckpointError(f"'{path}' is not a checkpoint as a run of this project writes it: '{wrong[0]}' is missing "
+                              'or not what it should be. Use another one; --load takes the weights of this one.')
 
 
 def config_differences(old, new, prefix=''):

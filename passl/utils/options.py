@@ -110,8 +110,8 @@ def build_train_parser(prog=None):
     """Parser of `tools/train.py` and `passl train`.
 
     The namespace has: config_file, override (list of 'path=value'), resume, load, pretrained,
-    evaluate_only, export, val_interval (int or None), no_cuda, overwrite. Flags that were not
-    given are None, False or [].
+    evaluate_only, export, val_interval (int or None), no_cuda, overwrite, allow_imports. Flags that
+    were not given are None, False or [].
 
     Args:
         prog: program name in the help, for example 'passl train'.
@@ -140,6 +140,8 @@ def build_train_parser(prog=None):
     job.add_argument('--no-cuda', action='store_true', help='run on the CPU')
     job.add_argument('--overwrite', action='store_true',
                      help='start anew in a run folder that already holds a run')
+    job.add_argument('--allow-imports', action='store_true',
+                     help='run the Python code that custom_imports of the config file names')
     return parser
 
 
