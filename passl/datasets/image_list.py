@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from ..utils.errors import ConfigError, DataError
+from ..utils.errors import DataError
 from ..utils.logger import get_logger
 from .builder import DATASETS
 from .folder import _FileDataset, check_folder
@@ -93,8 +93,6 @@ class ImageList(_FileDataset):
                  view_trans1=None, view_trans2=None, on_error='replace', max_bad=0.1, allow_outside=False):
         super().__init__(return_label, return_two_sample, transforms, view_trans1, view_trans2, on_error,
                          max_bad)
-        if not isinstance(allow_outside, bool):
-            raise ConfigError(f'allow_outside must be true or false, not {allow_outside!r}.')
         root = check_folder(dataroot)
         list_file = os.path.expanduser(str(list_file))
         inside = os.path.join(root, list_file)

@@ -76,7 +76,7 @@ class _Reader:
 
 def _reader(file):
     stat = os.stat(file)
-    key = stat.st_dev, stat.st_ino
+    key = stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns      # a file written anew is read anew
     reader = _READERS.get(key)
     if reader is None:
         reader = _READERS[key] = _Reader(file)

@@ -124,7 +124,8 @@ def check_fields(state, path):
     wrong += [k for k in _MAPPINGS if not isinstance(state.get(k, {}), (dict, type(None)))]
     wrong += [k for k in ('state_dict',) if k not in state]
     if 'optimizer' in state:
-        schedule, optimizer = state.get('lr_scheduler'), state['optimizer'] or {}
+        schedule, optimizer = state.get('lr_scheduler'), state['optimizer']
+        optimizer = optimizer if isinstance(optimizer, dict) else {}
         if not isinstance(schedule, dict) or type(schedule.get('last_epoch')) is not int:
             wrong.append('lr_scheduler')
         slots, masters = optimizer.get('slots', {}), optimizer.get('master_weights', {})

@@ -184,8 +184,8 @@ def apply_overrides(cfg, overrides):
         keys = path.strip().split('.')
         if not equals or not all(keys):
             raise ConfigError(f"-o {_cut(text)}: write key.key=value, for example -o epochs=100.")
-        if len(keys) > MAX_DEPTH:
-            raise ConfigError(f'-o {_cut(text)}: no setting lies {len(keys)} keys deep.')
+        if len(keys) > MAX_DEPTH or max(map(len, keys)) > 200:
+            raise ConfigError(f'-o {_cut(text)}: no setting has such a long name.')
         if BASE in keys or DELETE in keys:
             raise ConfigError(f"-o {_cut(text)}: '{BASE}' and '{DELETE}' work in files only.")
         try:

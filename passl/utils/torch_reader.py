@@ -160,7 +160,7 @@ class _Archive:
 def read_torch_zip(file, size):
     """The object in a file of torch >= 1.6 (a zip archive)."""
     archive, room = _Archive(file, size), Room(size)
-    prefix = _archive_prefix(archive.names)
+    prefix = _archive_prefix(archive.zip.namelist())
     if prefix is None:
         raise UnsupportedError('it is a zip archive without torch tensors (a .npz file?)')
     if prefix + 'constants.pkl' in archive.names:
