@@ -4,6 +4,8 @@
 module that checks its arguments and makes plain data of them.
 """
 
+import re
+
 import numpy as np
 
 # What a file may ask of the reader. Real checkpoints stay far below; a hostile file of a few bytes could otherwise
@@ -17,6 +19,7 @@ _COPIES = 16                    # ... plus so many times the file's size
 _PLAIN = (bool, int, float, str, bytes, bytearray, np.ndarray, np.generic, type(None))
 # kind letters of plain numbers and strings; 'O' (objects) and 'V' (structures) are refused
 _DTYPE_KINDS = 'biufcSU'
+_DTYPE_CODE = re.compile(r'[<>|=]?[?a-zA-Z]\d{0,6}', re.ASCII)
 _SCALARS = {'bool', 'bool_', 'int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32', 'uint64',
             'float16', 'float32', 'float64'}
 
@@ -78,9 +81,11 @@ class Dtype:
         self.order = state[1]
 
     def real(self):
-        dtype = np.dtype(self.code) if isinstance(self.code, str) and len(self.code) <= 8 else np.dtype('V')
+        # nothing but the plain form: numpy evaluates the numbers in others, such as '(3)f4' or 'f4,f4'
+        plain = isinstance(self.code, str) and _DTYPE_CODE.fullmatch(self.code)
+        dtype = np.dtype(self.code) if plain else np.dtype('V')
         if dtype.kind not in _DTYPE_KINDS or not dtype.itemsize:
-            raise RefusedError(f'a numpy array of type {self.code!r} (Python objects)')
+            raise RefusedError(f'a numpy array of type {str(self.code)[:20]!r}, which is not one of plain numbers or text')
         return dtype.newbyteorder(self.order) if self.order in ('<', '>') else dtype
 
 

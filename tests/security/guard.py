@@ -31,7 +31,8 @@ def _hook(event, args):
 
 
 sys.addaudithook(_hook)
-for _name in ('cp437', 'utf-16', 'utf-32', 'latin1', 'ascii'):       # Python imports its codecs when they are first used
+for _name in ('utf-8-sig', 'cp437', 'utf-16', 'utf-16-le', 'utf-16-be', 'utf-32', 'utf-32-le', 'utf-32-be', 'latin1',
+              'ascii'):             # Python imports its codecs when they are first used
     codecs.lookup(_name)
 
 

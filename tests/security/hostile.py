@@ -62,6 +62,9 @@ def calls(canary):
                                   b'(K\x01K\x01\x85cnumpy\ndtype\n' + text('O8') + b'\x85R\x89]' + CALL + one + b'Ratb'),
         'structured dtype': b'cnumpy\ndtype\n' + text('V1000000000') + b'K\x00K\x01\x87R(K\x03' + text('|') +
                             b'N(' + text('a') + b'tN' + b'JAAAA' + b'K\x01K\x10tb',
+        'numbers in a dtype that numpy evaluates': b'cnumpy\nndarray\n(K\x00\x85cnumpy\ndtype\n' + text('(34)f4')
+                                                   + b'\x85RC\x00tR',
+        'two dtypes in one': b'cnumpy\nndarray\n(K\x00\x85cnumpy\ndtype\n' + text('f4,34i4') + b'\x85RC\x00tR',
         'mere name': CALL,
         'allowed name in place of data': b'cnumpy\nndarray\n',
         'unfinished array': b'cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R',
