@@ -86,7 +86,8 @@ class ImageList(_FileDataset):
         return_label ... max_bad: see ImageDataset.
 
     Raises:
-        DataError: no list, a line of another form, a name outside `dataroot`, or more than `max_bad` of the files missing.
+        DataError: no list, a line of another form, a name outside `dataroot`, or more than `max_bad` of the files
+            missing.
     """
 
     def __init__(self, dataroot, list_file, return_label=False, return_two_sample=False, transforms=None,

@@ -125,8 +125,9 @@ def permitted_imports(args, cfg):
     folder = os.path.dirname(os.path.abspath(args.config_file))
     places = [f"'{os.path.normpath(os.path.join(folder, w))}'" if w.endswith('.py') else f"the module '{w}'"
               for w in wanted]
-    raise ConfigError(f"'{args.config_file}' asks to run Python code: custom_imports names {', '.join(places)}. A config "
-                      'file alone may not run code. Look at what is named there; if you trust it, add --allow-imports.')
+    raise ConfigError(f"'{args.config_file}' asks to run Python code: custom_imports names {', '.join(places)}. A "
+                      'config file alone may not run code. Look at what is named there; if you trust it, add '
+                      '--allow-imports.')
 
 
 def start_point(args, cfg, folder):

@@ -70,7 +70,8 @@ def restore(trainer, state, path):
         raise CheckpointError(f"'{path}' is not a checkpoint of a run of this project, so it cannot be resumed. "
                               'Use --load for model weights, --pretrained for backbone weights.')
     if not isinstance(state.get('version', 0), int) or state.get('version', 0) > VERSION:
-        raise CheckpointError(f"'{path}' has format version {str(state['version'])[:20]}; this release reads up to {VERSION}. "
+        raise CheckpointError(f"'{path}' has format version {str(state['version'])[:20]}; this release reads up to "
+                              f'{VERSION}. '
                               'Update passl.')
     check_fields(state, path)
     if 'optimizer' not in state:
@@ -138,8 +139,8 @@ def check_fields(state, path):
     if not isinstance(files, (list, tuple)) or not all(isinstance(f, str) and _OWN_FILE.fullmatch(f) for f in files):
         wrong.append('saved_files')
     if wrong:
-        raise CheckpointError(f"'{path}' is not a checkpoint as a run of this project writes it: '{wrong[0]}' is missing "
-                              'or not what it should be. Use another one; --load takes the weights of this one.')
+        raise CheckpointError(f"'{path}' is not a checkpoint as a run of this project writes it: '{wrong[0]}' is "
+                              'missing or not what it should be. Use another one, or --load for its weights alone.')
 
 
 def config_differences(old, new, prefix=''):

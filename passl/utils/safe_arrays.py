@@ -85,7 +85,7 @@ class Dtype:
         plain = isinstance(self.code, str) and _DTYPE_CODE.fullmatch(self.code)
         dtype = np.dtype(self.code) if plain else np.dtype('V')
         if dtype.kind not in _DTYPE_KINDS or not dtype.itemsize:
-            raise RefusedError(f'a numpy array of type {str(self.code)[:20]!r}, which is not one of plain numbers or text')
+            raise RefusedError(f'a numpy array of type {str(self.code)[:20]!r}, neither plain numbers nor text')
         return dtype.newbyteorder(self.order) if self.order in ('<', '>') else dtype
 
 

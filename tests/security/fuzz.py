@@ -45,13 +45,17 @@ from . import hostile  # noqa: E402
 from .guard import TooSlow, guarded  # noqa: E402
 
 CONFIGS = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), 'configs')
-NUMBERS = [0, 1, 2, 3, 7, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**62, 2**63, 2**64 - 1]
+NUMBERS = [0, 1, 2, 3, 7, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**62, 2**63,
+           2**64 - 1]
 NAMES = ['os system', 'builtins eval', 'builtins getattr', 'numpy dtype', 'numpy ndarray', 'collections OrderedDict',
-         'collections Counter', 'collections defaultdict', 'builtins tuple', 'builtins dict', 'builtins set', '_codecs encode',
+         'collections Counter', 'collections defaultdict', 'builtins tuple', 'builtins dict', 'builtins set',
+         '_codecs encode',
          'numpy.core.multiarray _reconstruct', 'numpy.core.multiarray scalar', 'numpy._core.numeric _frombuffer',
          'numpy float32', 'numpy int64', 'numpy bool_', 'torch FloatStorage', 'torch BFloat16Storage', 'torch Size',
-         'torch device', 'torch._utils _rebuild_tensor_v2', 'torch._utils _rebuild_parameter', '__main__ x', 'a.b.c d.e']
-TEXTS = ['data', 'f4', '<f8', '>i8', 'O', 'V9', 'U3', 'S100', 'storage', '0', 'cpu', 'state_dict', 'conv1.weight', 'latin1', 'x',
+         'torch device', 'torch._utils _rebuild_tensor_v2', 'torch._utils _rebuild_parameter', '__main__ x',
+         'a.b.c d.e']
+TEXTS = ['data', 'f4', '<f8', '>i8', 'O', 'V9', 'U3', 'S100', 'storage', '0', 'cpu', 'state_dict', 'conv1.weight',
+         'latin1', 'x',
          'StructuredToParameterName@@', 'UnpackBigParamInfor@@', 'layer1.0.conv1.weight', 'module.', '|', '=', '>']
 
 
@@ -147,16 +151,20 @@ def tree(rng, depth=0):
 
 
 KEYS = [path for path, _ in structural_keys()] if SCHEMA else []
-YAML_TOKENS = [t.encode() for t in ('!!python/name:os.system', '!!int ', '!x ', '&a ', '*a', '<<: ', '? ', ': ', '- ', '[', ']',
-                                    '{', '}', '|\n', '>-\n', '"', "'", '\\U0010ffff', '"\\ud800"', '\t', '\n', '---\n', '%YAML 1.1\n',
-                                    '~', '.nan', '0x', '1/0', '9*', '1e9', '#', '@', '`', '\u0085', '_base_: ', '_delete_: ', ', ')]
+YAML_TOKENS = [t.encode() for t in ('!!python/name:os.system', '!!int ', '!x ', '&a ', '*a', '<<: ', '? ', ': ', '- ',
+                                    '[', ']',
+                                    '{', '}', '|\n', '>-\n', '"', "'", '\\U0010ffff', '"\\ud800"', '\t', '\n', '---\n',
+                                    '%YAML 1.1\n',
+                                    '~', '.nan', '0x', '1/0', '9*', '1e9', '#', '@', '`', '\u0085', '_base_: ',
+                                    '_delete_: ', ', ')]
 
 
 def override(rng):
     parts = rng.choice(KEYS).split('.') if rng.random() < 0.7 else []
     parts += [rng.choice(['0', '1', '-1', '99', 'name', '__class__', '__init__', '', 'x', '²', '_base_'])
               for _ in range(rng.randrange(3))]
-    value = rng.choice(['1', 'x', '[1, 2]', '{name: x}', '[', '!!python/name:os.system', '*a', 'null', '1e9', '"\\0"', '=',
+    value = rng.choice(['1', 'x', '[1, 2]', '{name: x}', '[', '!!python/name:os.system', '*a', 'null', '1e9', '"\\0"',
+                        '=',
                         json.dumps(tree(rng, 3))])
     text = '.'.join(parts) + rng.choice(['=', '=', '=', '==', '', ' = ']) + value
     return text if rng.random() < 0.8 else mutate(rng, text.encode()).decode('utf-8', 'surrogateescape')
@@ -183,7 +191,7 @@ class Target:
         return self.path
 
     def once(self, data):
-        """Returns True if the input was accepted. AssertionError, TooSlow or a foreign exception: the rule is broken."""
+        """True if the input was accepted. AssertionError, TooSlow or a foreign exception: the rule is broken."""
         path = self.write(data)
         return guarded(self.run, path, allowed=self.answers, seconds=15, megabytes=450).error is None
 
@@ -246,7 +254,8 @@ class TorchZip(Pickles):
     def make(self, rng):
         kind = rng.randrange(3)
         if kind == 0:
-            return mutate(rng, self.seeds[0], self.seeds, [b'PK\1\2', b'PK\3\4', b'PK\5\6', b'PK\6\6', b'../', b'data.pkl'])
+            return mutate(rng, self.seeds[0], self.seeds,
+                          [b'PK\1\2', b'PK\3\4', b'PK\5\6', b'PK\6\6', b'../', b'data.pkl'])
         body = program(rng) if kind == 1 else mutate(rng, self.body, [self.body], self.tokens)
         return hostile.torch_zip(body, [mutate(rng, s) if rng.random() < 0.2 else s for s in self.storages],
                                  rng.choice(['archive', 'archive', '..', '/', 'a/b']))
@@ -273,13 +282,15 @@ class Safetensors(Target):
     file = 'x.safetensors'
 
     def prepare(self):
-        self.header = {'__metadata__': {'format': 'pt'}, 'conv1.weight': {'dtype': 'F32', 'shape': [2, 2], 'data_offsets': [0, 16]},
+        self.header = {'__metadata__': {'format': 'pt'},
+                       'conv1.weight': {'dtype': 'F32', 'shape': [2, 2], 'data_offsets': [0, 16]},
                        'b': {'dtype': 'BF16', 'shape': [4], 'data_offsets': [16, 24]}}
         self.data = bytes(range(24))
 
     def make(self, rng):
         if rng.random() < 0.5:
-            return mutate(rng, hostile.safetensors(self.header, self.data), [], [b'[', b'{', b'9' * 30, b'-1', b'1e9', b'"', b','])
+            return mutate(rng, hostile.safetensors(self.header, self.data), [],
+                          [b'[', b'{', b'9' * 30, b'-1', b'1e9', b'"', b','])
         header = json.loads(json.dumps(self.header))
         for _ in range(rng.randrange(1, 4)):
             name = rng.choice([*header, 'new'])
@@ -312,7 +323,8 @@ class Yaml(Target):
         if kind < 0.2:
             return json.dumps(tree(rng)).encode('utf-8', 'surrogatepass')
         if kind < 0.4:
-            return b''.join(rng.choice(YAML_TOKENS + [b'a', b'b: ', b' ', b'\n  ']) for _ in range(rng.choice([3, 10, 40])))
+            return b''.join(rng.choice(YAML_TOKENS + [b'a', b'b: ', b' ',
+                                                      b'\n  ']) for _ in range(rng.choice([3, 10, 40])))
         return mutate(rng, rng.choice(self.seeds), self.seeds, YAML_TOKENS)
 
     def run(self, path):
@@ -354,7 +366,8 @@ class Overrides(Target):
         self.before = dump_config(self.cfg)
 
     def make(self, rng):
-        return '\0'.join(override(rng).replace('\0', '') for _ in range(rng.choice([1, 1, 3]))).encode('utf-8', 'surrogateescape')
+        texts = [override(rng).replace('\0', '') for _ in range(rng.choice([1, 1, 3]))]
+        return '\0'.join(texts).encode('utf-8', 'surrogateescape')
 
     def run(self, path):
         with open(path, 'rb') as f:
@@ -373,7 +386,8 @@ class Lists(Target):
         self.seed = 'a.jpg 0\nb/c d.png 1\n\n图/x.jpg 2\n'.encode()
 
     def make(self, rng):
-        return mutate(rng, self.seed, [], [b'../', b'/etc/passwd', b'\0', b' 99999999999', '²'.encode(), b'\r', b'\n', b'..', b'/',
+        return mutate(rng, self.seed, [], [b'../', b'/etc/passwd', b'\0', b' 99999999999', '²'.encode(), b'\r', b'\n',
+                                           b'..', b'/',
                                            self.folder.encode() + b'/x', b'link/../..'])
 
     def run(self, path):
@@ -407,10 +421,12 @@ class Index(Target):
         entries = dict(self.entries)
         name = rng.choice(sorted(entries))
         if rng.random() < 0.5:
-            entries[name] = mutate(rng, entries[name], list(entries.values()), [b'../', b'/', b'\0', b"'|O'", b'(', b'9' * 20])
+            entries[name] = mutate(rng, entries[name], list(entries.values()),
+                                   [b'../', b'/', b'\0', b"'|O'", b'(', b'9' * 20])
         else:
             dtype = rng.choice(['|u1', '<i4', '<i8', '|O', '|V9', '<f8'])
-            entries[name] = hostile.npy(dtype, rng.choice(['(4,)', '()', '(2, 2)', '(99999999999,)', '(-1,)', '(3, 2)']),
+            entries[name] = hostile.npy(dtype, rng.choice(['(4,)', '()', '(2, 2)', '(99999999999,)', '(-1,)',
+                                                           '(3, 2)']),
                                         b''.join(pack(rng, '<Q') for _ in range(rng.randrange(7))))
         return hostile.zipped(entries)
 
@@ -435,7 +451,8 @@ class Packed(Target):
     def prepare(self):
         rng = np.random.RandomState(0)
         images = [rng.bytes(n) for n in (1, 700, 3000, 5000, 0, 12, 9000) * 12]
-        packed.write_packed(self.path, [images], [f'{i}' for i in range(len(images))], np.arange(len(images)) % 3, 'abc')
+        packed.write_packed(self.path, [images], [f'{i}' for i in range(len(images))], np.arange(len(images)) % 3,
+                            'abc')
         with open(self.path, 'rb') as f:
             self.seed = f.read()
         self.places = [*range(10, 160), *range(4106, 4256)]
@@ -498,7 +515,8 @@ class Images(Target):
             self.seeds.append(out.getvalue())
 
     def make(self, rng):
-        return mutate(rng, rng.choice(self.seeds), self.seeds, [b'\xff\xd8', b'\xff\xd9', b'\xff\xc0', b'IHDR', b'IEND', b'Exif\0\0'])
+        return mutate(rng, rng.choice(self.seeds), self.seeds,
+                      [b'\xff\xd8', b'\xff\xd9', b'\xff\xc0', b'IHDR', b'IEND', b'Exif\0\0'])
 
     def run(self, path):
         with open(path, 'rb') as f:
@@ -553,7 +571,8 @@ def main(argv=None):
             except (Exception, TooSlow, SystemExit) as e:
                 where = traceback.extract_tb(e.__traceback__)[-1]
                 if failures.setdefault((name, type(e).__name__, where.filename, where.lineno), 0) == 0:
-                    sys.stdout.write(f'FAILED {name}: {type(e).__name__}: {e!s:.300} ({keep(args.keep, name, data, e)})\n')
+                    kept = keep(args.keep, name, data, e)
+                    sys.stdout.write(f'FAILED {name}: {type(e).__name__}: {e!s:.300} ({kept})\n')
                 failures[name, type(e).__name__, where.filename, where.lineno] += 1
             counts[name][2] += time.monotonic() - began
     for name, (count, accepted, seconds) in counts.items():

@@ -40,7 +40,8 @@ def calls(canary):
         'BUILD of an object': b'cargparse\nNamespace\n)\x81}' + text('__setstate__') + CALL + b'sb',
         'attribute path': text('builtins') + text('object.__subclasses__') + b'\x93)R',
         'builtins.eval': b'cbuiltins\neval\n' + text('__import__("os").system("x")') + b'\x85R',
-        'eval as old Paddle': b'cbuiltins\neval\n' + text('data') + b'}' + text('data') + b'Ns' + text('x') + b'Ns\x86R',
+        'eval as old Paddle': (b'cbuiltins\neval\n' + text('data') + b'}' + text('data') + b'Ns' + text('x')
+                               + b'Ns\x86R'),
         'builtins.exec': b'cbuiltins\nexec\n' + text('x = 1') + b'\x85R',
         'builtins.getattr': b'cbuiltins\ngetattr\n' + CALL + text('__call__') + b'\x86R',
         'builtins.open': b'cbuiltins\nopen\n' + text(str(canary)) + text('w') + b'\x86R',
@@ -57,9 +58,11 @@ def calls(canary):
         'collections.namedtuple': b'ccollections\nnamedtuple\n' + text('x') + text('y') + b'\x86R',
         'defaultdict factory': b'ccollections\ndefaultdict\n' + CALL + b'\x85R',
         'codec': b'c_codecs\nencode\n' + text('x') + text('idna') + b'\x86R',
-        'object array': b'cnumpy\nndarray\n(K\x01\x85cnumpy\ndtype\n' + text('O') + b'\x85R' + b'C\x08' + bytes(8) + b'tR',
+        'object array': (b'cnumpy\nndarray\n(K\x01\x85cnumpy\ndtype\n' + text('O') + b'\x85R' + b'C\x08' + bytes(8)
+                         + b'tR'),
         'object array by state': (b'cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R'
-                                  b'(K\x01K\x01\x85cnumpy\ndtype\n' + text('O8') + b'\x85R\x89]' + CALL + one + b'Ratb'),
+                                  b'(K\x01K\x01\x85cnumpy\ndtype\n' + text('O8') + b'\x85R\x89]' + CALL + one
+                                  + b'Ratb'),
         'structured dtype': b'cnumpy\ndtype\n' + text('V1000000000') + b'K\x00K\x01\x87R(K\x03' + text('|') +
                             b'N(' + text('a') + b'tN' + b'JAAAA' + b'K\x01K\x10tb',
         'numbers in a dtype that numpy evaluates': b'cnumpy\nndarray\n(K\x00\x85cnumpy\ndtype\n' + text('(34)f4')

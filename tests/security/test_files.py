@@ -66,7 +66,8 @@ def refused(reader, *args, errors=PasslError, match='', **limits):
 @pytest.mark.parametrize('name', sorted(SAFETENSORS))
 def test_safetensors(tmp_path, name):
     header, match = SAFETENSORS[name]
-    (tmp_path / 'x.safetensors').write_bytes(hostile.safetensors(header, bytes(16) if 'many' not in name else bytes(10**6)))
+    (tmp_path / 'x.safetensors').write_bytes(hostile.safetensors(header,
+                                                                 bytes(16) if 'many' not in name else bytes(10**6)))
     refused(load_file, str(tmp_path / 'x.safetensors'), errors=CheckpointError, match=match, seconds=5, megabytes=100)
 
 
@@ -118,7 +119,8 @@ def read_index(folder, file):
 
 INDEXES = {
     'pickled objects': dict(names=np.array([os.system, 'x'], object)),
-    'a pickle with a call': dict(names=hostile.npy('|O', '(1,)', hostile.pickled(hostile.calls('x')['GLOBAL and REDUCE']))),
+    'a pickle with a call': dict(names=hostile.npy('|O', '(1,)',
+                                                   hostile.pickled(hostile.calls('x')['GLOBAL and REDUCE']))),
     'names that leave': dict(folders=np.frombuffer(b'../../etc\0\0\0', np.uint8)),
     'absolute names': dict(folders=np.frombuffer(b'/etc\0a\0b\0', np.uint8)),
     'a path as a name': dict(names=np.frombuffer(b'../x\0' * 6, np.uint8)),
@@ -145,7 +147,8 @@ def test_hostile_indexes_are_not_used(folder, tmp_path, name):
     good_index(folder, file, **INDEXES[name])
     done = guarded(read_index, folder, file, allowed=Exception, seconds=5, megabytes=100)
     assert done.error is not None, done.value
-    assert [os.path.relpath(p, folder) for p in used(folder, file)] == [f'{c}/000{i}.png' for c in 'ab' for i in range(3)]
+    assert [os.path.relpath(p, folder) for p in used(folder,
+                                                     file)] == [f'{c}/000{i}.png' for c in 'ab' for i in range(3)]
 
 
 def test_compressed_index_is_not_unpacked(folder, tmp_path):
@@ -163,7 +166,8 @@ def packed_file(tmp_path):
     rng = np.random.RandomState(0)
     images = [rng.bytes(n) for n in (1, 700, 3000, 5000, 0, 12, 30000, 4080, 8176, 4096) * 20]
     file = str(tmp_path / 'p.lmdb')
-    packed.write_packed(file, [images], [f'n{i}' for i in range(len(images))], np.arange(len(images)) % 3, ['a', 'b', 'c'])
+    packed.write_packed(file, [images], [f'n{i}' for i in range(len(images))], np.arange(len(images)) % 3,
+                        ['a', 'b', 'c'])
     return file, images
 
 
@@ -194,10 +198,11 @@ def read_all(file):
 
 
 def lmdb_places(data):
-    """Bytes that the file's structure rests on: both descriptions, and in all trees' pages heads, offsets and entries."""
+    """Bytes that the structure rests on: both descriptions, and heads, offsets and entries of all trees' pages."""
     found = [*range(10, 12), *range(16, 152), *range(4106, 4108), *range(4112, 4248)]
     for page in range(8192, len(data), 4096):
-        if struct.unpack_from('<H', data, page + 10)[0] in (1, 2) and struct.unpack_from('<Q', data, page)[0] == page // 4096:
+        if struct.unpack_from('<H', data, page + 10)[0] in (1, 2) and struct.unpack_from('<Q', data,
+                                                                                         page)[0] == page // 4096:
             count = (struct.unpack_from('<H', data, page + 12)[0] - 16) // 2
             offsets = struct.unpack_from(f'<{count}H', data, page + 16)
             found += [page + k for k in (10, 12, 13, 16, 17, 18, 19)]
@@ -229,7 +234,8 @@ def test_places_and_counts_out_of_range(packed_file, tmp_path):
     for key, value, match in ((b'places', np.full((200, 2), 2**32 - 1, '<u4').tobytes(), None),
                               (b'passl', b'{"format": "passl packed images", "version": 1, "count": 1' + b'0' * 300
                                + b', "labelled": true, "classes": ["a"]}', 'damaged'),
-                              (b'passl', b'{"format": "passl packed images", "version": 1, "count": 200, "labelled": true, '
+                              (b'passl',
+                               b'{"format": "passl packed images", "version": 1, "count": 200, "labelled": true, '
                                b'"classes": [[], {}, 3]}', 'damaged'),
                               (b'passl', b'[' * 3000, 'damaged'),
                               (b'labels', np.full(200, 2**31 - 1, '<i4').tobytes(), 'damaged'),
@@ -294,9 +300,11 @@ def test_cifar_archive_with_foreign_names_and_sizes(tmp_path):
     assert os.listdir(tmp_path) == ['in'] and os.listdir(file.parent) == [file.name]
 
 
-LINES = ['{"iteration": ' + '9' * 5000 + '}', '[' * 5000, '{"iteration": [1], "mode": "train"}', '{"iteration": {}, "loss": 1}',
+LINES = ['{"iteration": ' + '9' * 5000 + '}', '[' * 5000, '{"iteration": [1], "mode": "train"}',
+         '{"iteration": {}, "loss": 1}',
          '{"iteration": 1, "mode": [], "loss": 1}', '{"iteration": 1, "mode": "train", "loss": "abc"}', '"x"', 'null',
-         '{"iteration": 1, "mode": "train", "loss": [1]}', '{"iteration": 1e999, "mode": "train"}', '{"iteration": "1"}',
+         '{"iteration": 1, "mode": "train", "loss": [1]}', '{"iteration": 1e999, "mode": "train"}',
+         '{"iteration": "1"}',
          '{"iteration": true, "mode": "train", "loss": 1}', '\0', '{"iteration": 2, "mode": "val", "acc1": {"a": 1}}']
 
 
@@ -305,7 +313,7 @@ def test_logs_with_lines_of_others(tmp_path, monkeypatch):
     from passl.utils import plots
     drawn = []
     monkeypatch.setattr(plots, '_save', lambda figure, path: drawn.append(figure))
-    (tmp_path / 'config.yaml').write_text('a: &a [x, x]\nb: [*a, *a]\n<<: {model: {K: 3}}\n!!python/name:os.system : 1\n')
+    (tmp_path / 'config.yaml').write_text('a: &a [x]\nb: [*a, *a]\n<<: {model: {K: 3}}\n!!python/name:os.system : 1\n')
     log = tmp_path / 'log.jsonl'
     log.write_text('\n'.join(LINES))
     with pytest.raises(DataError, match='no logged step'):

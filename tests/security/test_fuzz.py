@@ -13,7 +13,7 @@ from hypothesis import strategies as st  # noqa: E402
 
 from . import fuzz  # noqa: E402
 
-EXAMPLES = {'config': 100, 'overrides': 80, 'packed file': 150, 'yaml': 150}     # the slower ones; 250 of the others
+EXAMPLES = {'config': 300, 'overrides': 150, 'packed file': 500, 'yaml': 600}     # the slower ones; 1000 of the others
 QUIET = {'image'}               # libraries write to the terminal; tests/datasets has what is said about broken images
 
 
@@ -25,7 +25,7 @@ def test_a_value_or_an_error_of_ours(name, tmp_path, capsys):
     logging.getLogger('passl').setLevel(logging.CRITICAL)
     began = time.monotonic()
 
-    @settings(max_examples=EXAMPLES.get(name, 250), derandomize=True, database=None, deadline=None,
+    @settings(max_examples=EXAMPLES.get(name, 1000), derandomize=True, database=None, deadline=None,
               suppress_health_check=list(HealthCheck))
     @given(st.integers(0, 2**32 - 1))
     def check(seed):
@@ -37,7 +37,8 @@ def test_a_value_or_an_error_of_ours(name, tmp_path, capsys):
     finally:
         logging.getLogger('passl').setLevel(logging.NOTSET)
     with capsys.disabled():
-        os.write(1, f'[fuzz {name}: {ran} executions, {accepted} accepted, {time.monotonic() - began:.1f} s]\n'.encode())
+        os.write(1,
+                 f'[fuzz {name}: {ran} executions, {accepted} accepted, {time.monotonic() - began:.1f} s]\n'.encode())
     assert ran >= 50 and 0 < ran - accepted if name != 'log' else ran >= 50
 
 
@@ -55,7 +56,8 @@ def test_any_bytes(tmp_path_factory, data):
 
 ANY = {}
 TREES = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-                     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+                     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner,
+                                                                                 max_size=4),
                      max_leaves=20)
 
 

@@ -51,7 +51,8 @@ def test_no_call_at_any_depth(tmp_path, name):
     files = []
     for place, body in hostile.places(call).items():
         files += [(place, pickled(body)), (place, pickled(body, protocol=2)),
-                  (f'torch, {place}', hostile.torch_zip(body)), (f'legacy torch, {place}', hostile.torch_legacy(body=body))]
+                  (f'torch, {place}', hostile.torch_zip(body)),
+                  (f'legacy torch, {place}', hostile.torch_legacy(body=body))]
     for part in ('version', 'system', 'keys'):
         files.append((f'legacy torch, {part}', hostile.torch_legacy(**{part: call})))
     for place, data in files:
@@ -188,7 +189,8 @@ def test_names_in_an_archive_are_looked_up_and_never_written(tmp_path):
 def test_values_that_fit_no_weight(tmp_path):
     """What is read must also be taken or refused in words by what comes after."""
     states = [{'conv1.weight': np.array(['text'])}, {'layer1.' + '9' * 5000 + '.conv1.weight': np.zeros(2, 'f4')},
-              {'x': {}}, {3: np.zeros(2)}, {'state_dict': {'state_dict': {}}}, [], None, 'x', {'a' * 10**5: np.zeros(1)}]
+              {'x': {}}, {3: np.zeros(2)}, {'state_dict': {'state_dict': {}}}, [], None, 'x',
+              {'a' * 10**5: np.zeros(1)}]
     for state in states:
         done = read(tmp_path, pickle.dumps(state, 4), reader=load_weights)
         assert done.error is not None or isinstance(done.value, dict)

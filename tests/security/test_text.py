@@ -92,11 +92,14 @@ def test_merges_still_mean_what_they_did():
 
 
 OVERRIDES = ['__class__=x', 'model.__class__=x', 'model.__init__.__globals__=x', '__init__.__globals__.os=x',
-             'model.name.__class__=str', 'a.' * 50000 + 'b=1', 'dataloader.train.dataset.transforms.' + '9' * 5000 + '=1',
+             'model.name.__class__=str', 'a.' * 50000 + 'b=1',
+             'dataloader.train.dataset.transforms.' + '9' * 5000 + '=1',
              'custom_config.²=1', 'custom_config.٣=1', 'custom_config.-1=1', 'custom_config.1e9=1',
              'custom_config.99999999999999999=1', '=1', '.=1', 'x', 'epochs=' + '9' * 5000, 'epochs=' + '[' * 5000,
-             'epochs.__add__=1', '_base_=/etc/passwd', 'model._base_=x', 'model._delete_=true', 'custom_config.0.__dict__=1',
-             'model.backbone.__dict__.x=1', 'a' * 100000 + '=1', 'epochs=\0', 'epochs=\udc80', 'epochs={format.__globals__}']
+             'epochs.__add__=1', '_base_=/etc/passwd', 'model._base_=x', 'model._delete_=true',
+             'custom_config.0.__dict__=1',
+             'model.backbone.__dict__.x=1', 'a' * 100000 + '=1', 'epochs=\0', 'epochs=\udc80',
+             'epochs={format.__globals__}']
 
 
 @pytest.mark.parametrize('text', OVERRIDES)
@@ -146,8 +149,10 @@ def listed(root, *lines, raw=None, **options):
     return build_dataset({'name': 'ImageList', 'dataroot': str(root), 'list_file': str(file), **options})
 
 
-@pytest.mark.parametrize('name', ['../secret/0000.png', 'in/../../secret/0000.png', '/etc/hostname', '..', '../../../etc/passwd',
-                                  './../secret/0000.png', 'link/../../secret/0000.png', '//etc/passwd', '../root2/x.png'])
+@pytest.mark.parametrize('name', ['../secret/0000.png', 'in/../../secret/0000.png', '/etc/hostname', '..',
+                                  '../../../etc/passwd',
+                                  './../secret/0000.png', 'link/../../secret/0000.png', '//etc/passwd',
+                                  '../root2/x.png'])
 def test_names_that_leave_the_folder(root, name):
     with pytest.raises(DataError, match='name 2 of .*lies outside dataroot.*allow_outside: true'):
         listed(root, 'in/0000.png', name)
@@ -273,9 +278,11 @@ def test_resuming_and_loading_never_run_what_a_checkpoint_names(data, capsys):
 @pytest.mark.parametrize('change, field', [
     ({'saved_files': ['../../precious.txt']}, 'saved_files'), ({'saved_files': ['/etc/passwd']}, 'saved_files'),
     ({'saved_files': ['latest.pdparams']}, 'saved_files'), ({'saved_files': [['epoch_1.pdparams']]}, 'saved_files'),
-    ({'saved_files': ['epoch_1.pdparams\n']}, 'saved_files'), ({'iteration': 'x'}, 'iteration'), ({'iteration': -1}, 'iteration'),
+    ({'saved_files': ['epoch_1.pdparams\n']}, 'saved_files'), ({'iteration': 'x'}, 'iteration'),
+    ({'iteration': -1}, 'iteration'),
     ({'iteration': 2**80}, 'iteration'), ({'iters_per_epoch': 0}, 'iters_per_epoch'), ({'seed': None}, 'seed'),
-    ({'seed': True}, 'seed'), ({'state_dict': []}, 'state_dict'), ({'optimizer': 3}, 'optimizer'), ({'optimizer': {}}, 'optimizer'),
+    ({'seed': True}, 'seed'), ({'state_dict': []}, 'state_dict'), ({'optimizer': 3}, 'optimizer'),
+    ({'optimizer': {}}, 'optimizer'),
     ({'lr_scheduler': {}}, 'lr_scheduler'), ({'config': 'x'}, 'config'), ({'scaler': [1]}, 'scaler'),
 ])
 def test_fields_of_a_checkpoint_are_checked_before_use(data, capsys, change, field):
