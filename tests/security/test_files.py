@@ -262,6 +262,18 @@ def test_a_packed_file_cut_while_it_is_read_is_an_error_not_the_end(packed_file)
         dataset.read_bytes(199)
 
 
+def test_a_value_longer_than_its_page(packed_file, tmp_path):
+    file, _ = packed_file
+    whole, key = bytearray(open(file, 'rb').read()), b'i' + bytes(8)
+    at = whole.find(key)
+    while at >= 0:
+        whole[at - 8:at - 6] = b'\xff\x7f'
+        at = whole.find(key, at + 1)
+    (tmp_path / 'long').write_bytes(whole)
+    with pytest.raises(ImageReadError, match='leaves its page'):
+        build_dataset({'name': 'PackedImages', 'dataroot': str(tmp_path / 'long')}).read_bytes(0)
+
+
 def test_pages_in_a_circle(packed_file, tmp_path):
     file, _ = packed_file
     whole = bytearray(open(file, 'rb').read())

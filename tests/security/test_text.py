@@ -52,6 +52,7 @@ YAMLS = {
     'nested blocks': ('- ' * 100000, 'nested too deeply'),
     'nested keys': ('? ' * 100000, 'nested too deeply'),
     'digits that a search would try in every way': ('a: ' + '1' * 200000, 'number of 200000 characters'),
+    'text that begins with many digits': ('a: ' + '1' * 100000 + 'x', None),
     'calculation without end': ('a: ' + '9*' * 50000 + '9', 'number of 100001 characters'),
     'huge whole number': ('a: ' + '9' * 5000, 'number of 5000 characters'),
     'huge hexadecimal number': ('a: 0x' + 'f' * 5000, 'characters'),
