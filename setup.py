@@ -50,7 +50,8 @@ setup(
         'seg': ['paddleseg==2.8.0', 'numpy<2', *PADDLE_NEEDS],
         # tools/pack_dataset.py and the data set PackedImages
         'pack': PACK_NEEDS,
-        'test': ['pytest>=7.0', 'pytest-cov>=4.0', 'pytest-timeout>=2.1', 'pytest-xdist>=3.0', *PACK_NEEDS],
+        'test': ['pytest>=7.0', 'pytest-cov>=4.0', 'pytest-timeout>=2.1', 'pytest-xdist>=3.0', 'hypothesis>=6.0',
+                 *PACK_NEEDS],
     },
     entry_points={'console_scripts': ['passl = passl.cli:main']},
     classifiers=[

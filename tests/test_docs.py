@@ -14,7 +14,7 @@ from passl.utils.errors import PasslError
 from passl.utils.options import build_extract_parser, build_train_parser
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-PATTERNS = ('README*.md', 'docs/*.md', 'configs/**/*.md')
+PATTERNS = ('README*.md', 'SECURITY*.md', 'docs/*.md', 'configs/**/*.md')
 PAGES = sorted({os.path.relpath(f, ROOT) for p in PATTERNS
                 for f in glob.glob(os.path.join(ROOT, p), recursive=True)})
 ENGLISH = [p for p in PAGES if not p.endswith('_ch.md')]

@@ -2,34 +2,27 @@
 
 import io
 import os
-import pickle
 import tarfile
+import zlib
 
 import numpy as np
 
 from ..utils.errors import ConfigError, DataError
+from ..utils.safe_arrays import RefusedError
+from ..utils.safe_pickle import SafeUnpickler
 from .base import ImageDataset
 from .builder import DATASETS
 
-_ALLOWED = {('numpy', 'ndarray'), ('numpy', 'dtype'), ('numpy.core.multiarray', '_reconstruct'),
-            ('numpy._core.multiarray', '_reconstruct'), ('_codecs', 'encode')}
-
-
-class _Unpickler(pickle.Unpickler):
-    """Reads plain containers and NumPy arrays; refuses everything that could run code."""
-
-    def find_class(self, module, name):
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f'it asks for {module}.{name}, which image data does not need')
-        return super().find_class(module, name)
+_LARGEST = 2**28        # bytes of a file in an archive; the largest of both data sets has 155 MB
 
 
 def _read_batch(data, name):
     try:
-        batch = _Unpickler(io.BytesIO(data), encoding='bytes').load()
+        batch = SafeUnpickler(io.BytesIO(data), len(data)).load()
         return {k.decode() if isinstance(k, bytes) else k: v for k, v in batch.items()}
     except Exception as e:      # damaged pickles raise almost anything
-        raise DataError(f"'{name}' is no CIFAR file: {e}") from None
+        raise DataError(f"'{name}' is no CIFAR file: it holds or asks for what image data does not need ({e})"
+                        if isinstance(e, RefusedError) else f"'{name}' is no CIFAR file: {e}") from None
 
 
 class _Source:
@@ -65,8 +58,8 @@ class _Source:
         try:
             with tarfile.open(path) as tar:
                 return {os.path.basename(m.name): tar.extractfile(m).read() for m in tar
-                        if m.isfile() and os.path.basename(m.name) in names}
-        except (tarfile.TarError, OSError, EOFError) as e:
+                        if m.isfile() and os.path.basename(m.name) in names and m.size <= _LARGEST}
+        except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error) as e:
             raise DataError(f"'{path}' cannot be read as a tar archive: {e}") from None
 
 
@@ -89,18 +82,21 @@ class _Cifar(ImageDataset):
         images, labels = [], []
         for name in files[mode]:
             batch = _read_batch(found[name], name)
-            data = np.asarray(batch.get('data', ()), np.uint8)
-            if data.ndim != 2 or data.shape[1] != 3072 or len(batch.get(label_key, ())) != len(data):
-                raise DataError(f"'{name}' is no CIFAR file: data of shape {data.shape}, "
-                                f"{len(batch.get(label_key, ()))} {label_key}.")
+            data, numbers = batch.get('data'), batch.get(label_key)
+            if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
+                raise DataError(f"'{name}' is no CIFAR file: its 'data' is no uint8 array of shape [N, 3072].")
+            if not isinstance(numbers, list) or len(numbers) != len(data) or \
+                    not all(isinstance(v, int) and 0 <= v < 100 for v in numbers):
+                raise DataError(f"'{name}' is no CIFAR file: '{label_key}' is no list of {len(data)} class numbers.")
             images.append(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-            labels += [int(v) for v in batch[label_key]]
+            labels += numbers
         self.images = np.ascontiguousarray(np.concatenate(images))
         self.labels = labels
         self.samples = range(len(labels))
         names = _read_batch(found[meta], meta).get(meta_key) if meta in found else None
-        self.classes = [n.decode() if isinstance(n, bytes) else str(n) for n in names] if names else \
-            [str(k) for k in range(max(labels) + 1)]
+        if not isinstance(names, list) or not all(isinstance(n, (str, bytes)) for n in names):
+            names = [str(k) for k in range(max(labels, default=-1) + 1)]
+        self.classes = [n.decode('latin1') if isinstance(n, bytes) else n for n in names]
         self._filled()
 
     def load(self, index):

@@ -38,7 +38,7 @@ def read_names(value, key):
         try:
             with open(os.path.expanduser(str(value)), encoding='utf-8-sig') as f:
                 names = [line.split()[0] for line in f if line.strip()]
-        except (OSError, UnicodeDecodeError) as e:
+        except (OSError, ValueError) as e:
             raise DataError(f"{key}: '{value}' cannot be read: {e}") from None
     if not names or len(set(names)) != len(names):
         raise DataError(f'{key}: needs names that differ, got {len(names)} with {len(set(names))} different '
@@ -92,7 +92,8 @@ class ImageFolder(_FileDataset):
         self._check_shape(root, folders, loose)
         if classes is not None:
             classes = read_names(classes, 'classes')
-            unknown = [c for c in classes if c not in set(folders)]
+            known = set(folders)            # names of folders: '../x' is none of them
+            unknown = [c for c in classes if c not in known]
             if unknown:
                 raise DataError(f"'{root}' has no class folder '{unknown[0]}' ({len(unknown)} of "
                                 f"{len(classes)} "

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 import os
+import re
 import sys
 import tempfile
 import time
@@ -20,6 +22,8 @@ _SLOW_SECONDS = 2.0             # 'auto': a faster scan leaves no index
 _UNSETTLED_NS = 2 * 10**9       # a folder that changed so shortly before the scan may change again unnoticed
 _ARRAYS = {'meta': np.uint8, 'names': np.uint8, 'folders': np.uint8, 'trees': np.int32, 'counts': np.int64,
            'stamps': np.int64}
+_NPY = re.compile(rb"\x93NUMPY\x01\x00..\{'descr': '(?P<type>[|<>][a-z]\d)', 'fortran_order': False, "
+                  rb"'shape': \((?P<shape>\d{1,15},(?: ?\d{1,15})?)\), \} *\n", re.DOTALL)
 
 
 def is_image_name(name):
@@ -120,16 +124,27 @@ def _settings(tops, recursive):
             'encoding': sys.getfilesystemencoding(), 'trees': [os.path.abspath(t) for t in tops]}
 
 
+def _array(data, kind, axes):
+    """The array in the bytes of a .npy file. Its header is compared, not evaluated as numpy does."""
+    dtype = np.dtype(kind)
+    match = _NPY.match(data)
+    shape = [int(n) for n in match.group('shape').split(b',') if n.strip()] if match else []
+    if len(shape) != axes or match.group('type').decode() != dtype.str or \
+            math.prod(shape) * dtype.itemsize != len(data) - match.end():
+        raise ValueError('an array of another form')
+    return np.frombuffer(data, dtype, offset=match.end()).reshape(shape)
+
+
 def _read(file, wanted, tops):
     """(Listing, time it was made) from `file`; ValueError, OSError ... if it is damaged or of other folders."""
     with zipfile.ZipFile(file) as z:        # stored, not deflated: no file grows on reading
-        if any(i.compress_type != zipfile.ZIP_STORED or i.file_size > os.path.getsize(file) for i in z.infolist()):
+        entries = z.infolist()
+        if any(i.compress_type != zipfile.ZIP_STORED or i.file_size != i.compress_size for i in entries):
             raise ValueError('it is compressed')
-    with np.load(file, allow_pickle=False) as stored:
-        arrays = {k: stored[k] for k in _ARRAYS}
-    for key, kind in _ARRAYS.items():
-        if arrays[key].dtype != kind or arrays[key].ndim != (2 if key == 'stamps' else 1):
-            raise ValueError(f'{key} is of another form')
+        if len(entries) != len(_ARRAYS) or sum(i.file_size for i in entries) > os.path.getsize(file):
+            raise ValueError('it holds more than an index')
+        arrays = {key: _array(z.read(f'{key}.npy'), kind, 2 if key == 'stamps' else 1)
+                  for key, kind in _ARRAYS.items()}
     meta = json.loads(arrays.pop('meta').tobytes())
     made = float(meta.pop('made'))
     if meta != json.loads(json.dumps(wanted)):
@@ -141,7 +156,8 @@ def _read(file, wanted, tops):
     listing, folders = Listing(**arrays), arrays['folders']
     trees, counts, number = listing.trees, listing.counts, len(folders)
     if not (len(trees) == len(counts) == len(listing.stamps) == number and (counts >= 0).all() and (trees >= 0).all()
-            and (trees < len(tops)).all() and counts.sum() == len(listing.names)):
+            and (counts <= len(listing.names)).all() and (trees < len(tops)).all()
+            and counts.sum() == len(listing.names)):
         raise ValueError('its parts do not fit together')
     if b'/' in listing.names.block or any(os.path.isabs(f) or '..' in f.split(os.sep)
                                           for f in folders.part(0, number)):
@@ -178,9 +194,13 @@ def _own_file(index):
         raise ConfigError(f'index must be auto, false or the name of a file that ends in .npz, not {index!r}.')
     file = os.path.expanduser(str(index))
     if os.path.isfile(file) and zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as z:
-            if z.namelist() and 'meta.npy' not in z.namelist():
-                raise ConfigError(f"index: '{file}' exists and is no index of PASSL. Give another name.")
+        try:
+            with zipfile.ZipFile(file) as z:
+                names = z.namelist()
+        except Exception:               # a damaged archive raises almost anything
+            names = ['damaged']
+        if names and 'meta.npy' not in names:
+            raise ConfigError(f"index: '{file}' exists and is no index of PASSL. Give another name.")
     return file
 
 

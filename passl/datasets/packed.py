@@ -2,8 +2,8 @@
 
 The file holds the images' bytes as they are, their names, class numbers and class names, and a JSON
 header. Nothing in it is ever executed or used as a path. `places` tells where in the file each image
-lies: LMDB reads through page faults, one request to the disk for every 4 KiB, so the reader asks the
-system for all pages of an image at once. Wrong places cost time, nothing else.
+lies, so that the reader can ask the system for all pages of an image before it looks them up. Wrong places
+cost time, nothing else. Writing takes the package lmdb; reading does not (`lmdb_file`).
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from ..utils.errors import ConfigError, DataError
 from .base import ImageDataset
 from .builder import DATASETS
 from .image import ImageReadError
+from .lmdb_file import FormatError, LmdbFile
 from .path_list import Names, PathList
 
 _FORMAT, _VERSION = 'passl packed images', 1
@@ -35,7 +36,7 @@ def _lmdb():
     try:
         import lmdb
     except ImportError:
-        raise ConfigError("Packed images need the package lmdb. Install it: pip install lmdb (or PASSL with "
+        raise ConfigError("Packing images needs the package lmdb. Install it: pip install lmdb (or PASSL with "
                           "'passl[pack]' in place of 'passl').") from None
     return lmdb
 
@@ -45,56 +46,37 @@ def _key(index):
 
 
 class _Reader:
-    """An open LMDB file, opened anew in every process that reads from it.
-
-    LMDB wants a file opened once per process only, so data sets of one file share their reader:
-    get it with `_reader`.
-    """
+    """An open file of packed images; data sets of one file share it: get it with `_reader`."""
 
     def __init__(self, file):
         self.file = file
-        self._env = self._pid = self._plain = None
-
-    def env(self):
-        if self._pid != os.getpid():
-            if self._env is not None:           # inherited by a fork: the parent keeps its own
-                self._env.close()
-            lmdb = _lmdb()
-            try:
-                self._env = lmdb.open(self.file, subdir=False, readonly=True, lock=False, readahead=False,
-                                      meminit=False)
-            except lmdb.Error as e:
-                self._env = None
-                raise DataError(f"'{self.file}' is no file of packed images, or a damaged one ({e}). Make it with "
-                                'tools/pack_dataset.py.') from None
-            self._plain = open(self.file, 'rb', buffering=0)
-            self._pid = os.getpid()
-        return self._env
+        try:
+            self.lmdb = LmdbFile(file)
+        except (FormatError, OSError) as e:
+            raise DataError(f"'{file}' is no file of packed images, or a damaged one ({e}). Make it with "
+                            'tools/pack_dataset.py.') from None
 
     def get(self, key, start=0, length=0):
         """The bytes stored under `key`, or None; they are thought to be at `start` in the file."""
-        env = self.env()
         try:
             if hasattr(os, 'posix_fadvise'):
                 for part in range(start, start + length, _REQUEST):
-                    os.posix_fadvise(self._plain.fileno(), part, min(_REQUEST, start + length - part),
+                    os.posix_fadvise(self.lmdb.fileno(), part, min(_REQUEST, start + length - part),
                                      os.POSIX_FADV_WILLNEED)
-            with env.begin() as transaction:
-                return transaction.get(key)
-        except (_lmdb().Error, OSError) as e:
+            return self.lmdb.get(key)
+        except (FormatError, OSError) as e:
             raise ImageReadError(f"'{self.file}' cannot be read: {e}") from None
 
     def check_size(self):
-        """Reading behind the end of a truncated file would end the process without a word."""
-        env = self.env()
-        needed, size = (env.info()['last_pgno'] + 1) * env.stat()['psize'], os.path.getsize(self.file)
-        if size < needed:
-            raise DataError(f"'{self.file}' is truncated: {size} of {needed} bytes. Copy or pack it again.")
+        """A copy that was cut off is told at the start."""
+        needed = (self.lmdb.meta.last_page + 1) * self.lmdb.meta.page_size
+        if self.lmdb.size < needed:
+            raise DataError(f"'{self.file}' is truncated: {self.lmdb.size} of {needed} bytes. Copy or pack it again.")
 
 
 def _reader(file):
     stat = os.stat(file)
-    key = stat.st_dev, stat.st_ino
+    key = stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns      # a file written anew is read anew
     reader = _READERS.get(key)
     if reader is None:
         reader = _READERS[key] = _Reader(file)
@@ -113,13 +95,15 @@ def _read_header(reader):
             raise DataError(f"'{reader.file}' has version {header.get('version')} of the format; this PASSL reads "
                             f'{_VERSION}. Pack the folder again, or use the PASSL that made it.')
         count, classes = int(header['count']), header['classes']
+        if not all(isinstance(c, str) for c in classes):
+            raise ValueError('class names that are no text')
         labels = np.frombuffer(reader.get(_LABELS), '<i4') if header['labelled'] else None
         names, places = Names(reader.get(_NAMES)), np.frombuffer(reader.get(_PLACES), '<u4').reshape(-1, 2)
         whole = len(places) == len(names) == count > 0 and isinstance(classes, list) and \
-            reader.env().stat()['entries'] == count + _OTHERS
+            reader.lmdb.meta.entries == count + _OTHERS
         if labels is not None:
             whole = whole and len(labels) == count and labels.min() >= 0 and labels.max() < len(classes)
-    except (ValueError, KeyError, TypeError, ImageReadError) as e:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, ImageReadError) as e:
         raise DataError(f"'{reader.file}' is damaged ({type(e).__name__}: {e}). Copy or pack it again.") from None
     if not whole:
         raise DataError(f"'{reader.file}' is damaged: its parts do not fit together. Copy or pack it again.")
@@ -130,8 +114,7 @@ def _read_header(reader):
 class PackedImages(ImageDataset):
     """The images of a file that tools/pack_dataset.py made: the same samples as those of the folder.
 
-    Needs the package lmdb (`pip install 'passl[pack]'`). `samples` holds the names that the
-    files had, relative to the folder, or (name, class number) pairs.
+    `samples` holds the names that the files had, relative to the folder, or (name, class number) pairs.
 
     Args:
         dataroot: the file.

@@ -3,7 +3,7 @@
 import copy
 
 from ..utils.config import with_defaults
-from ..utils.errors import ConfigError
+from ..utils.errors import CheckpointError, ConfigError
 from ..utils.logger import get_logger
 
 # settings that do not change a number of the training, and how long it goes
@@ -51,8 +51,14 @@ def check_changes(stored, cfg, refuse, path):
 
     Raises:
         ConfigError: see `refuse`.
+        CheckpointError: `stored` is no config.
     """
-    found = differences(_comparable(stored), _comparable(cfg))
+    try:
+        stored = _comparable(stored)
+    except (AttributeError, TypeError, KeyError, ValueError) as e:
+        raise CheckpointError(f"The config in '{path}' is none of this project ({type(e).__name__}: {e}). Use another "
+                              'checkpoint, or --load for its weights alone.') from None
+    found = differences(stored, _comparable(cfg))
     serious = [d for d in found if not any(d[0] == h or d[0].startswith(h + '.') for h in _HARMLESS)]
     if serious and refuse:
         lines = [f'  {name}: {_short(a)} -> {_short(b)}' for name, a, b in serious[:_SHOWN]]

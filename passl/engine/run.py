@@ -47,7 +47,7 @@ def run(args, signals):
         overrides.append('model.backbone.pretrained=' + _quoted(args.pretrained))
     needs = None if args.export else training       # an export needs the model only
     cfg = with_defaults(load_config(args.config_file, overrides, training=needs))
-    import_plugins(cfg.get('custom_imports') or (), os.path.dirname(os.path.abspath(args.config_file)))
+    import_plugins(permitted_imports(args, cfg), os.path.dirname(os.path.abspath(args.config_file)))
     setup_logger(rank=dist.rank())
     device = select_device(cfg.get('device'), args.no_cuda)
     dist.init()
@@ -97,6 +97,7 @@ def run_in_folder(args, cfg, device, signals):
 def work(args, cfg, folders, resume, device, signals):
     """The training or the evaluation in a run folder that is ready for it."""
     training, folder = not args.evaluate_only, folders.folder
+    folders.started = training
     on_main(lambda: os.makedirs(folder, exist_ok=True))
     logger = setup_logger(folder, dist.rank())
     logger.info('PASSL %s, Paddle %s, NumPy %s, OpenCV %s, Python %s, %s, %d process(es)%s', __version__,
@@ -134,6 +135,27 @@ def work(args, cfg, folders, resume, device, signals):
     folders.tell('done', 0)
     logger.info('Done: %s', folder)
     return 0
+
+
+def permitted_imports(args, cfg):
+    """What `custom_imports` names, if the command line allows it to run: a config file alone executes nothing.
+
+    The user's word is `--allow-imports`, or `-o custom_imports=...`, which names the code itself.
+
+    Raises:
+        ConfigError: the config file names code that nobody has allowed.
+    """
+    wanted = cfg.get('custom_imports') or []
+    wanted = [wanted] if isinstance(wanted, str) else list(wanted)
+    own_word = any(text.partition('=')[0].strip() == 'custom_imports' for text in args.override)
+    if not wanted or args.allow_imports or own_word:
+        return wanted
+    folder = os.path.dirname(os.path.abspath(args.config_file))
+    places = [f"'{os.path.normpath(os.path.join(folder, w))}'" if w.endswith('.py') else f"the module '{w}'"
+              for w in wanted]
+    raise ConfigError(f"'{args.config_file}' asks to run Python code: custom_imports names {', '.join(places)}. A "
+                      'config file alone may not run code. Look at what is named there; if you trust it, add '
+                      '--allow-imports.')
 
 
 def start_point(args, folders):

@@ -73,7 +73,7 @@ class Folders:
     """
 
     def __init__(self, folder, saves=None):
-        self.folder, self.saves, self.locks = folder, saves or folder, {}
+        self.folder, self.saves, self.locks, self.started = folder, saves or folder, {}, False
 
     def holds(self, path):
         """Whether `path` lies directly in one of the two folders."""
@@ -174,7 +174,7 @@ class Folders:
         `state`: running, done, stopped or failed; `code`: exit code of process 0. The launcher has exit codes of its
         own, so scripts that start a job again look here.
         """
-        if not self.locks:
+        if not self.locks or not self.started:        # a folder of another run, which refused this one
             return
         status = {'state': state, 'code': code, 'message': message, 'time': time.strftime('%Y-%m-%dT%H:%M:%S%z')}
         with contextlib.suppress(OSError):          # a full disk: the log tells it

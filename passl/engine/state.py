@@ -12,6 +12,7 @@ from ..utils.errors import CheckpointError
 from ..utils.logger import get_logger
 from ..utils.weights import load_into
 from .changes import check_changes
+from .fields import check_fields
 
 FORMAT, VERSION = 'passl-densecl', 1
 
@@ -130,9 +131,11 @@ def restore(trainer, state, path, same_config=False):
     if not isinstance(state, dict) or state.get('format') != FORMAT:
         raise CheckpointError(f"'{path}' is not a checkpoint of a run of this project, so it cannot be resumed. "
                               'Use --load for model weights, --pretrained for backbone weights.')
-    if state.get('version', 0) > VERSION:
-        raise CheckpointError(f"'{path}' has format version {state['version']}; this release reads up to {VERSION}. "
+    if not isinstance(state.get('version', 0), int) or state.get('version', 0) > VERSION:
+        raise CheckpointError(f"'{path}' has format version {str(state['version'])[:20]}; this release reads up to "
+                              f'{VERSION}. '
                               'Update passl.')
+    check_fields(state, path)
     if 'optimizer' not in state:
         raise CheckpointError(f"'{path}' was saved without the optimizer (save_optimizer: false) and cannot be "
                               'resumed exactly. Use --load to start anew from its weights.')
@@ -170,6 +173,7 @@ def restore(trainer, state, path, same_config=False):
 def _restore_statistics(model, stored):
     """This process's own running statistics, if the run had as many processes; otherwise the averages stay."""
     names, tensors = _statistics(model)
-    if stored is None or stored['names'] != names or len(stored['values']) != dist.world_size():
+    if stored is None or stored['names'] != names or len(stored['values']) != dist.world_size() \
+            or stored['values'].shape[1] != sum(int(np.prod(t.shape)) for t in tensors):
         return
     _put(tensors, stored['values'][dist.rank()])

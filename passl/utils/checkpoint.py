@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import re
+import stat
 import struct
 import time
 from collections import OrderedDict
@@ -277,13 +278,15 @@ def _open(path):
     if os.path.isdir(path):
         raise CheckpointError(f"'{path}' is a folder. Name the checkpoint file in it.")
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):     # opening a pipe would wait for its writer
+            raise CheckpointError(f"'{path}' is no file but a device or a pipe. Name a checkpoint file.")
         return open(path, 'rb')
     except FileNotFoundError:
         link = os.path.islink(path)
         raise CheckpointError(f"There is no file '{path}'" + (' (the link points nowhere).' if link else '.')
                               + ' Check the path.') from None
-    except OSError as e:
-        raise CheckpointError(f"Cannot read '{path}': {e.strerror or e}.") from e
+    except (OSError, ValueError) as e:      # ValueError: a name with a zero byte
+        raise CheckpointError(f"Cannot read '{path}': {getattr(e, 'strerror', None) or e}.") from e
 
 
 def _sniff(f, path):

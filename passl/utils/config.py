@@ -5,10 +5,11 @@ import os
 
 from .errors import ConfigError, suggest
 from .schema import NO_DEFAULT, SCHEMA, Section, check_section, defaults_of, raise_for, unknown_key
-from .yaml_text import parse_yaml, to_yaml
+from .yaml_text import MAX_DEPTH, MAX_TEXT, parse_yaml, to_yaml
 
 BASE = '_base_'
 DELETE = '_delete_'
+_MAX_FILES = 100        # read for one config: bases that name bases, several times each, could go on for years
 
 
 def load_config(path, overrides=(), training=None):
@@ -27,7 +28,7 @@ def load_config(path, overrides=(), training=None):
     Raises:
         ConfigError: naming the file and line, the key, or the override.
     """
-    cfg = _load_file(os.path.expanduser(os.fspath(path)), ())
+    cfg = _load_file(os.path.expanduser(os.fspath(path)), (), [_MAX_FILES])
     cfg = apply_overrides(cfg, overrides)
     try:
         validate(cfg, training)
@@ -99,9 +100,12 @@ def dump_config(cfg):
     return to_yaml(cfg)
 
 
-def _load_file(path, stack):
-    """The merged content of `path`; `stack`: real paths of the files that include it."""
+def _load_file(path, stack, room):
+    """The merged content of `path`; `stack`: real paths of the files that include it; `room`: [files still allowed]."""
     real = os.path.realpath(path)
+    room[0] -= 1
+    if room[0] < 0:
+        raise ConfigError(f"{path}: '{BASE}' leads to more than {_MAX_FILES} files.")
     if real in stack:
         chain = ' -> '.join(os.path.basename(p) for p in (*stack, real))
         raise ConfigError(f"'{BASE}' goes in a circle: {chain}. Remove one of them.")
@@ -117,15 +121,17 @@ def _load_file(path, stack):
     merged = {}
     for base in bases:
         base = os.path.join(os.path.dirname(path), os.path.expanduser(base))
-        merged = merge(merged, _load_file(base, (*stack, real)), path)
+        merged = merge(merged, _load_file(base, (*stack, real), room), path)
     return merge(merged, cfg, path)
 
 
 def _read(path, stack):
     wanted_by = f" (named by '{BASE}' of {stack[-1]})" if stack else ''
     try:
+        if stack and os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+            raise ConfigError(f"'{path}'{wanted_by} is no file but a device or a pipe.")
         with open(path, encoding='utf-8-sig') as f:
-            return f.read()
+            return f.read(MAX_TEXT + 1)         # parse_yaml refuses more; a device may never end
     except FileNotFoundError:
         folder = os.path.dirname(path) or '.'
         if not os.path.isdir(folder):
@@ -177,17 +183,19 @@ def apply_overrides(cfg, overrides):
         path, equals, value = text.partition('=')
         keys = path.strip().split('.')
         if not equals or not all(keys):
-            raise ConfigError(f"-o {text}: write key.key=value, for example -o epochs=100.")
+            raise ConfigError(f"-o {_cut(text)}: write key.key=value, for example -o epochs=100.")
+        if len(keys) > MAX_DEPTH or max(map(len, keys)) > 200:
+            raise ConfigError(f'-o {_cut(text)}: no setting has such a long name.')
         if BASE in keys or DELETE in keys:
-            raise ConfigError(f"-o {text}: '{BASE}' and '{DELETE}' work in files only.")
+            raise ConfigError(f"-o {_cut(text)}: '{BASE}' and '{DELETE}' work in files only.")
         try:
-            value = parse_yaml(value, f'-o {text}')
+            value = parse_yaml(value, f'-o {_cut(text)}')
         except ConfigError as e:
-            raise ConfigError(f"{e} If the value is meant as text, write -o '{path}=\"...\"'.") from None
+            raise ConfigError(f"{e} If the value is meant as text, write -o '{_cut(path)}=\"...\"'.") from None
         try:
             _set(cfg, keys, value)
         except ConfigError as e:
-            raise ConfigError(f'-o {text}: {e}') from None
+            raise ConfigError(f'-o {_cut(text)}: {e}') from None
     return cfg
 
 
@@ -209,11 +217,18 @@ def _set(node, keys, value):
             node = node[key]
 
 
+def _cut(text):
+    """`text`, or its beginning where it is very long."""
+    return text if len(text) <= 200 else f'{text[:200]}... ({len(text)} characters)'
+
+
 def _index(items, key, here):
     """`key` as an index of the list `items`."""
     count = f'a list of {len(items)}' if items else 'an empty list'
-    if not key.isdecimal():
-        raise ConfigError(f"'{here}' is {count}: give an index instead of '{key}'.")
+    if not (key.isdecimal() and key.isascii()):
+        raise ConfigError(f"'{here}' is {count}: give an index instead of '{_cut(key)}'.")
+    if len(key) > 18:
+        raise ConfigError(f"index {_cut(key)} is out of range, '{here}' is {count}.")
     if int(key) >= len(items):
         more = f': the indices are 0 to {len(items) - 1}' if items else ''
         raise ConfigError(f"index {key} is out of range, '{here}' is {count}{more}.")

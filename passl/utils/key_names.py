@@ -8,7 +8,7 @@ from .errors import CheckpointError
 
 # depth -> blocks per stage; 18 and 34 have basic blocks (two convolutions), the others bottlenecks
 RESNET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-_BLOCK = re.compile(r'(?:^|\.)layer([1-4])\.(\d+)\.(conv|bn|downsample\.)(\d)\.(.+)$')
+_BLOCK = re.compile(r'(?:^|\.)layer([1-4])\.(\d{1,4})\.(conv|bn|downsample\.)(\d)\.(.+)$')
 _BN_EPSILON = 1e-5
 
 
@@ -75,7 +75,11 @@ def to_paddleclas(backbone, depth):
     renamed = {paddleclas_name(name, depth): value for name, value in backbone.items()}
     added = {}
     if depth < 50:
-        width = int(np.asarray(backbone['layer1.0.conv1.weight']).shape[0])
+        first = np.asarray(backbone.get('layer1.0.conv1.weight', ()))
+        if first.ndim != 4 or not first.size:
+            raise CheckpointError(f"'layer1.0.conv1.weight' has the shape {list(first.shape)}, which is not that of a "
+                                  'convolution.')
+        width = int(first.shape[0])
         ones, zeros = np.ones(width, np.float32), np.zeros(width, np.float32)
         added = {'conv.weight': np.eye(width, dtype=np.float32).reshape(width, width, 1, 1),
                  'bn.weight': ones * np.float32(np.sqrt(1 + _BN_EPSILON)), 'bn.bias': zeros,

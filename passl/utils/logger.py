@@ -142,6 +142,6 @@ def read_json_lines(path):
                 continue
             try:
                 objects.append(json.loads(line))
-            except ValueError:
+            except (ValueError, RecursionError):
                 get_logger().warning('%s, line %d is damaged and was left out.', path, number)
     return objects

@@ -110,8 +110,8 @@ def build_train_parser(prog=None):
     """Parser of `tools/train.py` and `passl train`.
 
     The namespace has: config_file, override (list of 'path=value'), resume, load, pretrained,
-    evaluate_only, export, val_interval (int or None), no_cuda, overwrite, allow_changes. Flags that were not
-    given are None, False or [].
+    evaluate_only, export, val_interval (int or None), no_cuda, overwrite, allow_changes,
+    allow_imports. Flags that were not given are None, False or [].
 
     Args:
         prog: program name in the help, for example 'passl train'.
@@ -143,6 +143,8 @@ def build_train_parser(prog=None):
                           'FILE: move newer checkpoints aside')
     job.add_argument('--allow-changes', action='store_true',
                      help='resume although settings have changed that change the numbers of the run')
+    job.add_argument('--allow-imports', action='store_true',
+                     help='run the Python code that custom_imports of the config file names')
     return parser
 
 

@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 
-from .errors import DataError
+from .errors import ConfigError, DataError
 
 LOSSES = (('loss', 'loss', '#1f4e9c'), ('loss_global', 'global', '#d98032'), ('loss_dense', 'dense', '#3a9455'))
 ACCURACIES = (('acc1', 'global', '#d98032'), ('acc1_dense', 'dense', '#3a9455'))
@@ -42,12 +42,17 @@ def _series(records, key):
 
 def _queue_size(run_dir):
     """K of the run's model, or None: not a contrastive model, or no config.yaml beside the log."""
-    import yaml
+    from .yaml_text import MAX_TEXT, parse_yaml
     path = os.path.join(run_dir, 'config.yaml')
     if not os.path.isfile(path):
         return None
-    with open(path, encoding='utf-8') as f:
-        size = ((yaml.safe_load(f) or {}).get('model') or {}).get('K')
+    try:
+        with open(path, encoding='utf-8') as f:
+            config = parse_yaml(f.read(MAX_TEXT + 1), path)
+    except (ConfigError, OSError, UnicodeDecodeError):      # the line is an extra: a damaged file only costs it
+        return None
+    model = config.get('model') if isinstance(config, dict) else None
+    size = model.get('K') if isinstance(model, dict) else None
     return size if isinstance(size, int) and size > 0 else None
 
 
@@ -63,6 +68,21 @@ def _draw(axes, records, keys, window):
     return drawn
 
 
+def _is_record(record):
+    """Whether a line of the log is one of ours: other programs may have written to the file."""
+    if not isinstance(record, dict) or type(record.get('iteration')) is not int or \
+            not isinstance(record.get('mode'), (str, type(None))) or not abs(record['iteration']) < 2**53:
+        return False
+    keys = [k for k, _, _ in LOSSES + ACCURACIES] + ['acc1', 'lr']
+    return all(_is_figure(record.get(k)) for k in keys)
+
+
+def _is_figure(value):
+    """A number, nothing, or what the log writes in place of numbers that JSON has not."""
+    return value is None or isinstance(value, float) or type(value) is int and abs(value) < 2**1000 or \
+        isinstance(value, str) and value.lower() in ('nan', 'inf', '-inf', 'infinity', '-infinity')
+
+
 def plot_loss(jsonl_path, out_png):
     """Draw loss, training and validation accuracy and learning rate of a log.jsonl.
 
@@ -74,7 +94,7 @@ def plot_loss(jsonl_path, out_png):
     from .logger import read_json_lines
     if not os.path.isfile(jsonl_path):
         raise DataError(f"No log '{jsonl_path}'. Give a run folder, or the log.jsonl in it.")
-    records = [r for r in read_json_lines(jsonl_path) if isinstance(r, dict) and 'iteration' in r]
+    records = [r for r in read_json_lines(jsonl_path) if _is_record(r)]
     # a resumed run writes the steps since its checkpoint again: the later record counts
     latest = {(r.get('mode'), r['iteration']): r for r in records}
     ordered = sorted(latest.values(), key=lambda r: r['iteration'])

@@ -119,7 +119,7 @@ def build_from_config(cfg, registry, where=None, **given):
         raise ConfigError(f"'{where}': {cfg['name']} needs {', '.join(missing)}. Add it below '{where}'.")
     try:
         return cls(**arguments, **given)
-    except (TypeError, ValueError, AssertionError) as e:      # a value that the constructor could not work with
+    except (TypeError, ValueError, AssertionError, ArithmeticError) as e:     # a value that it could not take
         raise ConfigError(f"'{where}': {cfg['name']} does not accept these settings: {e or type(e).__name__}. Given: "
                           f'{arguments}.') from e
 

@@ -4,10 +4,22 @@
 module that checks its arguments and makes plain data of them.
 """
 
+import re
+
 import numpy as np
 
+# What a file may ask of the reader. Real checkpoints stay far below; a hostile file of a few bytes could otherwise
+# fill the memory or keep the processor busy for days.
+MAX_STEPS = 2 * 10**6           # opcodes of a pickle; each may make an object of some 200 bytes
+MAX_VALUES = 2 * 10**6          # values in the result, shared ones counted wherever they stand
+MAX_DEPTH = 100                 # containers in containers
+MAX_AXES = 32                   # of an array: the limit of every numpy
+_FREE_BYTES = 2**27             # copies are allowed up to this ...
+_COPIES = 16                    # ... plus so many times the file's size
+_PLAIN = (bool, int, float, str, bytes, bytearray, np.ndarray, np.generic, type(None))
 # kind letters of plain numbers and strings; 'O' (objects) and 'V' (structures) are refused
 _DTYPE_KINDS = 'biufcSU'
+_DTYPE_CODE = re.compile(r'[<>|=]?[?a-zA-Z]\d{0,6}', re.ASCII)
 _SCALARS = {'bool', 'bool_', 'int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32', 'uint64',
             'float16', 'float32', 'float64'}
 
@@ -22,6 +34,31 @@ class RefusedError(Exception):
 
 class UnsupportedError(Exception):
     """A sound file of a kind that is not read here."""
+
+
+class Room:
+    """The memory that reading one file may take beyond the file itself.
+
+    Args:
+        size: of the file, in bytes.
+    """
+
+    def __init__(self, size):
+        self.left = _FREE_BYTES + _COPIES * size
+
+    def take(self, nbytes):
+        """Account for `nbytes` of a copy. Raises DamagedError when the file has asked for too much."""
+        self.left -= nbytes
+        if self.left < 0:
+            raise DamagedError('it would take far more memory than its size')
+
+    def take_copies(self, values):
+        """Account for copying each of `values` once, containers without what is in them."""
+        for value in values:
+            if isinstance(value, (str, bytes, bytearray)):
+                self.take(len(value))
+            elif isinstance(value, (list, tuple, dict, set)):
+                self.take(64 * len(value))
 
 
 class Global:
@@ -39,14 +76,16 @@ class Dtype:
         self.code, self.order = code, '='
 
     def set_state(self, state):
-        if len(state) < 5 or any(s is not None for s in state[2:5]):
+        if not isinstance(state, tuple) or len(state) < 5 or any(s is not None for s in state[2:5]):
             raise UnsupportedError('it holds a structured numpy array')
         self.order = state[1]
 
     def real(self):
-        dtype = np.dtype(self.code) if isinstance(self.code, str) and len(self.code) <= 8 else np.dtype('V')
+        # nothing but the plain form: numpy evaluates the numbers in others, such as '(3)f4' or 'f4,f4'
+        plain = isinstance(self.code, str) and _DTYPE_CODE.fullmatch(self.code)
+        dtype = np.dtype(self.code) if plain else np.dtype('V')
         if dtype.kind not in _DTYPE_KINDS or not dtype.itemsize:
-            raise RefusedError(f'a numpy array of type {self.code!r} (Python objects)')
+            raise RefusedError(f'a numpy array of type {str(self.code)[:20]!r}, neither plain numbers nor text')
         return dtype.newbyteorder(self.order) if self.order in ('<', '>') else dtype
 
 
@@ -76,11 +115,13 @@ def make_array(shape, dtype, raw, fortran=False):
         raw = bytes(raw)
     if not isinstance(raw, bytes) or not isinstance(dtype, np.dtype):
         raise DamagedError('a numpy array without contents')
+    if not isinstance(shape, (tuple, list)) or len(shape) > MAX_AXES:
+        raise DamagedError('an array with a shape that is none')
     shape = tuple(shape)
     count = addressed = 1
     for n in shape:
-        if not isinstance(n, int) or n < 0:
-            raise DamagedError(f'an array of shape {shape}')
+        if not isinstance(n, int) or not 0 <= n <= 2**48:
+            raise DamagedError('an array whose shape has no numbers, negative ones or huge ones')
         count, addressed = count * n, addressed * max(n, 1)
     if addressed > 2**48 or count * dtype.itemsize != len(raw):
         raise DamagedError(f'an array of shape {shape} and type {dtype} with {len(raw)} bytes')
@@ -119,10 +160,59 @@ def _old_paddle_tensor(source, names=None):
 
 
 def check_key(key):
-    """Only flat keys: hashing a tuple nested a million deep would overflow the C stack."""
+    """Only flat keys: hashing a tuple nested a million deep would overflow the C stack.
+
+    Whole numbers stay below Python's hash modulus: larger ones can be chosen so that all hashes are the same, and a
+    dict of them takes quadratic time.
+    """
     if key is not None and not isinstance(key, (str, int, float, bytes)):
         raise DamagedError(f'a {type(key).__name__} as the key of a dict')
+    if isinstance(key, int) and key.bit_length() > 60:
+        raise DamagedError('a huge number as the key of a dict')
     return key
+
+
+def check_result(obj):
+    """`obj` if it is plain data that later code may walk through, copy and compare without harm.
+
+    Raises:
+        RefusedError: something in it is not plain data (a mere name, an unfinished array).
+        DamagedError: a container holds itself, is nested too deeply, or unfolds to too many values.
+    """
+    totals, running = {}, set()     # id -> values in it; containers that are being walked through
+    stack = [(obj, None, [1])]      # container, its remaining children, values counted so far
+    while stack:
+        value, children, total = stack[-1]
+        if children is None:
+            if not isinstance(value, (dict, list, tuple, set)):
+                if not isinstance(value, _PLAIN):
+                    raise RefusedError(f"'{getattr(value, 'name', type(value).__name__)}' in place of data")
+                children = iter(())
+            else:
+                if id(value) in running:
+                    raise DamagedError('a container that holds itself')
+                if len(stack) > MAX_DEPTH:
+                    raise DamagedError(f'containers nested more than {MAX_DEPTH} deep')
+                running.add(id(value))
+                children = iter(value.values() if isinstance(value, dict) else value)
+            stack[-1] = value, children, total
+        child = next(children, stack)           # `stack` stands for the end: no file can hold it
+        if child is not stack:
+            if id(child) in totals:
+                total[0] += totals[id(child)]
+            elif type(child) in _PLAIN or isinstance(child, np.ndarray):
+                total[0] += 1
+            else:
+                stack.append((child, None, [1]))
+        if total[0] > MAX_VALUES:
+            raise DamagedError(f'more than {MAX_VALUES} values')
+        if child is stack:
+            stack.pop()
+            running.discard(id(value))
+            totals[id(value)] = total[0]
+            if stack:
+                stack[-1][2][0] += total[0]
+    return obj
 
 
 def _plain_dict(items=()):

@@ -8,11 +8,12 @@ allow-list (`safe_arrays`) ends the reading; there is no way from a file to a Py
 
 import struct
 
-from .safe_arrays import (DamagedError, Dtype, Global, Pending, RefusedError, UnsupportedError, allow_list,
-                          check_key)
+from .safe_arrays import (MAX_STEPS, DamagedError, Dtype, Global, Pending, RefusedError, Room, UnsupportedError,
+                          allow_list, check_key, check_result)
 
 # What Paddle adds to a state dict for its own bookkeeping: structured name -> automatic name.
 _BOOKKEEPING = 'StructuredToParameterName@@'
+_LONGEST_NUMBER = 1024          # bytes: the time to print or multiply whole numbers grows with their square
 
 
 class SafeUnpickler:
@@ -23,23 +24,28 @@ class SafeUnpickler:
         size: position at which the file ends; no length beyond it is believed.
         extra: {(module, name): builder} in addition to the allow-list.
         persistent: function for references to data outside the pickle (torch storages).
+        room: Room shared with other parts of the same file.
     """
 
-    def __init__(self, file, size, extra=None, persistent=None):
+    def __init__(self, file, size, extra=None, persistent=None, room=None):
         self.file, self.left = file, size - file.tell()
         self.allowed = {**allow_list(), **(extra or {})}
-        self.persistent = persistent
+        self.persistent, self.room = persistent, room or Room(size)
         self.stack, self.marks, self.memo = [], [], {}
 
     def load(self):
-        """The object that the pickle describes.
+        """The object that the pickle describes: plain data, checked by `check_result`.
 
         Raises:
             DamagedError, RefusedError: see the classes. Damage can also show as one of
                 Python's own errors (IndexError, KeyError, ...); the caller handles both.
         """
+        return check_result(self.load_raw())
+
+    def load_raw(self):
+        """As `load`, without the check of the result (which may hold tensors that are not there yet)."""
         table, read = _OPCODES, self.read
-        while True:
+        for _ in range(MAX_STEPS):
             code = read(1)
             if code == b'.':
                 return self.stack.pop()
@@ -47,6 +53,7 @@ class SafeUnpickler:
             if step is None:
                 raise DamagedError(f'{code!r} at byte {self.file.tell() - 1} means nothing in a checkpoint')
             step(self)
+        raise DamagedError(f'more than {MAX_STEPS} steps')
 
     def read(self, n):
         if not 0 <= n <= self.left:
@@ -106,6 +113,7 @@ class SafeUnpickler:
         target, args = self.pop_n(2)
         if not isinstance(target, Global) or not isinstance(args, tuple):
             raise RefusedError('a call of something that is not a function name')
+        self.room.take_copies(args)
         self.push(target.build(*args))
 
     def new_object(self):
@@ -115,6 +123,7 @@ class SafeUnpickler:
     def build(self):
         target, state = self.pop_n(2)
         if isinstance(target, (Dtype, Pending)):
+            self.room.take_copies(state)
             target.set_state(state)
         elif not isinstance(target, dict):      # a dict's attributes are bookkeeping of the writer
             raise RefusedError(f'a state for a {type(target).__name__}')
@@ -148,6 +157,8 @@ class SafeUnpickler:
 
 
 def _long(raw):
+    if len(raw) > _LONGEST_NUMBER:
+        raise DamagedError(f'a number of {len(raw)} bytes')
     return int.from_bytes(raw, 'little', signed=True)
 
 

@@ -27,32 +27,54 @@ def read_header(file, size):
     length = struct.unpack('<Q', file.read(8))[0]
     if length > min(size - 8, _MAX_HEADER):
         raise EOFError
-    header = json.loads(file.read(length).decode('utf-8'))
+    header = json.loads(file.read(length).decode('utf-8'), object_pairs_hook=_no_twins)
     if not isinstance(header, dict):
         raise DamagedError('a header that is not a mapping')
     return header, 8 + length
+
+
+def _no_twins(pairs):
+    """dict of `pairs`; with two values of one name, readers would disagree on which counts."""
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise DamagedError('a name that appears twice in the header')
+    return dict(pairs)
+
+
+def _places(header, size):
+    """(begin, end, name) of all tensors, sorted; none lies over another, so that no byte is read twice."""
+    places = []
+    for name, info in header.items():
+        if name == '__metadata__':
+            continue
+        if not isinstance(info, dict) or not {'dtype', 'shape', 'data_offsets'} <= set(info):
+            raise DamagedError(f'no description of {name[:100]!r}')
+        offsets = info['data_offsets']
+        if not isinstance(offsets, list) or len(offsets) != 2 or not all(type(n) is int for n in offsets) \
+                or not 0 <= offsets[0] <= offsets[1]:
+            raise DamagedError(f'the place of {name[:100]!r} is no pair of rising numbers')
+        if offsets[1] > size:
+            raise EOFError
+        places.append((*offsets, name))
+    places.sort()
+    for (_, end, name), (begin, _, other) in zip(places, places[1:]):
+        if begin < end:
+            raise DamagedError(f'{name[:100]!r} and {other[:100]!r} overlap')
+    return places
 
 
 def read_safetensors(file, size):
     """{name: array} of an open file; bfloat16 becomes float32."""
     header, start = read_header(file, size)
     tensors = {}
-    for name, info in header.items():
-        if name == '__metadata__':
-            continue
-        begin, end = info['data_offsets']
-        kind = info['dtype']
-        if not 0 <= begin <= end:
-            raise DamagedError(f"offsets {begin}..{end} of '{name}'")
-        if start + end > size:
-            raise EOFError
-        if kind not in _DTYPES and kind != 'BF16':
-            raise DamagedError(f"'{name}' has the type {kind}, which is not supported")
+    for begin, end, name in _places(header, size - start):
+        kind = header[name]['dtype']
+        if not isinstance(kind, str) or kind not in _DTYPES and kind != 'BF16':
+            raise DamagedError(f'{name[:100]!r} has the type {str(kind)[:20]}, which is not supported')
         file.seek(start + begin)
         dtype = np.dtype('uint16' if kind == 'BF16' else _DTYPES[kind])
-        array = make_array(info['shape'], dtype.newbyteorder('<'), file.read(end - begin))
+        array = make_array(header[name]['shape'], dtype.newbyteorder('<'), file.read(end - begin))
         tensors[name] = bfloat16_to_float32(array) if kind == 'BF16' else array
-    return tensors
+    return {name: tensors[name] for name in header if name in tensors}
 
 
 def write_safetensors(file, tensors):

@@ -228,6 +228,7 @@ def load_into(layer, state, what='model', strict=True, min_matched=None, source=
         shape, wanted = np.shape(state[name]), tuple(int(n) for n in tensor.shape)
         # a counter may be stored with or without an axis of length 1
         same = shape == wanted or (np.size(state[name]) == 1 and all(n == 1 for n in wanted))
+        same = same and np.asarray(state[name]).dtype.kind in 'biuf'       # neither text nor complex numbers
         matched.append(name) if same else mismatched.append((name, shape, wanted))
     report = Report(what, matched, missing, [k for k in state if k not in own], mismatched)
     needed = 1.0 if strict else 0.0

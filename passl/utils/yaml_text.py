@@ -16,9 +16,12 @@ import yaml
 
 from .errors import ConfigError
 
-MAX_VALUES = 100000
+MAX_TEXT = 2**20        # characters of a document
+MAX_VALUES = 100000     # values in it, after unfolding aliases and '<<'
+MAX_DEPTH = 50          # lists and mappings in one another
+_MAX_NUMBER = 200       # characters of a number or a calculation
 _PREFIX = 'tag:yaml.org,2002:'
-_NUMBER = r'[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?'
+_NUMBER = r'[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?'     # one way to match only: no search on long digits
 _INT = re.compile(r'[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0b[01_]+)$')
 _FLOAT = re.compile(r'(?:[-+]?(?:\d[\d_]*\.[\d_]*(?:[eE][-+]?\d+)?|\.\d[\d_]*(?:[eE][-+]?\d+)?'
                     r'|\d[\d_]*[eE][-+]?\d+|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN))$')
@@ -40,10 +43,54 @@ class Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = {}
     yaml_constructors = {}
 
+    def __init__(self, stream):
+        super().__init__(stream)
+        self._values, self._depth, self._flattening = 0, 0, set()
+
+    def compose_node(self, parent, index):
+        self._count(1, self.peek_event())
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise yaml.composer.ComposerError(None, None, f'nested too deeply (more than {MAX_DEPTH})',
+                                              self.peek_event().start_mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def _count(self, number, place):
+        self._values += number
+        if self._values > MAX_VALUES:
+            raise yaml.composer.ComposerError(None, None, f'more than {MAX_VALUES} values', place.start_mark)
+
     def compose_mapping_node(self, anchor):
         node = super().compose_mapping_node(anchor)
         self._check_keys(node)          # here, because unfolding '<<' later may repeat keys
         return node
+
+    def flatten_mapping(self, node):
+        """Unfold '<<' as PyYAML does, but count what it copies and keep one value per key.
+
+        Otherwise mappings that merge others ten times each would grow tenfold with every line.
+        """
+        if not any(key.tag == _PREFIX + 'merge' for key, _ in node.value):
+            return
+        if id(node) in self._flattening:
+            raise yaml.constructor.ConstructorError(None, None, "'<<' merges a mapping into itself", node.start_mark)
+        self._flattening.add(id(node))
+        merged = {}
+        for key, value in node.value:
+            if key.tag == _PREFIX + 'merge':
+                parts = value.value if isinstance(value, yaml.SequenceNode) else [value]
+                for part in reversed(parts):        # of several, the first wins
+                    if not isinstance(part, yaml.MappingNode):
+                        raise yaml.constructor.ConstructorError(
+                            None, None, "'<<' takes a mapping or a list of mappings", part.start_mark)
+                    self.flatten_mapping(part)
+                    self._count(1 + len(part.value), part)
+                    merged.update((k.value, (k, v)) for k, v in part.value)
+        merged.update((k.value, (k, v)) for k, v in node.value if k.tag != _PREFIX + 'merge')
+        node.value = list(merged.values())
+        self._flattening.discard(id(node))
 
     def _check_keys(self, node):
         seen = {}
@@ -75,20 +122,27 @@ def _number(text):
     return int(text) if re.fullmatch(r'[-+]?\d+', text) else float(text)
 
 
+def _short(text):
+    """`text` of a number; whole numbers of thousands of digits cannot be calculated with, or even printed."""
+    if len(text) > _MAX_NUMBER:
+        raise ValueError(f'a number of {len(text)} characters; the limit is {_MAX_NUMBER}')
+    return text
+
+
 def _construct_int(loader, node):
-    text = loader.construct_scalar(node).replace('_', '')
+    text = _short(loader.construct_scalar(node)).replace('_', '')
     sign, digits = (text[0], text[1:]) if text[:1] in ('-', '+') else ('', text)
     base = {'0x': 16, '0b': 2}.get(digits[:2].lower(), 10)
     return int(sign + digits, base)
 
 
 def _construct_float(loader, node):
-    text = loader.construct_scalar(node).replace('_', '').lower()
+    text = _short(loader.construct_scalar(node)).replace('_', '').lower()
     return float(re.sub(r'\.(inf|nan)$', r'\1', text))
 
 
 def _construct_arithmetic(loader, node):
-    parts = re.split(r'\s*([*/])\s*', loader.construct_scalar(node))
+    parts = re.split(r'\s*([*/])\s*', _short(loader.construct_scalar(node)))
     value = _number(parts[0])
     for operator, text in zip(parts[1::2], parts[2::2]):
         value = value * _number(text) if operator == '*' else value / _number(text)
@@ -108,7 +162,7 @@ def _guard(construct):
             return construct(loader, node)
         except (ValueError, ArithmeticError, KeyError) as e:
             raise yaml.constructor.ConstructorError(
-                None, None, f"'{node.value}' cannot be read as a value ({e})", node.start_mark) from None
+                None, None, f"'{str(node.value)[:100]}' cannot be read as a value ({e})", node.start_mark) from None
     return guarded
 
 
@@ -137,6 +191,8 @@ def parse_yaml(text, where):
     Raises:
         ConfigError: with `where` and the line.
     """
+    if len(text) > MAX_TEXT:
+        raise ConfigError(f'{where}: more than {MAX_TEXT} characters are no config.')
     loader = None
     try:
         loader = Loader(text)
@@ -150,6 +206,8 @@ def parse_yaml(text, where):
         raise ConfigError(f'{where}: {e}') from None
     except RecursionError:
         raise ConfigError(f'{where}: nested too deeply, or an alias (*name) that contains itself.') from None
+    except (ValueError, OverflowError) as e:        # a character "\\Uffffffff" that Unicode does not have
+        raise ConfigError(f'{where}: {e}.') from None
     finally:
         if loader is not None:
             loader.dispose()
@@ -162,10 +220,20 @@ def _unshare(data, room=None):
     if room[0] < 0:             # aliases of aliases of aliases: a few lines could fill the memory
         raise yaml.YAMLError(f'more than {MAX_VALUES} values')
     if isinstance(data, dict):
+        for key in data:
+            _check_text(key)
         return {k: _unshare(v, room) for k, v in data.items()}
     if isinstance(data, list):
         return [_unshare(v, room) for v in data]
+    if isinstance(data, str):
+        _check_text(data)
     return data
+
+
+def _check_text(text):
+    """Neither a zero byte nor half a character: no file name and no log can hold them."""
+    if '\0' in text or any('\ud800' <= c <= '\udfff' for c in text):
+        raise yaml.YAMLError(f'the text {ascii(text[:100])} holds a character that no text file can hold')
 
 
 def _represent_list(dumper, data):

@@ -190,7 +190,6 @@ def test_a_killed_packing_leaves_no_finished_file(folder, project_root, number):
 
 def read_in_child(dataset, numbers, queue):
     queue.put([dataset.read_bytes(i)[0] for i in numbers])
-    queue.put(dataset._reader._pid == os.getpid())      # LMDB forbids the use of what a fork inherits
 
 
 @pytest.mark.parametrize('method', ['fork', 'spawn'])
@@ -204,7 +203,6 @@ def test_two_processes_read_at_once(tool, folder, method):
     for child in children:
         child.start()
     got = [q.get() for q in queues]
-    assert all(q.get() for q in queues)
     for child in children:
         child.join(30)
         assert child.exitcode == 0
@@ -296,7 +294,7 @@ def test_places_are_where_the_bytes_are_and_wrong_ones_do_no_harm(tmp_path):
     for (first, pages), image in zip(ours._places.tolist(), images):
         assert image in whole[first * 4096:(first + pages) * 4096] and pages <= len(image) // 4096 + 2
     del ours
-    gc.collect()                    # LMDB opens a file once per process only
+    gc.collect()                    # data sets of one file share their reader
     edit(file, b'places', np.full((10, 2), 2**32 - 1, '<u4').tobytes())
     ours = build('PackedImages', file)
     assert [ours.read_bytes(i)[0] for i in range(10)] == images
@@ -323,9 +321,10 @@ def test_names_are_labels_only(tmp_path, folder):
 def test_without_lmdb_the_command_is_named(tool, folder, monkeypatch, capsys):
     _, file = pack(tool, folder, '--unlabelled')
     monkeypatch.setitem(sys.modules, 'lmdb', None)
-    with pytest.raises(ConfigError, match=r"pip install lmdb.*passl\[pack\]"):
-        build('PackedImages', file)
-    assert pack(tool, folder, '--unlabelled')[0] == 2 and 'pip install lmdb' in capsys.readouterr().err
+    assert len(build('PackedImages', file)) == 14               # reading needs no package
+    assert pack(tool, folder, '--unlabelled')[0] == 2
+    error = capsys.readouterr().err
+    assert 'pip install lmdb' in error and 'passl[pack]' in error
 
 
 def test_a_file_packed_again_is_read_anew(tool, folder):

@@ -34,8 +34,8 @@ def launch(log_dir, script, *arguments, processes=2):
 
 
 def train(tmp, name, cfg, *flags, processes=2):
-    launch(tmp / f'log_{name}', 'tools/train.py', '-c', write_config(cfg, tmp, name), '--no-cuda', *flags,
-           processes=processes)
+    launch(tmp / f'log_{name}', 'tools/train.py', '-c', write_config(cfg, tmp, name), '--no-cuda', '--allow-imports',
+           *flags, processes=processes)
     return os.path.join(cfg['output_dir'], name)
 
 

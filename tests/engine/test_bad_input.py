@@ -75,7 +75,7 @@ def test_config_file_is_required(capsys):
 ])
 def test_structure_of_the_config(data, out, capsys, change, parts):
     refused_training(moco(data, **merge(out, change)), capsys, ['small.yaml' if 'custom_imports' not in change else '',
-                                                                *parts])
+                                                                *parts], '--allow-imports')
     assert not os.path.exists(out['output_dir'])
 
 

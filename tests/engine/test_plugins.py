@@ -92,10 +92,10 @@ def test_custom_imports_from_a_file_beside_the_config(data, out, tmp_path, capsy
     (tmp_path / 'parts' / 'mine.py').write_text(PARTS.format(prefix='File'))
     cfg = config_with('File', data, out)
     cfg['custom_imports'] = 'parts/mine.py'
-    folder, done = train(cfg, capsys)
+    folder, done = train(cfg, capsys, '--allow-imports')
     check(folder)
     assert 'own_figure' in done.out
-    train(cfg, capsys, '--overwrite')       # a second run in this process: registered once
+    train(cfg, capsys, '--overwrite', '--allow-imports')       # a second run in this process: registered once
 
 
 def test_custom_imports_of_a_module(data, out, tmp_path, capsys, monkeypatch):
@@ -103,7 +103,7 @@ def test_custom_imports_of_a_module(data, out, tmp_path, capsys, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     cfg = config_with('Module', data, out)
     cfg['custom_imports'] = ['my_module_of_parts']
-    folder, _ = train(cfg, capsys)
+    folder, _ = train(cfg, capsys, '--allow-imports')
     check(folder)
 
 
@@ -131,11 +131,11 @@ def test_own_parts_give_the_nearest_name_too(data, out, tmp_path, capsys):
     cfg = config_with('Another', data, out)
     cfg['custom_imports'] = 'mine.py'
     cfg['custom_config'][0]['name'] = 'AnotherHok'
-    refused_training(cfg, capsys, ["'custom_config.0.name'", "Did you mean 'AnotherHook'?"])
+    refused_training(cfg, capsys, ["'custom_config.0.name'", "Did you mean 'AnotherHook'?"], '--allow-imports')
     cfg['custom_config'] = [{'name': 'AnotherHook', 'fil': 'x'}]
-    refused_training(cfg, capsys, ["has no setting 'fil'", "Did you mean 'file'?"])
+    refused_training(cfg, capsys, ["has no setting 'fil'", "Did you mean 'file'?"], '--allow-imports')
     cfg['custom_config'] = [{'name': 'AnotherHook'}]
-    refused_training(cfg, capsys, ['AnotherHook needs file'])
+    refused_training(cfg, capsys, ['AnotherHook needs file'], '--allow-imports')
 
 
 def test_own_hook_in_place_of_a_standard_one(data, out, tmp_path, capsys):
@@ -148,7 +148,7 @@ def test_own_hook_in_place_of_a_standard_one(data, out, tmp_path, capsys):
                 return iteration == trainer.max_iters
     '''))
     cfg = moco(data, **out, custom_imports='quiet.py', log_config={'name': 'LastOnlyLogHook'})
-    folder, _ = train(cfg, capsys)
+    folder, _ = train(cfg, capsys, '--allow-imports')
     assert [r['iteration'] for r in records(folder)] == [6]
 
 
@@ -156,13 +156,13 @@ def test_a_broken_custom_file_keeps_its_traceback(data, out, tmp_path):
     """The user's own bug: they need to see where it is."""
     (tmp_path / 'broken.py').write_text('1 / 0\n')
     with pytest.raises(ZeroDivisionError):
-        train_main(['-c', write_config(moco(data, **out, custom_imports='broken.py'))])
+        train_main(['-c', write_config(moco(data, **out, custom_imports='broken.py')), '--allow-imports'])
 
 
 def test_evaluate_only_and_export_import_own_parts_too(data, out, tmp_path, capsys):
     (tmp_path / 'mine.py').write_text(PARTS.format(prefix='Used'))
     cfg = clas(data, **out, custom_imports='mine.py', model={'backbone': {'name': 'UsedNet'}}, epochs=1)
-    folder, _ = train(cfg, capsys)
+    folder, _ = train(cfg, capsys, '--allow-imports')
     weights = os.path.join(folder, 'latest.pdparams')
     for argv in (['--evaluate-only', '--load', weights], ['--export', weights]):
-        assert call(train_main, ['-c', write_config(cfg), *argv], capsys).code == 0
+        assert call(train_main, ['-c', write_config(cfg), '--allow-imports', *argv], capsys).code == 0

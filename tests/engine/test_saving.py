@@ -100,7 +100,7 @@ def test_names_in_a_hostile_checkpoint_remove_nothing(data, out, tmp_path, capsy
     save_file({'x': 1}, victims[2], note)
     state['saved_files'] = ['../../victim', str(victims[0]), 'notes.txt', '../../epoch_7.pdparams', str(victims[2])]
     save_file(state, path, note)
-    train(cfg, capsys, '--resume', 'auto')
+    refused_training(cfg, capsys, ["'saved_files' is missing or not what it should be"], '--resume', 'auto')
     assert all(v.exists() for v in victims)
 
 

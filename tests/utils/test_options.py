@@ -17,7 +17,7 @@ def test_defaults():
     args = build_train_parser().parse_args(['-c', 'a.yaml'])
     assert vars(args) == dict(config_file='a.yaml', override=[], resume=None, load=None, pretrained=None,
                               evaluate_only=False, export=None, val_interval=None, no_cuda=False,
-                              overwrite=False, allow_changes=False)
+                              overwrite=False, allow_changes=False, allow_imports=False)
     assert vars(build_extract_parser().parse_args(['x', '--output', 'y'])) == dict(
         checkpoint='x', output='y', prefix='backbone', remove_prefix=False, overwrite=False)
 
@@ -25,10 +25,10 @@ def test_defaults():
 def test_all_flags():
     args = build_train_parser().parse_args(
         '--config-file a.yaml -o a.b=1 --override c.0=-2 --resume auto --load l --pretrained p '
-        '--evaluate-only --val-interval 3 --no-cuda --overwrite --allow-changes'.split())
+        '--evaluate-only --val-interval 3 --no-cuda --overwrite --allow-changes --allow-imports'.split())
     assert vars(args) == dict(config_file='a.yaml', override=['a.b=1', 'c.0=-2'], resume='auto', load='l',
                               pretrained='p', evaluate_only=True, export=None, val_interval=3, no_cuda=True,
-                              overwrite=True, allow_changes=True)
+                              overwrite=True, allow_changes=True, allow_imports=True)
     assert build_train_parser().parse_args(['-c', 'a', '--export', 'e']).export == 'e'
     for flag in ('--remove_prefix', '--remove-prefix'):
         args = build_extract_parser().parse_args(['x', '--output', 'y', '--prefix', 'encoder_k.0', flag])

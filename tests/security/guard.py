@@ -1,0 +1,94 @@
+"""Watches that a reader does nothing but read: an audit hook that sees every call, import, process and written file."""
+
+import codecs
+import contextlib
+import os
+import signal
+import sys
+import time
+
+from passl.utils.misc import peak_memory_mb, reset_peak_memory
+
+_FORBIDDEN = ('os.system', 'os.exec', 'os.posix_spawn', 'os.spawn', 'os.fork', 'os.forkpty', 'os.remove', 'os.rename',
+              'os.mkdir', 'os.rmdir', 'os.chmod', 'os.chown', 'os.link', 'os.symlink', 'os.truncate', 'os.putenv',
+              'shutil.', 'subprocess.', 'socket.', 'ctypes.', 'pickle.find_class', 'exec', 'compile', 'import',
+              'code.__new__', 'builtins.input', 'webbrowser.', 'urllib.', 'tempfile.', 'marshal.load', 'cpython.run_')
+_seen = None
+
+
+def _hook(event, args):
+    if _seen is None:
+        return
+    if event == 'open':
+        writes = isinstance(args[1], str) and set(args[1]) & set('wax+') or \
+            isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if not writes or str(args[0]).startswith('/proc/self/'):
+            return
+    elif not any(event == f or (f[-1] in '._' and event.startswith(f)) or event.startswith(f + '.')
+                 for f in _FORBIDDEN):
+        return
+    _seen.append(f'{event} {args!r}'[:300])
+
+
+sys.addaudithook(_hook)
+for _name in ('utf-8-sig', 'cp437', 'utf-16', 'utf-16-le', 'utf-16-be', 'utf-32', 'utf-32-le', 'utf-32-be', 'latin1',
+              'ascii'):             # Python imports its codecs when they are first used
+    codecs.lookup(_name)
+
+
+class TooSlow(BaseException):
+    """Not an Exception, so that no reader can take it for damage."""
+
+
+def _too_slow(*_):
+    raise TooSlow('the reader did not come back')
+
+
+class Done:
+    """What became of a guarded call: `value` or `error`, and what it cost."""
+    value = error = None
+    seconds = megabytes = 0.0
+
+
+@contextlib.contextmanager
+def _recorded():
+    global _seen
+    _seen = []
+    try:
+        yield _seen
+    finally:
+        _seen = None
+
+
+def guarded(function, *args, seconds=20, megabytes=400, allowed=()):
+    """Call a reader and check what it may not do: execute, import, write, take long or take much memory.
+
+    Args:
+        function, args: the call.
+        seconds, megabytes: limits of time and of added memory (peak).
+        allowed: exception classes that are answers.
+
+    Returns:
+        Done. Other exceptions come through.
+
+    Raises:
+        AssertionError: a limit was passed, or something was executed.
+    """
+    done = Done()
+    before = signal.signal(signal.SIGALRM, _too_slow)
+    signal.alarm(seconds + 1)
+    reset_peak_memory()
+    base, began = peak_memory_mb(), time.monotonic()
+    with _recorded() as seen:
+        try:
+            done.value = function(*args)
+        except allowed as e:
+            done.error = e
+        finally:
+            signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+    done.seconds, done.megabytes = time.monotonic() - began, peak_memory_mb() - base
+    assert not seen, f'the reader did more than read: {seen}'
+    assert done.seconds <= seconds, f'{done.seconds:.1f} s'
+    assert done.megabytes <= megabytes, f'{done.megabytes:.0f} MB'
+    return done
