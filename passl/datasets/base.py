@@ -3,6 +3,7 @@
 import contextlib
 import mmap
 import random
+import struct
 
 import numpy as np
 from paddle.io import Dataset, get_worker_info
@@ -10,12 +11,14 @@ from paddle.io import Dataset, get_worker_info
 from ..utils.errors import ConfigError, DataError
 from ..utils.logger import get_logger
 from ..utils.seed import derive_seed
-from .image import ImageReadError, decode_image, is_turned, jpeg_size
+from .image import MAX_PIXELS, ImageReadError, decode_image, is_turned, jpeg_size
 from .preprocess.compose import build_transforms
 from .preprocess.tensor import ToTensor
 from .preprocess.two_view import TwoView, Views
 
 _REASON_BYTES = 4096
+_NUMBER = struct.Struct('=q')
+_MOST_WORKERS = 1024         # of those with a higher number it is not known what they read
 
 
 _kept = False
@@ -73,6 +76,9 @@ class ImageDataset(Dataset):
     all other random numbers are the same with and without it. `reduced_decoding = False` switches it off
     (in a config: `reduced_decoding: false` beside `dataroot`). It needs `read_bytes`.
 
+    An image with more than `max_pixels` pixels counts as unreadable; its header is enough to tell, so that it costs no
+    memory. In a config it stands beside `dataroot` too.
+
     Args:
         return_label: add the label.
         return_two_sample: two views instead of one image.
@@ -85,10 +91,11 @@ class ImageDataset(Dataset):
     Attributes:
         samples: one entry per image.
         classes: class names in the order of their numbers; empty without labels.
-        reduced_decoding: see above.
+        reduced_decoding, max_pixels: see above.
     """
 
     reduced_decoding = True
+    max_pixels = MAX_PIXELS
 
     def __init__(self, return_label=False, return_two_sample=False, transforms=None, view_trans1=None,
                  view_trans2=None, on_error='replace', max_bad=0.1):
@@ -118,6 +125,7 @@ class ImageDataset(Dataset):
         self.classes = []
         self._bad = bytearray()
         self._reason = mmap.mmap(-1, _REASON_BYTES)
+        self._reading = mmap.mmap(-1, 8 * (_MOST_WORKERS + 1))
 
     def read_bytes(self, index):
         """(bytes of the image file of `index`, its name for messages). Raises ImageReadError."""
@@ -125,7 +133,7 @@ class ImageDataset(Dataset):
 
     def load(self, index):
         """The image of `index`: uint8 [H, W, 3]. Raises ImageReadError."""
-        return decode_image(*self.read_bytes(index))
+        return decode_image(*self.read_bytes(index), max_pixels=self.max_pixels)
 
     def label(self, index):
         """The class number of `index`."""
@@ -150,6 +158,31 @@ class ImageDataset(Dataset):
         """How many different images were unreadable so far, in all workers together."""
         return int(np.frombuffer(self._bad, np.uint8).sum()) if len(self._bad) else 0
 
+    def name(self, index):
+        """The name of image `index` for messages and lists."""
+        entry = self.samples[index]
+        return str(entry[0] if isinstance(entry, tuple) else entry)
+
+    @property
+    def bad_events(self):
+        """A number that changes whenever another image turns out to be unreadable: cheap to look at."""
+        return _NUMBER.unpack_from(self._reading, 8 * _MOST_WORKERS)[0]
+
+    def bad_names(self):
+        """The names of the images that were unreadable so far, in all workers together, in the order of the set."""
+        found = np.flatnonzero(np.frombuffer(self._bad, np.uint8)) if len(self._bad) else ()
+        return [self.name(int(i)) for i in found]
+
+    def reading(self, worker):
+        """The name of the image that the worker process of that number is reading or transforming, or None."""
+        number = _NUMBER.unpack_from(self._reading, 8 * worker)[0] if worker < _MOST_WORKERS else 0
+        return self.name(number - 1) if number else None
+
+    def _note_reading(self, number):
+        worker = get_worker_info()
+        if worker is not None and worker.id < _MOST_WORKERS:
+            _NUMBER.pack_into(self._reading, 8 * worker.id, number)
+
     @property
     def failure(self):
         """Why a worker process stopped, or None."""
@@ -168,6 +201,8 @@ class ImageDataset(Dataset):
             raise error
         if not self._bad[index]:
             self._bad[index] = 1
+            # two workers may write the same number, but both after both bytes: whoever sees it change sees both
+            _NUMBER.pack_into(self._reading, 8 * _MOST_WORKERS, self.bad_events + 1)
             get_logger().warning('Unreadable image replaced by another one (on_error: replace): %s', error)
         limit = int(self.max_bad * len(self))
         limit = max(1, limit) if self.max_bad > 0 else 0
@@ -189,12 +224,12 @@ class ImageDataset(Dataset):
         data, name = self.read_bytes(index)
         size = jpeg_size(data)
         if size is None or self.recipe.reduction(*size) == 1 or is_turned(data):
-            return decode_image(data, name), None
+            return decode_image(data, name, max_pixels=self.max_pixels), None
         state = random.getstate()
         boxes = self.recipe.draw(*size)
         factor = self.recipe.reduction(*size, boxes)
         try:
-            img = decode_image(data, name, factor)
+            img = decode_image(data, name, factor, max_pixels=self.max_pixels)
         except ImageReadError:
             random.setstate(state)          # the image in its place draws as if this one had not
             raise
@@ -207,6 +242,7 @@ class ImageDataset(Dataset):
         """(image, boxes as `_image_and_boxes` gives them, index it is from)."""
         candidate = index
         for attempt in range(100):
+            self._note_reading(candidate + 1)
             try:
                 return (*self._image_and_boxes(candidate), candidate)
             except ImageReadError as e:
@@ -217,6 +253,7 @@ class ImageDataset(Dataset):
     def _sample(self, index, recipe):
         img, boxes, index = self._load_or_replace(index)
         views = recipe(img) if boxes is None else recipe.cut(img, *boxes)
+        self._note_reading(0)
         return views + (np.int64(self.label(index)),) if self.return_label else views
 
     def __getitem__(self, key):
@@ -252,6 +289,11 @@ class ImageDataset(Dataset):
         with seeded(0):
             return recipe(img)
 
+    def example(self):
+        """A sample as the workers make them, of a made-up image."""
+        views = self._try_out(self._unfinished or self.recipe)
+        return views + (np.int64(0),) if self.return_label else views
+
     def _check_recipe(self):
         """Run the recipe once on a made-up image, so that a wrong one is told at start-up."""
         for view in self._try_out(self.recipe):
@@ -263,7 +305,7 @@ class ImageDataset(Dataset):
     def __getstate__(self):
         """Shared memory cannot be pickled (start method 'spawn'): the copy gets its own."""
         state = dict(self.__dict__)
-        state['_bad'], state['_reason'] = bytes(self._bad), None
+        state['_bad'], state['_reason'], state['_reading'] = bytes(self._bad), None, None
         return state
 
     def __setstate__(self, state):
@@ -271,3 +313,4 @@ class ImageDataset(Dataset):
         self._bad = mmap.mmap(-1, max(1, len(state['_bad'])))
         self._bad[:len(state['_bad'])] = state['_bad']
         self._reason = mmap.mmap(-1, _REASON_BYTES)
+        self._reading = mmap.mmap(-1, 8 * (_MOST_WORKERS + 1))
