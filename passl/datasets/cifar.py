@@ -10,9 +10,11 @@ import numpy as np
 from ..utils.errors import ConfigError, DataError
 from .base import ImageDataset
 from .builder import DATASETS
+from .image import shown
 
 _ALLOWED = {('numpy', 'ndarray'), ('numpy', 'dtype'), ('numpy.core.multiarray', '_reconstruct'),
             ('numpy._core.multiarray', '_reconstruct'), ('_codecs', 'encode')}
+_MEMBER_BYTES = 2**28        # a real file has 31 MB (CIFAR-10) or 155 MB (CIFAR-100)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -64,8 +66,13 @@ class _Source:
     def _from_tar(path, names):
         try:
             with tarfile.open(path) as tar:
-                return {os.path.basename(m.name): tar.extractfile(m).read() for m in tar
-                        if m.isfile() and os.path.basename(m.name) in names}
+                found = {}
+                for member in tar:          # in one pass: a compressed archive is read from its start for each other
+                    if member.isfile() and os.path.basename(member.name) in names:
+                        if member.size > _MEMBER_BYTES:
+                            raise DataError(f"'{path}' is not CIFAR: {shown(member.name)} has {member.size} bytes.")
+                        found[os.path.basename(member.name)] = tar.extractfile(member).read()
+                return found
         except (tarfile.TarError, OSError, EOFError) as e:
             raise DataError(f"'{path}' cannot be read as a tar archive: {e}") from None
 

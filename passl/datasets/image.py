@@ -177,7 +177,7 @@ def decode_image(data, name='image', reduction=1, max_pixels=MAX_PIXELS):
     except Image.UnidentifiedImageError:
         raise ImageReadError(f'{shown(name)} is not an image of a known kind ({len(data)} bytes).') from None
     except Image.DecompressionBombError as e:
-        raise ImageReadError(f'{shown(name)} is too large: {e}') from None
+        raise ImageReadError(f'{shown(name)} is too large: {e} Shrink or remove it, or raise max_pixels.') from None
     except Exception as e:              # damaged files raise almost anything
         text = str(e) or type(e).__name__
         raise ImageReadError(f'{shown(name)} cannot be decoded: {shown(text)[1:-1]}') from None

@@ -106,6 +106,7 @@ class WorkerWatch(threading.Thread):
     def stop(self):
         """End the thread."""
         if self._waker is not None:
+            os.write(self._waker, b'.')         # closing would not wake it: workers of other iterators hold that end too
             os.close(self._waker)
             self._waker = None
             _LIVE.discard(self)
@@ -134,7 +135,8 @@ class WorkerWatch(threading.Thread):
                 # by small steps: the whole job may be stopped for a while and continued
                 self._waited = waited + min(now - last, 2 * self._tick)
                 if self._waited >= self._timeout:
-                    self._give_up(batches, self._hang(batches))
+                    late = self._late(batches)
+                    self._give_up(batches, self._hang(late), late)
                     return
             last = now
             del batches
@@ -146,10 +148,11 @@ class WorkerWatch(threading.Thread):
                 worker.kill()
                 remove_batches(worker.pid)
 
-    def _give_up(self, batches, reason):
+    def _give_up(self, batches, reason, late=()):
         self.reason = reason
         batches._exit_thread_unexpectedly()     # wakes the main thread
         del batches
+        self._show_stacks(late)
         while not multiprocessing.connection.wait([self._wake], 0.5):
             batches = self._batches()
             if batches is None:
@@ -181,24 +184,31 @@ class WorkerWatch(threading.Thread):
         causes = list(dict.fromkeys(cause for (_, cause), *_ in ends))
         return f'A data loader worker ended, {"; ".join(texts)[:2000]}. {" ".join(causes)}'
 
-    def _hang(self, batches):
-        """The sentences about workers that hang; says on stderr where they are, and kills all."""
+    def _late(self, batches):
+        """Numbers of the workers whose batches are due; all if that cannot be told."""
         tasks = dict(list(batches._task_infos.items()))
-        late = sorted({t[0] for t in tasks.values() if len(t) == 1}) or range(len(self._workers))
+        return sorted({task[0] for task in tasks.values() if len(task) == 1}) or list(range(len(self._workers)))
+
+    def _hang(self, late):
+        """The sentences about workers that hang."""
         texts = []
         for n in late:
-            pid = self._workers[n].pid
-            state = _state(pid)
-            texts.append(f'worker {n} (pid {pid}{self._file(n)}; {_STATES.get(state, "state " + (state or "unknown"))})')
-            if STACK_SIGNAL and state in ('R', 'S'):
-                get_logger().error('Data worker %d (pid %d) hangs; where it is follows on stderr.', n, pid)
-                os.kill(pid, STACK_SIGNAL)
-        time.sleep(0.5)
-        for worker in self._workers:
-            worker.kill()
+            state = _state(self._workers[n].pid)
+            texts.append(f'worker {n} (pid {self._workers[n].pid}{self._file(n)}; '
+                         f'{_STATES.get(state, "state " + (state or "unknown"))})')
         return (f'No batch came for {self._timeout} s (loader.timeout). Late: {", ".join(texts)[:2000]}. Look whether '
                 'the disk or network file system with the images answers, then continue with --resume auto; if batches '
                 'really take that long, raise loader.timeout (0: no limit).')
+
+    def _show_stacks(self, late):
+        """Let the workers write to stderr where they are."""
+        for n in late:
+            pid = self._workers[n].pid
+            if STACK_SIGNAL and _state(pid) in ('R', 'S'):
+                get_logger().error('Data worker %d (pid %d) hangs; where it is follows on stderr.', n, pid)
+                os.kill(pid, STACK_SIGNAL)
+        if late:
+            time.sleep(0.5)
 
 
 def end_workers(batches, failed=False):
