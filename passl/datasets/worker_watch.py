@@ -122,7 +122,7 @@ class WorkerWatch(threading.Thread):
             batches = self._batches()
             if self._wake in ready or batches is None:
                 return
-            if batches._workers_done_event.is_set():
+            if batches._thread_done_event.is_set():         # no event of processes: a dead worker may hold its lock
                 self._see_the_end()
                 return
             now = time.monotonic()
@@ -142,7 +142,7 @@ class WorkerWatch(threading.Thread):
             del batches
 
     def _see_the_end(self):
-        """All batches are there and Paddle waits for the workers to end, without limit."""
+        """All batches are there, or a worker raised an error; Paddle waits for the workers to end, without limit."""
         if not multiprocessing.connection.wait([self._wake], 2 * _GRACE) and self._waited is not None:
             for worker in self._workers:
                 worker.kill()
