@@ -283,15 +283,20 @@ class ImageDataset(Dataset):
         return normalisation
 
     @staticmethod
-    def _try_out(recipe):
-        """The views of a made-up image."""
-        img = np.random.RandomState(0).randint(0, 256, (96, 80, 3)).astype(np.uint8)
+    def _try_out(recipe, img=None):
+        """The views of `img`, or of a made-up image."""
+        if img is None:
+            img = np.random.RandomState(0).randint(0, 256, (96, 80, 3)).astype(np.uint8)
         with seeded(0):
             return recipe(img)
 
     def example(self):
-        """A sample as the workers make them, of a made-up image."""
-        views = self._try_out(self._unfinished or self.recipe)
+        """A sample as the workers make them; of a made-up image if the recipe gives all images the same size."""
+        recipe = self._unfinished or self.recipe
+        views, others = self._try_out(recipe), self._try_out(recipe, np.zeros((72, 120, 3), np.uint8))
+        if [np.shape(v) for v in views] != [np.shape(v) for v in others]:
+            with contextlib.suppress(ImageReadError):       # told when it is met in training
+                views = self._try_out(recipe, self.load(0))
         return views + (np.int64(0),) if self.return_label else views
 
     def _check_recipe(self):

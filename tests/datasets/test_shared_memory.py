@@ -34,6 +34,13 @@ def test_the_estimate_is_the_size_of_a_real_batch(monkeypatch, transport, size):
     assert made.use_shared_memory
 
 
+def test_images_that_keep_their_size_are_judged_by_the_first(monkeypatch):
+    monkeypatch.setattr(shared_memory.os, 'statvfs', lambda folder: Room(2**30, 4096))
+    made = build_dataloader({'loader': {'num_workers': 1}, 'sampler': {'batch_size': 8}, 'dataset': {
+        'name': 'Synthetic', 'num_images': 8, 'size': 48, 'return_label': True}})
+    assert shared_memory.batch_bytes(made.dataset, made.collate_fn, 8) == 8 * (48 * 48 * 3 * 4 + 8)
+
+
 def test_too_little_room_switches_it_off_and_training_goes_on(monkeypatch, caplog):
     monkeypatch.setattr(shared_memory.get_logger(), 'propagate', True)
     made = loader(monkeypatch, 6 * FLOAT - 4096)
