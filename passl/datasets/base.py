@@ -1,9 +1,7 @@
 """What all data sets share: views, per-sample seeding, and the policy for unreadable images."""
 
 import contextlib
-import mmap
 import random
-import struct
 
 import numpy as np
 from paddle.io import Dataset, get_worker_info
@@ -11,15 +9,11 @@ from paddle.io import Dataset, get_worker_info
 from ..utils.errors import ConfigError, DataError
 from ..utils.logger import get_logger
 from ..utils.seed import derive_seed
+from .findings import Findings
 from .image import MAX_PIXELS, ImageReadError, decode_image, is_turned, jpeg_size
 from .preprocess.compose import build_transforms
 from .preprocess.tensor import ToTensor
 from .preprocess.two_view import TwoView, Views
-
-_REASON_BYTES = 4096
-_NUMBER = struct.Struct('=q')
-_MOST_WORKERS = 1024         # of those with a higher number it is not known what they read
-
 
 _kept = False
 
@@ -57,7 +51,7 @@ def _kind(view):
     return f'{view.dtype} {list(view.shape)}' if isinstance(view, np.ndarray) else type(view).__name__
 
 
-class ImageDataset(Dataset):
+class ImageDataset(Findings, Dataset):
     """Base of the data sets: sub-classes fill `samples` and define `label`, and `load` or `read_bytes`.
 
     `dataset[key]` is always a tuple: `(view1, view2)` with `return_two_sample`, else
@@ -123,9 +117,7 @@ class ImageDataset(Dataset):
         self._check_recipe()
         self.samples = []
         self.classes = []
-        self._bad = bytearray()
-        self._reason = mmap.mmap(-1, _REASON_BYTES)
-        self._reading = mmap.mmap(-1, 8 * (_MOST_WORKERS + 1))
+        self._make_shared()
 
     def read_bytes(self, index):
         """(bytes of the image file of `index`, its name for messages). Raises ImageReadError."""
@@ -150,59 +142,12 @@ class ImageDataset(Dataset):
         """Sub-classes call this once `samples` and `classes` stand."""
         if self.return_label and not self.classes:
             raise ConfigError(f'{type(self).__name__} has no labels: set return_label: False.')
-        # one byte per image in memory that forked workers share with the main process
-        self._bad = mmap.mmap(-1, max(1, len(self)))
-
-    @property
-    def num_bad(self):
-        """How many different images were unreadable so far, in all workers together."""
-        return int(np.frombuffer(self._bad, np.uint8).sum()) if len(self._bad) else 0
-
-    def name(self, index):
-        """The name of image `index` for messages and lists."""
-        entry = self.samples[index]
-        return str(entry[0] if isinstance(entry, tuple) else entry)
-
-    @property
-    def bad_events(self):
-        """A number that changes whenever another image turns out to be unreadable: cheap to look at."""
-        return _NUMBER.unpack_from(self._reading, 8 * _MOST_WORKERS)[0]
-
-    def bad_names(self):
-        """The names of the images that were unreadable so far, in all workers together, in the order of the set."""
-        found = np.flatnonzero(np.frombuffer(self._bad, np.uint8)) if len(self._bad) else ()
-        return [self.name(int(i)) for i in found]
-
-    def reading(self, worker):
-        """The name of the image that the worker process of that number is reading or transforming, or None."""
-        number = _NUMBER.unpack_from(self._reading, 8 * worker)[0] if worker < _MOST_WORKERS else 0
-        return self.name(number - 1) if number else None
-
-    def _note_reading(self, number):
-        worker = get_worker_info()
-        if worker is not None and worker.id < _MOST_WORKERS:
-            _NUMBER.pack_into(self._reading, 8 * worker.id, number)
-
-    @property
-    def failure(self):
-        """Why a worker process stopped, or None."""
-        return self._reason[:].rstrip(b'\0').decode('utf-8', 'ignore') or None
-
-    def report_failure(self, error):
-        """Keep the reason of a failing worker where the main process and the reader of the log find it."""
-        if get_worker_info() is None:
-            return
-        text = f'{type(error).__name__}: {error}'
-        get_logger().error('A data loader worker stops. %s', text)
-        self._reason[:] = text.encode('utf-8')[:_REASON_BYTES].ljust(_REASON_BYTES, b'\0')
+        self._make_flags(len(self))
 
     def _note_bad(self, index, error):
         if self.on_error == 'raise':
             raise error
-        if not self._bad[index]:
-            self._bad[index] = 1
-            # two workers may write the same number, but both after both bytes: whoever sees it change sees both
-            _NUMBER.pack_into(self._reading, 8 * _MOST_WORKERS, self.bad_events + 1)
+        if self._flag_bad(index):
             get_logger().warning('Unreadable image replaced by another one (on_error: replace): %s', error)
         limit = int(self.max_bad * len(self))
         limit = max(1, limit) if self.max_bad > 0 else 0
@@ -306,16 +251,3 @@ class ImageDataset(Dataset):
                     and view.shape[0] in (1, 3)):
                 raise ConfigError(f'The transforms end in {_kind(view)}; the model needs float32 [3, height, width]. '
                                   'End the recipe with Transpose and NormalizeImage, or with ToTensor.')
-
-    def __getstate__(self):
-        """Shared memory cannot be pickled (start method 'spawn'): the copy gets its own."""
-        state = dict(self.__dict__)
-        state['_bad'], state['_reason'], state['_reading'] = bytes(self._bad), None, None
-        return state
-
-    def __setstate__(self, state):
-        self.__dict__.update(state)
-        self._bad = mmap.mmap(-1, max(1, len(state['_bad'])))
-        self._bad[:len(state['_bad'])] = state['_bad']
-        self._reason = mmap.mmap(-1, _REASON_BYTES)
-        self._reading = mmap.mmap(-1, 8 * (_MOST_WORKERS + 1))
