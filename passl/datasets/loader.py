@@ -136,6 +136,10 @@ class ImageLoader(paddle.io.DataLoader):
             self._kept = pair
         return pair
 
+    def close(self):
+        """End persistent workers, which otherwise live as long as the process; another iteration starts new ones."""
+        self._finish(None, None, True)
+
     def _finish(self, batches, watch, failed):
         if self._kept is not None:
             if not failed:

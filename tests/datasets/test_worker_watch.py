@@ -136,7 +136,11 @@ def test_a_worker_that_dies_between_epochs():
     with pytest.raises(DataError, match=f'pid {worker}.*SIGKILL'):
         list(loader)
     assert len(list(loader)) == 20          # with new workers
-    assert worker not in children()
+    assert worker not in children() and set(children()) - before
+    loader.close()
+    assert set(children()) <= before and len(list(loader)) == 20
+    loader.close()
+    loader.close()
 
 
 def test_sigterm_to_all_processes_lets_the_step_be_finished(monkeypatch):
