@@ -1,7 +1,6 @@
 """What all data sets share: views, per-sample seeding, and the policy for unreadable images."""
 
 import contextlib
-import mmap
 import random
 
 import numpy as np
@@ -10,13 +9,11 @@ from paddle.io import Dataset, get_worker_info
 from ..utils.errors import ConfigError, DataError
 from ..utils.logger import get_logger
 from ..utils.seed import derive_seed
-from .image import ImageReadError, decode_image, is_turned, jpeg_size
+from .findings import Findings
+from .image import MAX_PIXELS, ImageReadError, decode_image, is_turned, jpeg_size
 from .preprocess.compose import build_transforms
 from .preprocess.tensor import ToTensor
 from .preprocess.two_view import TwoView, Views
-
-_REASON_BYTES = 4096
-
 
 _kept = False
 
@@ -54,7 +51,7 @@ def _kind(view):
     return f'{view.dtype} {list(view.shape)}' if isinstance(view, np.ndarray) else type(view).__name__
 
 
-class ImageDataset(Dataset):
+class ImageDataset(Findings, Dataset):
     """Base of the data sets: sub-classes fill `samples` and define `label`, and `load` or `read_bytes`.
 
     `dataset[key]` is always a tuple: `(view1, view2)` with `return_two_sample`, else
@@ -73,6 +70,9 @@ class ImageDataset(Dataset):
     all other random numbers are the same with and without it. `reduced_decoding = False` switches it off
     (in a config: `reduced_decoding: false` beside `dataroot`). It needs `read_bytes`.
 
+    An image with more than `max_pixels` pixels counts as unreadable; its header is enough to tell, so that it costs no
+    memory. In a config it stands beside `dataroot` too.
+
     Args:
         return_label: add the label.
         return_two_sample: two views instead of one image.
@@ -85,10 +85,11 @@ class ImageDataset(Dataset):
     Attributes:
         samples: one entry per image.
         classes: class names in the order of their numbers; empty without labels.
-        reduced_decoding: see above.
+        reduced_decoding, max_pixels: see above.
     """
 
     reduced_decoding = True
+    max_pixels = MAX_PIXELS
 
     def __init__(self, return_label=False, return_two_sample=False, transforms=None, view_trans1=None,
                  view_trans2=None, on_error='replace', max_bad=0.1):
@@ -116,8 +117,7 @@ class ImageDataset(Dataset):
         self._check_recipe()
         self.samples = []
         self.classes = []
-        self._bad = bytearray()
-        self._reason = mmap.mmap(-1, _REASON_BYTES)
+        self._make_shared()
 
     def read_bytes(self, index):
         """(bytes of the image file of `index`, its name for messages). Raises ImageReadError."""
@@ -125,7 +125,7 @@ class ImageDataset(Dataset):
 
     def load(self, index):
         """The image of `index`: uint8 [H, W, 3]. Raises ImageReadError."""
-        return decode_image(*self.read_bytes(index))
+        return decode_image(*self.read_bytes(index), max_pixels=self.max_pixels)
 
     def label(self, index):
         """The class number of `index`."""
@@ -142,32 +142,12 @@ class ImageDataset(Dataset):
         """Sub-classes call this once `samples` and `classes` stand."""
         if self.return_label and not self.classes:
             raise ConfigError(f'{type(self).__name__} has no labels: set return_label: False.')
-        # one byte per image in memory that forked workers share with the main process
-        self._bad = mmap.mmap(-1, max(1, len(self)))
-
-    @property
-    def num_bad(self):
-        """How many different images were unreadable so far, in all workers together."""
-        return int(np.frombuffer(self._bad, np.uint8).sum()) if len(self._bad) else 0
-
-    @property
-    def failure(self):
-        """Why a worker process stopped, or None."""
-        return self._reason[:].rstrip(b'\0').decode('utf-8', 'ignore') or None
-
-    def report_failure(self, error):
-        """Keep the reason of a failing worker where the main process and the reader of the log find it."""
-        if get_worker_info() is None:
-            return
-        text = f'{type(error).__name__}: {error}'
-        get_logger().error('A data loader worker stops. %s', text)
-        self._reason[:] = text.encode('utf-8')[:_REASON_BYTES].ljust(_REASON_BYTES, b'\0')
+        self._make_flags(len(self))
 
     def _note_bad(self, index, error):
         if self.on_error == 'raise':
             raise error
-        if not self._bad[index]:
-            self._bad[index] = 1
+        if self._flag_bad(index):
             get_logger().warning('Unreadable image replaced by another one (on_error: replace): %s', error)
         limit = int(self.max_bad * len(self))
         limit = max(1, limit) if self.max_bad > 0 else 0
@@ -189,12 +169,12 @@ class ImageDataset(Dataset):
         data, name = self.read_bytes(index)
         size = jpeg_size(data)
         if size is None or self.recipe.reduction(*size) == 1 or is_turned(data):
-            return decode_image(data, name), None
+            return decode_image(data, name, max_pixels=self.max_pixels), None
         state = random.getstate()
         boxes = self.recipe.draw(*size)
         factor = self.recipe.reduction(*size, boxes)
         try:
-            img = decode_image(data, name, factor)
+            img = decode_image(data, name, factor, max_pixels=self.max_pixels)
         except ImageReadError:
             random.setstate(state)          # the image in its place draws as if this one had not
             raise
@@ -207,6 +187,7 @@ class ImageDataset(Dataset):
         """(image, boxes as `_image_and_boxes` gives them, index it is from)."""
         candidate = index
         for attempt in range(100):
+            self._note_reading(candidate + 1)
             try:
                 return (*self._image_and_boxes(candidate), candidate)
             except ImageReadError as e:
@@ -217,6 +198,7 @@ class ImageDataset(Dataset):
     def _sample(self, index, recipe):
         img, boxes, index = self._load_or_replace(index)
         views = recipe(img) if boxes is None else recipe.cut(img, *boxes)
+        self._note_reading(0)
         return views + (np.int64(self.label(index)),) if self.return_label else views
 
     def __getitem__(self, key):
@@ -246,11 +228,21 @@ class ImageDataset(Dataset):
         return normalisation
 
     @staticmethod
-    def _try_out(recipe):
-        """The views of a made-up image."""
-        img = np.random.RandomState(0).randint(0, 256, (96, 80, 3)).astype(np.uint8)
+    def _try_out(recipe, img=None):
+        """The views of `img`, or of a made-up image."""
+        if img is None:
+            img = np.random.RandomState(0).randint(0, 256, (96, 80, 3)).astype(np.uint8)
         with seeded(0):
             return recipe(img)
+
+    def example(self):
+        """A sample as the workers make them; of a made-up image if the recipe gives all images the same size."""
+        recipe = self._unfinished or self.recipe
+        views, others = self._try_out(recipe), self._try_out(recipe, np.zeros((72, 120, 3), np.uint8))
+        if [np.shape(v) for v in views] != [np.shape(v) for v in others]:
+            with contextlib.suppress(ImageReadError):       # told when it is met in training
+                views = self._try_out(recipe, self.load(0))
+        return views + (np.int64(0),) if self.return_label else views
 
     def _check_recipe(self):
         """Run the recipe once on a made-up image, so that a wrong one is told at start-up."""
@@ -259,15 +251,3 @@ class ImageDataset(Dataset):
                     and view.shape[0] in (1, 3)):
                 raise ConfigError(f'The transforms end in {_kind(view)}; the model needs float32 [3, height, width]. '
                                   'End the recipe with Transpose and NormalizeImage, or with ToTensor.')
-
-    def __getstate__(self):
-        """Shared memory cannot be pickled (start method 'spawn'): the copy gets its own."""
-        state = dict(self.__dict__)
-        state['_bad'], state['_reason'] = bytes(self._bad), None
-        return state
-
-    def __setstate__(self, state):
-        self.__dict__.update(state)
-        self._bad = mmap.mmap(-1, max(1, len(state['_bad'])))
-        self._bad[:len(state['_bad'])] = state['_bad']
-        self._reason = mmap.mmap(-1, _REASON_BYTES)

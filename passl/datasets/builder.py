@@ -1,21 +1,17 @@
 """Registry of data sets, and the builders of data sets and loaders."""
 
-import ctypes
-import glob
-import multiprocessing
 import os
-import signal
 import sys
 
 import cv2
-import paddle
 
 from ..utils.errors import ConfigError, DataError, suggest
 from ..utils.logger import get_logger
 from ..utils.registry import Registry, build_from_config
-from .base import generators_kept
+from .loader import ImageLoader, explain_failure, init_worker  # noqa: F401
 from .preprocess.compose import build_transforms
 from .sampler import EpochBatchSampler
+from .shared_memory import batch_bytes, report_leftovers, use_shared_memory
 from .transport import build_transport
 
 DATASETS = Registry('data set')
@@ -24,114 +20,39 @@ _SAMPLER_KEYS = {'name', 'batch_size', 'shuffle', 'drop_last'}
 _LOADER_KEYS = {'num_workers', 'use_shared_memory', 'prefetch_factor', 'persistent_workers', 'timeout',
                 'use_buffer_reader', 'transport'}
 _RECIPES = ('transforms', 'view_trans1', 'view_trans2')
+# settings of any data set: what they must be, and the test of it
+_COMMON = {
+    'reduced_decoding': ('true or false', lambda v: isinstance(v, bool)),
+    'max_pixels': ('a whole number from 1 on', lambda v: isinstance(v, int) and not isinstance(v, bool) and v > 0)}
+_PREFETCH = 2           # Paddle's default
+# Seconds without a batch after which workers count as hanging: no batch takes half an hour, and a network file system
+# that is away for less is waited for.
+_TIMEOUT = 1800
 
 
 def build_dataset(cfg, where='dataloader.train.dataset'):
     """Build the data set that `cfg` (`{name, ...arguments}`) describes.
 
-    `reduced_decoding` (see ImageDataset) may stand beside the arguments of any data set.
+    `reduced_decoding` and `max_pixels` (see ImageDataset) may stand beside the arguments of any data set.
 
     Raises:
         ConfigError: unknown name, argument or transform (named by its path in the config).
         DataError: the images are missing.
     """
+    common = {}
     if isinstance(cfg, dict):       # recipes are built here, where their place in the config is known
         cfg = {k: build_transforms(v, f'{where}.{k}') if k in _RECIPES and v is not None else v
                for k, v in cfg.items()}
-    reduced = cfg.pop('reduced_decoding', None) if isinstance(cfg, dict) else None
-    if reduced is not None and not isinstance(reduced, bool):
-        raise ConfigError(f"'{where}.reduced_decoding' must be true or false, not {reduced!r}.")
+        common = {k: cfg.pop(k) for k in _COMMON if k in cfg}
+    common = {k: v for k, v in common.items() if v is not None}
+    for key, value in common.items():
+        rule, accepts = _COMMON[key]
+        if not accepts(value):
+            raise ConfigError(f"'{where}.{key}' must be {rule}, not {value!r}.")
     dataset = build_from_config(cfg, DATASETS, where)
-    if reduced is not None:
-        dataset.reduced_decoding = reduced
+    for key, value in common.items():
+        setattr(dataset, key, value)
     return dataset
-
-
-_GRACE = 120        # seconds a worker outlives a SIGTERM, so that the main process can finish its step and save
-
-
-def _end_worker(*_):
-    """Nobody will fetch this worker's batches, so they go before it does."""
-    for path in glob.glob(f'/dev/shm/paddle_{os.getpid()}_*'):
-        try:
-            os.unlink(path)
-        except OSError:
-            pass
-    os._exit(143)       # an exception could be swallowed where it arrives, and the worker make another batch
-
-
-def _terminate_worker(parent):
-    """Handler of SIGTERM. The launcher and job schedulers send it to every process of a job, and the main process needs
-    its workers until its step is done and saved; it ends them itself. When it is dead there is nothing to wait for."""
-    def handle(*_):
-        if os.getppid() != parent:
-            _end_worker()
-        signal.alarm(_GRACE)
-    return handle
-
-
-def _init_worker(worker_id):
-    """Runs first in every worker process."""
-    cv2.setNumThreads(0)                    # the workers are the parallelism
-    os.environ['OMP_NUM_THREADS'] = '1'
-    parent = getattr(multiprocessing.parent_process(), 'pid', os.getppid())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)        # Ctrl-C is the main process's to handle
-    signal.signal(signal.SIGALRM, _end_worker)
-    signal.signal(signal.SIGTERM, _terminate_worker(parent))
-    if sys.platform == 'linux':
-        # Die with the main process, however that ends: Paddle's workers would wait for ever and keep
-        # their batches in /dev/shm.
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-        if os.getppid() != parent:          # it died before the line above
-            _end_worker()
-
-
-class ImageLoader(paddle.io.DataLoader):
-    """Paddle's DataLoader, with three differences.
-
-    * A worker's error arrives as a DataError with its reason (Paddle only says 'Blocking queue
-      is killed').
-    * `num_workers: 0` reads in the calling thread: Paddle would read in a second thread, which
-      hangs on an error and shares the global random generators with the training step.
-    * With uint8 transport (`input_transform` is set) the workers' images are uint8 [N, H, W, 3]. They are
-      normalised here, on the device, or by the model that `hand_over` was called for.
-    """
-
-    input_transform = None
-    handed_over = False
-
-    def hand_over(self, model):
-        """Let `model` normalise: it gets `input_transform` and from now on uint8 images.
-
-        Nothing happens with float32 transport, or if the model has no attribute `input_transform`.
-        """
-        if self.input_transform is not None and hasattr(model, 'input_transform'):
-            model.input_transform = self.input_transform
-            self.handed_over = True
-
-    def __iter__(self):
-        if self.input_transform is None or self.handed_over:
-            yield from self._batches()
-            return
-        views = self.collate_fn.views
-        for batch in self._batches():
-            yield [self.input_transform(x) for x in batch[:views]] + list(batch[views:])
-
-    def _batches(self):
-        if self.num_workers == 0:
-            for keys in self.batch_sampler:
-                with generators_kept():
-                    fields = self.collate_fn([self.dataset[k] for k in keys])
-                yield [paddle.to_tensor(field) for field in fields]
-            return
-        batches = super().__iter__()
-        try:
-            yield from batches
-        except SystemError as e:
-            raise explain_failure(self, e) from None
-        finally:            # who stops before the last batch must not leave workers behind
-            if not self._persistent_workers:
-                batches._try_shutdown_all()
 
 
 def _reject_unknown(cfg, known, where):
@@ -183,6 +104,12 @@ def build_sampler(cfg, dataset, seed=0, rank=0, world_size=1, training=True,
     return sampler
 
 
+def _processes_here(world_size):
+    """Training processes on this machine: the launcher tells them, and without it all are here."""
+    told = os.environ.get('PADDLE_LOCAL_SIZE', '')
+    return min(int(told), world_size) if told.isdigit() and int(told) > 0 else world_size
+
+
 def build_dataloader(cfg, seed=0, rank=0, world_size=1, device='cpu', training=True,
                      where='dataloader.train'):
     """The paddle.io.DataLoader that `cfg` (`{loader, sampler, dataset}`) describes.
@@ -206,7 +133,7 @@ def build_dataloader(cfg, seed=0, rank=0, world_size=1, device='cpu', training=T
     if not isinstance(cfg, dict) or 'dataset' not in cfg:
         raise ConfigError(f"'{where}' needs a 'dataset' (and a 'sampler' with batch_size).")
     _reject_unknown(cfg, {'loader', 'sampler', 'dataset', 'num_workers'}, where)
-    options = dict(cfg.get('loader') or {})
+    options = {k: v for k, v in (cfg.get('loader') or {}).items() if v is not None}
     if 'num_workers' in cfg:
         options.setdefault('num_workers', cfg['num_workers'])
     _reject_unknown(options, _LOADER_KEYS, f'{where}.loader')
@@ -225,13 +152,15 @@ def build_dataloader(cfg, seed=0, rank=0, world_size=1, device='cpu', training=T
     dataset = build_dataset(cfg['dataset'], f'{where}.dataset')
     sampler = build_sampler(cfg.get('sampler'), dataset, seed, rank, world_size, training, f'{where}.sampler')
     collate, input_transform = build_transport(dataset, transport, device, f'{where}.loader.transport')
+    timeout = options.pop('timeout', _TIMEOUT)      # Paddle's own has no effect
+    if options['num_workers'] > 0:
+        options['use_shared_memory'] = use_shared_memory(
+            options.get('use_shared_memory'), batch_bytes(dataset, collate, sampler.batch_size), options['num_workers'],
+            options.get('prefetch_factor', _PREFETCH), _processes_here(world_size), f'{where}.loader')
+        if rank == 0 and training:
+            report_leftovers()
     loader = ImageLoader(dataset, batch_sampler=sampler, return_list=True, collate_fn=collate,
-                         worker_init_fn=_init_worker, **options)
+                         worker_init_fn=init_worker, **options)
     loader.input_transform = input_transform
+    loader.batch_timeout = timeout
     return loader
-
-
-def explain_failure(loader, error):
-    """`error` (Paddle's 'Blocking queue is killed') as a DataError with the worker's reason, if known."""
-    reason = getattr(loader.dataset, 'failure', None)
-    return DataError(f'A data loader worker stopped. {reason}') if reason else error

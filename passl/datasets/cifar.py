@@ -12,6 +12,7 @@ from ..utils.safe_arrays import RefusedError
 from ..utils.safe_pickle import SafeUnpickler
 from .base import ImageDataset
 from .builder import DATASETS
+from .image import shown
 
 _LARGEST = 2**28        # bytes of a file in an archive; the largest of both data sets has 155 MB
 
@@ -57,8 +58,13 @@ class _Source:
     def _from_tar(path, names):
         try:
             with tarfile.open(path) as tar:
-                return {os.path.basename(m.name): tar.extractfile(m).read() for m in tar
-                        if m.isfile() and os.path.basename(m.name) in names and m.size <= _LARGEST}
+                found = {}
+                for member in tar:          # in one pass: a compressed archive is read from its start for each other
+                    if member.isfile() and os.path.basename(member.name) in names:
+                        if member.size > _LARGEST:
+                            raise DataError(f"'{path}' is not CIFAR: {shown(member.name)} has {member.size} bytes.")
+                        found[os.path.basename(member.name)] = tar.extractfile(member).read()
+                return found
         except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error) as e:
             raise DataError(f"'{path}' cannot be read as a tar archive: {e}") from None
 

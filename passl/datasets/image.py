@@ -1,23 +1,41 @@
 """Reading one image file of any usual kind as uint8 RGB."""
 
+import functools
 import io
+import os
+import stat
 import struct
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from ..utils.errors import DataError
 
 EXTENSIONS = ('.jpg', '.jpeg', '.jfif', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif', '.ppm', '.pgm')
 
+# Pillow's own limit: half a gigabyte of RGB. No photograph is larger; what claims to be would take a worker's memory.
+MAX_PIXELS = 178956970
+MAX_FILE_BYTES = 2**30      # more than MAX_PIXELS of uncompressed RGB
+
+# What Pillow may take a file for, whatever its name says. Of its other readers one starts a program (EPS: Ghostscript).
+_FORMATS = ('JPEG', 'MPO', 'PNG', 'BMP', 'DIB', 'WEBP', 'TIFF', 'GIF', 'PPM', 'AVIF')
 _ORIENTATION = 0x112        # EXIF tag
+_TILE_WIDTH, _TILE_LENGTH = 322, 323        # TIFF tags
 _RGB = getattr(cv2, 'IMREAD_COLOR_RGB', None)       # newer OpenCV decodes to RGB without a second pass
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 
 
 class ImageReadError(DataError):
-    """An image file is missing, empty, truncated or no image."""
+    """An image file is missing, empty, truncated, too large or no image."""
+
+
+def shown(name):
+    """`name` in quotes for a message: line ends, terminal escapes and bytes that are no UTF-8 are written as \\x...
+
+    A file's name may hold anything; as it is it could forge a line of the log, or end the writing of one.
+    """
+    return "'" + ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in str(name)) + "'"
 
 
 def _plain_jpeg(data):
@@ -52,33 +70,61 @@ def is_turned(data):
     if data.find(b'Exif\0\0', 0, 65536) < 0:
         return False
     try:
-        with Image.open(io.BytesIO(data)) as img:
+        with _open(data) as img:
             return img.getexif().get(_ORIENTATION, 1) != 1
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
+    except Exception:
         return True                         # the full way says what is wrong
 
 
-def _opencv_can(data):
+def _opencv_size(data):
+    """(height, width) of what OpenCV reads right, None for anything else."""
     if data[:3] == b'\xff\xd8\xff':
-        return _plain_jpeg(data) is not None
-    if data[:8] == b'\x89PNG\r\n\x1a\n':
-        # EXIF in PNG is turned by some OpenCV versions only
-        return b'IEND' in data[-64:] and data.find(b'eXIf', 0, 65536) < 0
-    return False
+        return _plain_jpeg(data)
+    if data[:8] == b'\x89PNG\r\n\x1a\n' and data[12:16] == b'IHDR' and b'IEND' in data[-64:]:
+        # EXIF in PNG is turned by some OpenCV versions only, animations are read by some
+        if data.find(b'eXIf', 0, 65536) < 0 and data.find(b'acTL', 0, 65536) < 0:
+            return struct.unpack('>II', data[16:24])[::-1]
+    return None
 
 
-def _with_pillow(data):
-    with Image.open(io.BytesIO(data)) as img:
+def _check_pixels(height, width, limit, name):
+    if height * width > limit:
+        raise ImageReadError(f'{shown(name)} is too large: {width} x {height} pixels, more than max_pixels: {limit} '
+                             'allows. Shrink or remove it, or raise max_pixels (a pixel takes 3 bytes and more).')
+
+
+@functools.lru_cache(None)
+def _formats():
+    Image.init()
+    return tuple(f for f in _FORMATS if f in Image.OPEN)
+
+
+def _open(data):
+    """The image of Pillow: its header is read, its pixels are not."""
+    return Image.open(io.BytesIO(data), formats=_formats())
+
+
+def _high_byte(img):
+    """Pillow's 16-bit, 32-bit or float image as uint8 [H, W]; its own conversion would clip at 255."""
+    a = np.asarray(img)
+    if img.mode == 'F' and a.size and 0 <= a.min() and a.max() <= 1:
+        a = a * np.float32(255)
+    elif img.mode.startswith('I;16') or (a.size and a.max() > 255):
+        a = a // a.dtype.type(256)
+    return np.clip(np.rint(a) if img.mode == 'F' else a, 0, 255).astype(np.uint8)
+
+
+def _with_pillow(data, name, max_pixels):
+    if max_pixels > 2 * (Image.MAX_IMAGE_PIXELS or max_pixels):
+        Image.MAX_IMAGE_PIXELS = max_pixels         # the user wants more than Pillow allows (twice this number)
+    with _open(data) as img:
         img.seek(0)                         # the first frame of an animation
+        _check_pixels(*img.size[::-1], max_pixels, name)
+        tags = getattr(img, 'tag_v2', {})   # a tile takes its whole size, however small the image is
+        _check_pixels(tags.get(_TILE_LENGTH, 0), tags.get(_TILE_WIDTH, 0), max_pixels, name)
         img = ImageOps.exif_transpose(img)
-        if img.mode.startswith('I') or img.mode == 'F':      # Pillow would clip these at 255
-            a = np.asarray(img, np.float64)
-            if img.mode == 'F' and a.size and 0 <= a.min() and a.max() <= 1:
-                a = a * 255
-            elif img.mode.startswith('I;16') or (a.size and a.max() > 255):
-                a = a // 256
-            grey = np.clip(np.rint(a), 0, 255).astype(np.uint8)
-            return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
+        if img.mode.startswith('I') or img.mode == 'F':
+            return cv2.cvtColor(_high_byte(img), cv2.COLOR_GRAY2RGB)
         if img.mode in ('RGBA', 'RGBX'):
             return np.ascontiguousarray(np.asarray(img)[..., :3])
         if img.mode == 'P' and 'transparency' in img.info:
@@ -99,56 +145,89 @@ def _with_opencv(data, reduction):
     return img if img is None else cv2.cvtColor(img, cv2.COLOR_BGR2RGB)
 
 
-def decode_image(data, name='image', reduction=1):
+def decode_image(data, name='image', reduction=1, max_pixels=MAX_PIXELS):
     """The bytes of an image file -> uint8 array [H, W, 3], RGB, turned upright by its EXIF tag.
 
-    Greyscale, palette, CMYK and 16-bit images are converted; an alpha channel is dropped.
+    Greyscale, palette, CMYK and 16-bit images are converted; an alpha channel is dropped. Of an animation the
+    first frame is taken.
 
     Args:
         data: bytes-like.
         name: for messages.
         reduction: 1, 2, 4 or 8. A file that has a `jpeg_size` is decoded to 1 / reduction of it
             (rounded up), which is faster; must be 1 for others.
+        max_pixels: an image whose header announces more is refused before anything is decoded.
 
     Raises:
-        ImageReadError: empty, truncated or no image.
+        ImageReadError: empty, truncated, too large or no image.
     """
     if len(data) == 0:
-        raise ImageReadError(f"'{name}' is empty (0 bytes).")
-    # what OpenCV cannot decode is left to Pillow, which says what is wrong
-    img = _with_opencv(data, reduction) if _opencv_can(data) else None
-    if img is not None:
-        return img
+        raise ImageReadError(f'{shown(name)} is empty (0 bytes).')
+    size = _opencv_size(data)
+    if size is not None:
+        _check_pixels(*size, max_pixels, name)
+        # what OpenCV cannot decode is left to Pillow, which says what is wrong
+        img = _with_opencv(data, reduction)
+        if img is not None:
+            return img
     try:
-        img = _with_pillow(data)
-    except UnidentifiedImageError:
-        raise ImageReadError(f"'{name}' is not an image of a known kind ({len(data)} bytes).") from None
+        img = _with_pillow(data, name, max_pixels)
+    except ImageReadError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise ImageReadError(f'{shown(name)} is not an image of a known kind ({len(data)} bytes).') from None
     except Image.DecompressionBombError as e:
-        raise ImageReadError(f"'{name}' is too large: {e}") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error) as e:
-        raise ImageReadError(f"'{name}' cannot be decoded: {e}") from None
+        raise ImageReadError(f'{shown(name)} is too large: {e} Shrink or remove it, or raise max_pixels.') from None
+    except Exception as e:              # damaged files raise almost anything
+        text = str(e) or type(e).__name__
+        raise ImageReadError(f'{shown(name)} cannot be decoded: {shown(text)[1:-1]}') from None
     if img.size == 0:
-        raise ImageReadError(f"'{name}' has no pixels (shape {img.shape}).")
+        raise ImageReadError(f'{shown(name)} has no pixels (shape {img.shape}).')
     return img
 
 
+def _without_waiting(path, flags):
+    # opening a FIFO would wait for its writer, for ever
+    return os.open(path, flags | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_NOCTTY', 0))
+
+
+def _read_all(f, expected):
+    """All bytes of a raw file, or a little more than MAX_FILE_BYTES of them."""
+    parts, total = [], 0
+    while total <= MAX_FILE_BYTES:
+        part = f.read(max(expected - total, 65536))
+        if not part:
+            break
+        parts.append(part)
+        total += len(part)
+    return parts[0] if len(parts) == 1 else b''.join(parts)
+
+
 def read_file(path):
-    """The bytes of a file.
+    """The bytes of a file of at most MAX_FILE_BYTES.
 
     Raises:
-        ImageReadError: missing or unreadable.
+        ImageReadError: missing, unreadable, too large, or a folder, FIFO, socket or device.
     """
     try:
-        with open(path, 'rb') as f:         # cv2.imread cannot open every name on every system
-            return f.read()
-    except OSError as e:
-        raise ImageReadError(f"'{path}' cannot be read: {e.strerror or e}.") from None
+        # cv2.imread cannot open every name on every system
+        with open(path, 'rb', buffering=0, opener=_without_waiting) as f:
+            info = os.fstat(f.fileno())
+            if not stat.S_ISREG(info.st_mode):
+                raise ImageReadError(f'{shown(path)} cannot be read: it is no regular file.')
+            data = b'' if info.st_size > MAX_FILE_BYTES else _read_all(f, info.st_size + 1)
+    except (OSError, ValueError) as e:
+        raise ImageReadError(f"{shown(path)} cannot be read: {getattr(e, 'strerror', None) or e}.") from None
+    if info.st_size > MAX_FILE_BYTES or len(data) > MAX_FILE_BYTES:
+        raise ImageReadError(f'{shown(path)} has more than {MAX_FILE_BYTES >> 20} MiB, which is no image for training. '
+                             'Remove it.')
+    return data
 
 
 def read_image(path):
     """Read `path` as uint8 [H, W, 3] RGB; see `decode_image`.
 
     Raises:
-        ImageReadError: missing, unreadable, empty, truncated or no image.
+        ImageReadError: missing, unreadable, empty, truncated, too large or no image.
     """
     return decode_image(read_file(path), path)

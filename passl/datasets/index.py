@@ -14,7 +14,7 @@ import numpy as np
 
 from ..utils.errors import ConfigError, DataError
 from ..utils.logger import get_logger
-from .image import EXTENSIONS
+from .image import EXTENSIONS, shown
 from .path_list import Names, PathList
 
 _VERSION = 1
@@ -48,7 +48,9 @@ def _stamp(path):
 def scan(top, recursive=True):
     """Yields (folder relative to `top`, sorted names of its images, its stamp), folders in sorted order.
 
-    Links are followed, each real folder once. Raises DataError where a folder cannot be listed.
+    Links are followed, each real folder once. Broken links, pipes and other special files with the name of an image
+    are listed: reading them tells what they are. Raises DataError where a folder cannot be listed: leaving it out would
+    change the data without a word.
     """
     seen, waiting = set(), ['']
     while waiting:
@@ -68,7 +70,9 @@ def scan(top, recursive=True):
                     elif is_image_name(entry.name):
                         images.append(entry.name)
         except OSError as e:
-            raise DataError(f"'{e.filename or here}' cannot be listed: {e.strerror}.") from None
+            raise DataError(f'{shown(e.filename or here)} cannot be listed: {e.strerror}. All images of a folder are used '
+                            'or none: make it readable (chmod u+rx), move it elsewhere, or give it a name that begins '
+                            'with a dot, which leaves it out.') from None
         yield inside, sorted(images), stamp
         if recursive:
             folders = [f for f in folders if not f.startswith('.') and f != '__MACOSX']

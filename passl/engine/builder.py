@@ -5,7 +5,7 @@ import contextlib
 import paddle
 
 from ..datasets import build_dataloader
-from ..hooks import (CheckpointHook, EvaluateHook, IterTimerHook, LogHook, LRSchedulerHook, OptimizerHook,
+from ..hooks import (BadImagesHook, CheckpointHook, EvaluateHook, IterTimerHook, LogHook, LRSchedulerHook, OptimizerHook,
                      build_hook)
 from ..modeling import build_model
 from ..solver import build_lr_scheduler, build_optimizer
@@ -50,7 +50,7 @@ def build_trainer(cfg, run_dir=None, training=True, load=None, resume=None, val_
     seed_everything(seed)
     data = cfg.get('dataloader') or {}
     hooks = build_hooks(cfg, val_interval) if training else [build_hook(cfg.get('log_config') or {'name': 'LogHook'},
-                                                                        'log_config')]
+                                                                        'log_config'), BadImagesHook()]
     if with_val is None:
         with_val = not training or any(isinstance(h, EvaluateHook) for h in hooks)
     device = paddle.get_device().split(':')[0]
@@ -113,6 +113,8 @@ def build_hooks(cfg, val_interval=None):
             raise ConfigError(f"'{key}.name' must be {kind.__name__} or a class derived from it.")
     for i, node in enumerate(cfg.get('custom_config') or []):
         hooks.append(build_hook(node, f'custom_config.{i}'))
+    if not any(isinstance(h, BadImagesHook) for h in hooks):
+        hooks.append(BadImagesHook())
     evaluations = [h for h in hooks if isinstance(h, EvaluateHook)]
     if val_interval and not evaluations:
         evaluations = [EvaluateHook()]

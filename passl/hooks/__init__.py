@@ -4,6 +4,7 @@ from ..utils.paddle_env import require_paddle
 
 require_paddle()
 
+from .bad_images_hook import BadImagesHook  # noqa: E402
 from .builder import HOOKS, build_hook  # noqa: E402
 from .checkpoint_hook import CheckpointHook  # noqa: E402
 from .evaluate_hook import EvaluateHook  # noqa: E402
@@ -16,6 +17,6 @@ from .optimizer_hook import OptimizerHook  # noqa: E402
 from .timer_hook import IterTimerHook  # noqa: E402
 from .visual_hook import VisualHook  # noqa: E402
 
-__all__ = ['HOOKS', 'build_hook', 'Hook', 'Priority', 'CheckpointHook', 'EvaluateHook', 'LogHook',
+__all__ = ['HOOKS', 'build_hook', 'Hook', 'Priority', 'BadImagesHook', 'CheckpointHook', 'EvaluateHook', 'LogHook',
            'LossLambdaWarmupHook', 'LRSchedulerHook', 'MomentumUpdateHook', 'OptimizerHook', 'IterTimerHook',
            'VisualHook']

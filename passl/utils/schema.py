@@ -83,12 +83,12 @@ def _dataloader(what):
             'drop_last': Key(BOOL, 'leave out an incomplete last batch')}, required=True),
         'loader': Section('worker processes', {
             'num_workers': Key(integer(0), 'processes that read images; 0: none'),
-            'use_shared_memory': Key(BOOL, 'hand batches over through /dev/shm'),
+            'use_shared_memory': Key(BOOL, 'hand batches over through /dev/shm; not given: if there is room'),
             'transport': Key(choice('auto', 'uint8', 'float32'), 'how images leave the workers; auto: uint8 on an '
                              'accelerator, which then normalises them'),
             'prefetch_factor': Key(integer(1), 'batches each worker prepares ahead'),
             'persistent_workers': Key(BOOL, 'keep the workers between epochs'),
-            'timeout': Key(integer(0), 'seconds to wait for a batch; 0: no limit')}),
+            'timeout': Key(integer(0), 'seconds without a batch after which the run stops (1800); 0: no limit')}),
         'num_workers': Key(integer(0), 'the same as loader.num_workers, which wins')})
 
 

@@ -50,9 +50,9 @@ def decoded(monkeypatch):
     """The reduction of every decode call."""
     calls = []
 
-    def counted(data, name='image', reduction=1):
+    def counted(data, name='image', reduction=1, **options):
         calls.append(reduction)
-        return decode_image(data, name, reduction)
+        return decode_image(data, name, reduction, **options)
     monkeypatch.setattr(base, 'decode_image', counted)
     return calls
 
@@ -136,7 +136,7 @@ def test_a_broken_image_leaves_no_trace_in_the_random_numbers(monkeypatch):
     def fails(first):
         calls = []
 
-        def decode(data, name='image', reduction=1):
+        def decode(data, name='image', reduction=1, max_pixels=None):
             calls.append(name)
             if name == '0.jpg':
                 raise ImageReadError('broken')

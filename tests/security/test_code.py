@@ -28,7 +28,9 @@ ALLOWED = {
     'passl/utils/file_lock.py': {'socket': 'the name of this machine'},
     'passl/utils/watch.py': {'socket': 'the name of this machine',
                              'subprocess': 'starts witness.py of this package, with fixed arguments'},
-    'passl/datasets/builder.py': {'ctypes': 'prctl of the C library'},
+    'passl/datasets/loader.py': {'ctypes': 'prctl of the C library'},
+    'passl/datasets/builder.py': {'setattr': 'settings that all data sets have, from a table in the file'},
+    'passl/datasets/worker_watch.py': {'multiprocessing.connection': 'waiting for the end of own workers'},
     'passl/datasets/packed.py': {'ctypes': 'page numbers while writing, from the map of the file just written'},
 }
 # getattr with a name from outside is a door; with one from the code it is none

@@ -1,0 +1,159 @@
+"""The loader of images: Paddle's DataLoader, with workers that are watched."""
+
+import ctypes
+import faulthandler
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+
+import cv2
+import paddle
+
+from ..utils.errors import DataError
+from .base import generators_kept
+from .worker_watch import STACK_SIGNAL, WorkerWatch, end_workers, remove_batches
+
+
+_NOTICE = 30.0          # seconds
+
+
+def _end_worker(*_):
+    """Signal handler: nobody will fetch this worker's batches, so they go before it does."""
+    remove_batches(os.getpid())
+    os._exit(143)       # an exception could be swallowed where it arrives, and the worker make another batch
+
+
+def _on_sigterm(parent):
+    """Signal handler for the workers of process `parent`: they end with it.
+
+    While it lives, the signal may have gone to all processes of the job. The main process then ends its step and
+    saves, and may need a batch for that.
+    """
+    def handle(*_):
+        if parent is not None and os.getppid() == parent:
+            signal.setitimer(signal.ITIMER_REAL, _NOTICE)
+        else:
+            _end_worker()
+    return handle
+
+
+def init_worker(worker_id):
+    """Runs first in every worker process."""
+    parent = multiprocessing.parent_process()
+    parent = None if parent is None else parent.pid
+    cv2.setNumThreads(0)                    # the workers are the parallelism
+    os.environ['OMP_NUM_THREADS'] = '1'
+    signal.signal(signal.SIGINT, signal.SIG_IGN)        # Ctrl-C is the main process's to handle
+    signal.signal(signal.SIGALRM, _end_worker)
+    signal.signal(signal.SIGTERM, _on_sigterm(parent))
+    if STACK_SIGNAL:
+        faulthandler.register(STACK_SIGNAL, file=2, all_threads=False)
+    if sys.platform == 'linux':
+        # Die with the main process, however that ends: Paddle's workers would wait for ever and keep
+        # their batches in /dev/shm.
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+        if parent is not None and os.getppid() != parent:          # it died before the line above
+            _end_worker()
+
+
+class ImageLoader(paddle.io.DataLoader):
+    """Paddle's DataLoader, with four differences.
+
+    * A worker's error arrives as a DataError with its reason (Paddle only says 'Blocking queue
+      is killed'). So does its sudden end, at once, and its hanging, after `batch_timeout` seconds (0: no limit).
+    * Workers that do not end when they are asked to are killed; what they had in shared memory is removed.
+    * `num_workers: 0` reads in the calling thread: Paddle would read in a second thread, which
+      hangs on an error and shares the global random generators with the training step.
+    * With uint8 transport (`input_transform` is set) the workers' images are uint8 [N, H, W, 3]. They are
+      normalised here, on the device, or by the model that `hand_over` was called for.
+    """
+
+    input_transform = None
+    handed_over = False
+    batch_timeout = 0
+    _kept = None            # persistent workers: (Paddle's iterator, watch)
+
+    def hand_over(self, model):
+        """Let `model` normalise: it gets `input_transform` and from now on uint8 images.
+
+        Nothing happens with float32 transport, or if the model has no attribute `input_transform`.
+        """
+        if self.input_transform is not None and hasattr(model, 'input_transform'):
+            model.input_transform = self.input_transform
+            self.handed_over = True
+
+    def __iter__(self):
+        if self.input_transform is None or self.handed_over:
+            yield from self._batches()
+            return
+        views = self.collate_fn.views
+        for batch in self._batches():
+            yield [self.input_transform(x) for x in batch[:views]] + list(batch[views:])
+
+    def _batches(self):
+        if self.num_workers == 0:
+            for keys in self.batch_sampler:
+                with generators_kept():
+                    fields = self.collate_fn([self.dataset[k] for k in keys])
+                yield [paddle.to_tensor(field) for field in fields]
+            return
+        batches = watch = None
+        failed = True
+        try:
+            batches, watch = self._start()
+            while True:
+                try:
+                    batch = watch.fetch(batches.__next__)
+                except StopIteration:
+                    break
+                yield batch
+            failed = False
+        except SystemError as e:
+            raise explain_failure(self, e, watch or self._kept and self._kept[1]) from None
+        except GeneratorExit:           # who stops before the last batch must not leave workers behind
+            failed = False
+            raise
+        finally:
+            self._finish(batches, watch, failed)
+
+    def _start(self):
+        """(Paddle's iterator, with workers at work; the watch over them)."""
+        if self._kept is not None:
+            batches, watch = self._kept
+            if watch.reason:
+                raise DataError(watch.reason)
+            watch.fetch(super().__iter__)
+            return self._kept
+        before = signal.getsignal(signal.SIGCHLD)
+        batches = super().__iter__()
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            # Paddle's handler would raise in the middle of whatever runs when a worker ends; the watch tells it better
+            signal.signal(signal.SIGCHLD, before)
+        pair = batches, WorkerWatch(batches, self.dataset, self.batch_timeout)
+        if self._persistent_workers:
+            self._kept = pair
+        return pair
+
+    def close(self):
+        """End persistent workers, which otherwise live as long as the process; another iteration starts new ones."""
+        self._finish(None, None, True)
+
+    def _finish(self, batches, watch, failed):
+        if self._kept is not None:
+            if not failed:
+                return
+            (batches, watch), self._kept, self._iterator = self._kept, None, None
+        if watch is not None:
+            watch.stop()
+            end_workers(batches, failed)
+
+
+def explain_failure(loader, error, watch=None):
+    """`error` (Paddle's 'Blocking queue is killed') as a DataError with the worker's reason, if known."""
+    reason = getattr(loader.dataset, 'failure', None)
+    if reason:
+        return DataError(f'A data loader worker stopped. {reason}')
+    reason = watch and (watch.reason or watch.deaths())
+    return DataError(reason) if reason else error

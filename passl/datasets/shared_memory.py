@@ -1,0 +1,98 @@
+"""Is there room for the batches in /dev/shm? Workers that find it full die of a bus error, in the middle of a run."""
+
+import os
+import re
+
+import numpy as np
+
+from ..utils.errors import ConfigError
+from ..utils.logger import get_logger
+
+FOLDER = '/dev/shm'
+_IN_HAND = 2            # batches that the main process holds: of this step, and of the last until it is let go
+_MIB = 2**20
+_FILE = re.compile(r'paddle_(\d+)_')
+
+
+def batch_bytes(dataset, collate, batch_size):
+    """Bytes of one batch, judged by the views of a made-up image; 0 if the data set cannot tell."""
+    if not hasattr(dataset, 'example'):
+        return 0
+    return batch_size * sum(np.asarray(field).nbytes for field in collate([dataset.example()]))
+
+
+def free_bytes():
+    """Free bytes of /dev/shm; None where there is none."""
+    try:
+        room = os.statvfs(FOLDER)
+    except OSError:
+        return None
+    return room.f_bavail * room.f_frsize
+
+
+def use_shared_memory(wanted, needed, workers, prefetch, processes, where):
+    """Whether the workers hand over their batches through /dev/shm.
+
+    Args:
+        wanted: as the config says: True, False or None.
+        needed: bytes of one batch.
+        workers, prefetch: worker processes and batches that each prepares ahead.
+        processes: training processes on this machine, which share /dev/shm.
+        where: dotted path of the loader's settings, for messages.
+
+    Raises:
+        ConfigError: `wanted` is True and there is too little room.
+    """
+    if wanted is False:
+        return False
+    free, total = free_bytes(), needed * (workers * prefetch + _IN_HAND) * processes
+    if free is None:
+        text = f"There is no {FOLDER} here, through which data workers would hand over their batches."
+    elif total > free:
+        several = f' x {processes} processes' if processes > 1 else ''
+        text = (f'{FOLDER} is too small: {total / _MIB:.0f} MiB are needed (a batch of {needed / _MIB:.1f} MiB x '
+                f'({workers} workers x {prefetch} ahead + {_IN_HAND}){several}), {free / _MIB:.0f} MiB are free.')
+    else:
+        return True
+    ways = (f'Give the container more (docker run --shm-size={max(1, -(-2 * total // 2**30))}g, or --ipc=host), or lower '
+            f'{where}.num_workers, {where}.prefetch_factor or the batch size, or set {where}.transport: uint8 (a '
+            'quarter of the size)')
+    if wanted:
+        raise ConfigError(f"'{where}.use_shared_memory' is true, but: {text} {ways}, or set {where}.use_shared_memory: "
+                          'false (slower).')
+    get_logger().warning('%s Batches go through pipes instead, which is slower. %s.', text, ways)
+    return False
+
+
+def leftovers():
+    """{pid: [bytes, number of files]} of Paddle's files in /dev/shm whose process does not exist (here)."""
+    found = {}
+    try:
+        names = os.listdir(FOLDER)
+    except OSError:
+        return found
+    for match in filter(None, map(_FILE.match, names)):
+        pid = int(match.group(1))
+        if os.path.exists(f'/proc/{pid}'):
+            continue
+        try:
+            size = os.lstat(os.path.join(FOLDER, match.string)).st_blocks * 512
+        except OSError:
+            continue
+        entry = found.setdefault(pid, [0, 0])
+        entry[0] += size
+        entry[1] += 1
+    return found
+
+
+def report_leftovers():
+    """A warning about batches that killed runs left in /dev/shm. They are another's to remove."""
+    found = leftovers()
+    if not found:
+        return
+    size, files = (sum(v[k] for v in found.values()) for k in (0, 1))
+    pids = sorted(found)
+    command = ' '.join(f'{FOLDER}/paddle_{pid}_*' for pid in pids[:10])
+    more = f' (and of {len(pids) - 10} more processes)' if len(pids) > 10 else ''
+    get_logger().warning('%s holds %.1f MiB in %d files of killed processes. If no other container shares it, remove '
+                         'them: rm %s%s', FOLDER, size / _MIB, files, command, more)

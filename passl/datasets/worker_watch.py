@@ -1,0 +1,254 @@
+"""A thread that watches the data workers of one iteration, and the end of workers that do not end by themselves."""
+
+import atexit
+import glob
+import multiprocessing.connection
+import os
+import signal
+import sys
+import threading
+import time
+import weakref
+
+from ..utils.logger import get_logger
+from .image import shown
+
+STACK_SIGNAL = getattr(signal, 'SIGUSR1', None)     # a worker that gets it writes where it is to stderr
+_GRACE = 5.0                # seconds for workers to finish what they do
+_CAUSES = {
+    'SIGKILL': "Most often this is the system's out-of-memory killer (see dmesg, or the memory limit of the container): "
+               'lower loader.num_workers, loader.prefetch_factor or sampler.batch_size, or give the job more memory.',
+    'SIGBUS': '/dev/shm is full, or a disk failed while a file was read: give the container more shared memory (docker '
+              'run --shm-size=8g, or --ipc=host), lower loader.num_workers, or set loader.use_shared_memory: false.',
+    'SIGSEGV': 'A library crashed, most often the decoder of images on a damaged file: remove that file and '
+               'continue with --resume auto. If it happens again elsewhere, reinstall opencv-python and pillow.',
+    'SIGTERM': 'Somebody asked this process to end (a batch system, or kill): continue with --resume auto.'}
+_CAUSES['SIGABRT'] = _CAUSES['SIGFPE'] = _CAUSES['SIGILL'] = _CAUSES['SIGSEGV']
+_STATES = {'D': 'it waits for a disk or a network file system', 'T': 'it is stopped (SIGSTOP)',
+           't': 'it is held by a debugger', 'R': 'it computes', 'S': 'it sleeps'}
+
+
+_LIVE = weakref.WeakSet()
+
+
+def remove_batches(pid):
+    """Remove what the dead or dying worker `pid` left in shared memory."""
+    for path in glob.glob(f'/dev/shm/paddle_{pid}_*'):
+        try:
+            os.unlink(path)
+        except OSError:
+            pass
+
+
+def _end_of(worker):
+    """(how the process ended, its likely cause and the way out), as two texts."""
+    code = worker.exitcode
+    if code is not None and code < 0:
+        number = -code
+    elif code is not None and code > 128:       # as a shell and Paddle's handlers report a signal
+        number = code - 128
+    else:
+        return f'exit code {code}', 'Something in it ended the process (a transform, a library); its last lines on ' \
+                                    'the console say more.'
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f'signal {number}'
+    how = f'killed by {name}' if code < 0 else f'exit code {code}, that of {name}'
+    return how, _CAUSES.get(name, 'Somebody or something sent it that signal.')
+
+
+def _state(pid):
+    """One letter, as ps shows it; '' if there is no such process."""
+    try:
+        with open(f'/proc/{pid}/stat', 'rb') as f:
+            return f.read().rsplit(b')', 1)[1].split()[0].decode()
+    except (OSError, IndexError):
+        return ''
+
+
+class WorkerWatch(threading.Thread):
+    """Ends an iteration whose workers died, or gave no batch for `timeout` seconds while one was waited for.
+
+    The main thread waits for batches inside Paddle's queue, where no signal handler runs and where Paddle's own
+    timeout has no effect. A thread can close that queue.
+
+    Args:
+        batches: Paddle's iterator over several worker processes.
+        dataset: the workers' data set; with a method `reading(worker number)` messages name the file.
+        timeout: seconds; 0: no limit.
+
+    Attributes:
+        reason: why the iteration was ended; None while all is well.
+    """
+
+    def __init__(self, batches, dataset, timeout=0):
+        super().__init__(name='passl-worker-watch', daemon=True)
+        self._batches = weakref.ref(batches)    # the iterator's own end must not wait for this thread
+        self._workers = list(batches._workers)
+        self._dataset = dataset
+        self._timeout = timeout
+        self._tick = min(1.0, timeout / 4) if timeout else 1.0
+        self._waited = None                     # seconds for which the main thread has waited; None: it does not
+        self._wake, self._waker = os.pipe()
+        self.reason = None
+        _LIVE.add(self)
+        self.start()
+
+    def fetch(self, function):
+        """function(), under the time limit."""
+        self._waited = 0.0
+        try:
+            return function()
+        finally:
+            self._waited = None
+
+    def stop(self):
+        """End the thread."""
+        if self._waker is not None:
+            os.write(self._waker, b'.')         # closing would not wake it: workers of other iterators hold that end too
+            os.close(self._waker)
+            self._waker = None
+            _LIVE.discard(self)
+            if threading.current_thread() is not self:
+                self.join()
+            os.close(self._wake)
+
+    def run(self):
+        ends = [w.sentinel for w in self._workers] + [self._wake]
+        last = time.monotonic()
+        while True:
+            ready = multiprocessing.connection.wait(ends, self._tick)
+            batches = self._batches()
+            if self._wake in ready or batches is None:
+                return
+            if batches._thread_done_event.is_set():         # no event of processes: a dead worker may hold its lock
+                self._see_the_end()
+                return
+            now = time.monotonic()
+            if ready:
+                time.sleep(0.1)                 # a system out of memory kills several at once
+                self._give_up(batches, self.deaths())
+                return
+            waited = self._waited
+            if self._timeout and waited is not None:
+                # by small steps: the whole job may be stopped for a while and continued
+                self._waited = waited + min(now - last, 2 * self._tick)
+                if self._waited >= self._timeout:
+                    late = self._late(batches)
+                    self._give_up(batches, self._hang(late), late)
+                    return
+            last = now
+            del batches
+
+    def _see_the_end(self):
+        """All batches are there, or a worker raised an error; Paddle waits for the workers to end, without limit."""
+        if not multiprocessing.connection.wait([self._wake], 2 * _GRACE) and self._waited is not None:
+            for worker in self._workers:
+                worker.kill()
+                remove_batches(worker.pid)
+
+    def _give_up(self, batches, reason, late=()):
+        self.reason = reason
+        batches._exit_thread_unexpectedly()     # wakes the main thread
+        del batches
+        self._show_stacks(late)
+        while not multiprocessing.connection.wait([self._wake], 0.5):
+            batches = self._batches()
+            if batches is None:
+                return
+            batches._resume_worker_cnt = 0      # persistent workers are waited for between epochs, by this number
+            del batches
+
+    def end_at_exit(self):
+        """The program ends in the middle of an iteration: nobody wants the batches."""
+        for worker in self._workers:
+            worker.kill()
+            remove_batches(worker.pid)
+        batches = self._batches()
+        if batches is not None:
+            batches._exit_thread_expectedly()
+            batches._shutdown = True
+
+    def _file(self, number):
+        reading = getattr(self._dataset, 'reading', lambda number: None)(number)
+        return '' if reading is None else f' while it read {shown(reading)}'
+
+    def deaths(self):
+        """The sentences about workers that are dead; None if there are none."""
+        dead = [(n, w) for n, w in enumerate(self._workers) if not w.is_alive()]
+        if not dead:
+            return None
+        ends = [(_end_of(w), self._file(n), w.pid, n) for n, w in dead]
+        texts = [f'number {n} (pid {pid}): {how}{file}' for (how, _), file, pid, n in ends]
+        causes = list(dict.fromkeys(cause for (_, cause), *_ in ends))
+        return f'A data loader worker ended, {"; ".join(texts)[:2000]}. {" ".join(causes)}'
+
+    def _late(self, batches):
+        """Numbers of the workers whose batches are due; all if that cannot be told."""
+        tasks = dict(list(batches._task_infos.items()))
+        return sorted({task[0] for task in tasks.values() if len(task) == 1}) or list(range(len(self._workers)))
+
+    def _hang(self, late):
+        """The sentences about workers that hang."""
+        texts = []
+        for n in late:
+            state = _state(self._workers[n].pid)
+            texts.append(f'worker {n} (pid {self._workers[n].pid}{self._file(n)}; '
+                         f'{_STATES.get(state, "state " + (state or "unknown"))})')
+        return (f'No batch came for {self._timeout} s (loader.timeout). Late: {", ".join(texts)[:2000]}. Look whether '
+                'the disk or network file system with the images answers, then continue with --resume auto; if batches '
+                'really take that long, raise loader.timeout (0: no limit).')
+
+    def _show_stacks(self, late):
+        """Let the workers write to stderr where they are."""
+        for n in late:
+            pid = self._workers[n].pid
+            if STACK_SIGNAL and _state(pid) in ('R', 'S'):
+                get_logger().error('Data worker %d (pid %d) hangs; where it is follows on stderr.', n, pid)
+                os.kill(pid, STACK_SIGNAL)
+        if late:
+            time.sleep(0.5)
+
+
+def end_workers(batches, failed=False):
+    """Paddle's end of an iteration, in bounded time.
+
+    Workers get some seconds to finish what they do, after a failure none. Then they are killed, and what they
+    have in shared memory is removed.
+    """
+    if batches._shutdown:
+        return
+    workers = list(batches._workers)
+    if failed:
+        for worker in workers:
+            worker.kill()
+    # in a thread: after a kill, Paddle may wait for the rest of a message that nobody writes any more
+    ender = threading.Thread(target=batches._try_shutdown_all, args=(_GRACE / len(workers),), daemon=True)
+    ender.start()
+    ender.join(2 * _GRACE)
+    batches._shutdown = True
+    killed = [w for w in workers if failed or w.is_alive()]
+    for worker in killed:
+        worker.kill()
+    for worker in killed:
+        worker.join(1.0)
+        remove_batches(worker.pid)
+    if any(w.is_alive() for w in killed):
+        # the system cannot kill what waits for a disk; the end of this process would wait for it
+        get_logger().error('Data workers %s cannot be killed while they wait for a disk; they end when it answers.',
+                           [w.pid for w in killed if w.is_alive()])
+        atexit.register(_leave)
+
+
+@atexit.register
+def _end_all():
+    # after this, multiprocessing asks all workers that are left to end, and waits for them
+    for watch in list(_LIVE):
+        watch.end_at_exit()
+
+
+def _leave():
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(2)

@@ -1,0 +1,127 @@
+"""The number of unreadable images in the log, and their names in the run folder."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from passl.hooks.bad_images_hook import NAMES_FILE, add_names
+from passl.utils.logger import read_json_lines
+from passl.utils.config import merge
+
+from .small import clas, moco, train, write_config
+
+ODD = 'a\nb \x1b.png'
+
+
+@pytest.fixture
+def images(tmp_path, make_images):
+    """12 images, of which 3 are broken."""
+    files = make_images(tmp_path / 'flat', 11)
+    for i in (2, 7):
+        with open(files[i], 'wb') as f:
+            f.write(b'broken')
+    with open(tmp_path / 'flat' / ODD, 'wb'):
+        pass
+    return tmp_path
+
+
+def config(root, workers, **changes):
+    return moco(str(root), dataloader={'train': {'loader': {'num_workers': workers}, 'dataset': {'max_bad': 0.5}}},
+                **changes)
+
+
+def names(run):
+    with open(os.path.join(run, NAMES_FILE)) as f:
+        lines = f.read().splitlines()
+    assert len(set(lines)) == len(lines)
+    return sorted(os.path.basename(json.loads(line)) for line in lines)
+
+
+def log_of(run):
+    with open(os.path.join(run, 'log.txt'), encoding='utf-8') as f:
+        return f.read()
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_log_and_file_after_a_run_and_a_resumed_one(images, capsys, workers):
+    run, _ = train(config(images, workers), capsys)
+    assert names(run) == ['0002.png', '0007.png', ODD]
+    said = 'Unreadable images so far: 3 of 12 (replaced by others; names in bad_images.txt).'
+    assert log_of(run).count(said) == 3                     # two epochs and the end
+    shutil.copy(images / 'flat' / '0001.png', images / 'flat' / '0002.png')       # mended
+    with open(images / 'flat' / '0003.png', 'wb') as f:
+        f.write(b'worse')
+    train(config(images, workers, epochs=3), capsys, '--resume', 'auto')
+    assert names(run) == ['0002.png', '0003.png', '0007.png', ODD]
+    assert log_of(run).splitlines()[-1].endswith('small') and 'so far: 4 of 12' in log_of(run)
+
+
+def test_without_bad_images_one_line_says_so(tmp_path, make_images, capsys):
+    make_images(tmp_path / 'flat', 12)
+    run, _ = train(moco(str(tmp_path)), capsys)
+    assert log_of(run).count('Unreadable images: none of 12.') == 1 == log_of(run).count('Unreadable')
+    assert not os.path.exists(os.path.join(run, NAMES_FILE))
+
+
+def test_those_of_the_validation_count_too(tmp_path, make_images, capsys):
+    make_images(tmp_path / 'train', 4, classes=3)
+    files = make_images(tmp_path / 'val', 3, classes=3, seed=1)
+    with open(files[4], 'wb'):
+        pass
+    cfg = clas(str(tmp_path), custom_config=[{'name': 'EvaluateHook'}], epochs=1)
+    cfg = merge(cfg, {'dataloader': {'val': {'dataset': {'max_bad': 0.5}}}})
+    run, _ = train(cfg, capsys)
+    assert names(run) == [os.path.basename(files[4])] and 'so far: 1 of 21' in log_of(run)
+
+
+def test_a_kill_loses_no_name(images, project_root):
+    """The file holds what the finished steps have met."""
+    cfg = config(images, 0, epochs=5000, checkpoint={'interval': 10**6})
+    run = os.path.join(cfg['output_dir'], 'small')
+    code = ('import sys; import tests.engine.small; from passl.cli import train_main; '
+            'sys.exit(train_main(sys.argv[1:]))')
+    process = subprocess.Popen([sys.executable, '-c', code, '-c', write_config(cfg)], cwd=project_root,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log, end = os.path.join(run, 'log.jsonl'), time.time() + 90
+    while time.time() < end and not (os.path.exists(log) and len(read_json_lines(log)) > 4):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert names(run) == ['0002.png', '0007.png', ODD]
+
+
+def test_names_are_added_once_behind_a_torn_line(tmp_path):
+    path = str(tmp_path / NAMES_FILE)
+    odd = os.fsdecode(b'gr\xfcn.png')
+    assert add_names(path, ['b', odd, 'b']) == {'b', odd}
+    with open(path, 'a') as f:
+        f.write('"tor')
+    assert add_names(path, ['a', 'b']) == {'a', 'b', odd}
+    assert add_names(path, []) == {'a', 'b', odd}
+    with open(path) as f:
+        lines = f.read().split('\n')
+    assert lines == ['"b"', '"gr\\udcfcn.png"', '"tor', '"a"', '']
+
+
+def test_several_processes_add_each_name_once(tmp_path, project_root):
+    path = str(tmp_path / NAMES_FILE)
+    code = ('import sys; from passl.hooks.bad_images_hook import add_names\n'
+            'for i in range(150): add_names(sys.argv[1], [f"n{i}", f"{i} by {sys.argv[2]}"])')
+    processes = [subprocess.Popen([sys.executable, '-c', code, path, str(k)], cwd=project_root) for k in range(2)]
+    assert [p.wait(timeout=120) for p in processes] == [0, 0]
+    with open(path) as f:
+        lines = f.read().splitlines()
+    assert len(lines) == len(set(lines)) == 450
+
+
+def test_a_folder_that_cannot_be_written_does_not_end_the_run(images, capsys):
+    cfg = config(images, 0)
+    os.makedirs(os.path.join(cfg['output_dir'], 'small', NAMES_FILE))
+    run, _ = train(cfg, capsys, '--resume', 'auto')
+    assert log_of(run).count('cannot be written') == 1 and 'so far: 3 of 12 (replaced by others).' in log_of(run)
