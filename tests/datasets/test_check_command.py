@@ -182,7 +182,8 @@ def test_wrong_usage_is_2_and_touches_nothing(planted, tmp_path, monkeypatch, ca
 
 
 def test_wrong_flags_are_2(capsys):
-    for words in (['.', '--near', '17'], ['.', '--workers', '0'], ['.', '--nea', '3'], ['.', '--labelled', '--unlabelled']):
+    for words in (['.', '--near', '17'], ['.', '--workers', '0'], ['.', '--nea', '3'],
+                  ['.', '--labelled', '--unlabelled']):
         with pytest.raises(SystemExit) as e:
             check(*words)
         assert e.value.code == 2
@@ -237,3 +238,20 @@ def test_content_is_compared_by_its_bytes(planted, tmp_path):
                 by_content.setdefault(hashlib.sha256(f.read()).hexdigest(), []).append(path)
     wanted = sorted(sorted(g) for g in by_content.values() if len(g) > 1)
     assert sorted(sorted(g) for g in report['exact_duplicates']['groups']) == wanted and len(wanted) == 2
+
+
+def test_a_near_leak_names_the_first_such_image_of_train():
+    """Hashes at distances 0 - 4 and beyond, over both sides; blank ones take no part."""
+    from types import SimpleNamespace
+
+    import numpy as np
+
+    from passl.datasets.check.findings import _similar
+    from passl.datasets.check.look import FLAGS, RECORD
+    records = np.zeros(8, RECORD)
+    records['hash'] = [0b1111 << 20, 1 << 40, 0, (1 << 40) - 1, 0, 0b111, 2**64 - 1, (1 << 40) + 0b1111]
+    records['flags'][4] = 1 << FLAGS.index('blank')
+    images = SimpleNamespace(records=records, ok=np.ones(8, bool), is_val=np.arange(8) >= 5)
+    label, twins = _similar(images, 4)
+    assert twins == {5: 1, 7: 1}            # 1 is 4 bits from both; 0 is 7 bits from 5; 4 is blank
+    assert label.tolist() == [0, 0, 0, 3, 4, 0, 6, 0]

@@ -235,7 +235,8 @@ def _notes(report):
     """Names of the findings that are worth a look."""
     parts = [report[role] for role in ('train', 'val') if report[role]]
     tests = [('exact_duplicates', report['exact_duplicates']['groups']),
-             ('near_duplicates', report['near_duplicates']['groups']), ('near_two_labels', report['two_labels']['near']),
+             ('near_duplicates', report['near_duplicates']['groups']),
+             ('near_two_labels', report['two_labels']['near']),
              ('imbalance', any(p['labels'] and (p['labels']['imbalance'] or 0) > _IMBALANCE for p in parts)),
              ('too_small', any(p['sizes']['too_small']['number'] for p in parts)),
              ('extreme_aspect', any(p['sizes']['extreme_aspect']['number'] for p in parts)),

@@ -17,8 +17,8 @@ ENDINGS = {'JPEG': ('.jpg', '.jpeg', '.jfif'), 'PNG': ('.png',), 'GIF': ('.gif',
            'WEBP': ('.webp',), 'TIFF': ('.tif', '.tiff'), 'PPM': ('.ppm', '.pgm')}
 FLAGS = ('grey', 'cmyk', 'alpha', '16 bit', 'animated', 'turned', 'palette', 'wrong ending', 'blank')
 OK, MISSING, SPECIAL, DENIED, EMPTY, NO_IMAGE, TOO_LARGE, DAMAGED, CRASH = range(9)
-REASONS = ('ok', 'missing', 'not a regular file', 'cannot be opened', 'empty', 'not an image', 'too many pixels or bytes',
-           'damaged', 'crashes the decoder')
+REASONS = ('ok', 'missing', 'not a regular file', 'cannot be opened', 'empty', 'not an image',
+           'too many pixels or bytes', 'damaged', 'crashes the decoder')
 LARGEST_FILE = 2 ** 30
 _SHORT_SIDE = 128           # enough for the hash; larger JPEGs are decoded at 1/2, 1/4 or 1/8, as training does
 # one image: 44 bytes
