@@ -1,7 +1,8 @@
 """The command `passl` and the entry points that tools/*.py share with it.
 
-Exit codes: 0 done, 2 something the user can mend (said on stderr, without a traceback), 75 another process of the job
-was lost, 130 and 143 ended by Ctrl-C and SIGTERM (after saving, where there was something to save). Anything else is a fault of the program and keeps its traceback.
+Exit codes: 0 done, 1 `check-data` has found problems, 2 something the user can mend (said on stderr, without a
+traceback), 75 another process of the job was lost, 130 and 143 ended by Ctrl-C and SIGTERM (after saving, where there
+was something to save). Anything else is a fault of the program and keeps its traceback.
 """
 
 import os
@@ -9,7 +10,7 @@ import sys
 
 from . import __version__
 from .utils.errors import PasslError, suggest
-from .utils.options import Parser, build_extract_parser, build_train_parser, not_empty
+from .utils.options import Parser, build_check_parser, build_extract_parser, build_train_parser, not_empty
 
 USAGE = """\
 usage: passl COMMAND [flags]       passl COMMAND --help       passl --version
@@ -18,6 +19,7 @@ commands:
   train            pre-train, train, evaluate or export the model of a config file
   extract-weight   write the backbone of a checkpoint to a file of its own
   plot             draw the loss curve of a run folder
+  check-data       look for broken, equal and mislabelled images
 """
 
 
@@ -84,7 +86,20 @@ def plot_main(argv=None, prog=None):
     return guarded(run)
 
 
-COMMANDS = {'train': train_main, 'extract-weight': extract_main, 'plot': plot_main}
+def check_main(argv=None, prog=None):
+    """`tools/check_data.py` and `passl check-data`; exit code 1: problems were found."""
+    args = build_check_parser(prog).parse_args(argv)
+
+    def run():
+        from .datasets.check import check_data
+        from .utils.logger import setup_logger
+        setup_logger()
+        return check_data(args)
+    return guarded(run)
+
+
+COMMANDS = {'train': train_main, 'extract-weight': extract_main, 'plot': plot_main,
+            'check-data': check_main}
 
 
 def main(argv=None):

@@ -176,3 +176,60 @@ def build_extract_parser(prog=None):
                         help='write the names without the prefix')
     parser.add_argument('--overwrite', action='store_true', help='replace an existing output file')
     return parser
+
+
+CHECK_EXAMPLES = """\
+examples:
+  %(prog)s data/my_images
+  %(prog)s data/train --val data/val --json report.json
+  %(prog)s data/my_images --unlabelled --write-list good.txt --drop-duplicates --index names.npz
+exit codes: 0 nothing that would disturb a training, 1 problems were found, 2 wrong usage, 130 interrupted
+No image is ever changed or removed.
+"""
+
+
+def _near(text):
+    """Argument type: 0 - 16."""
+    if not text.isdigit() or int(text) > 16:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 to 16")
+    return int(text)
+
+
+def build_check_parser(prog=None):
+    """Parser of `tools/check_data.py` and `passl check-data`.
+
+    The namespace has: paths, train, val (lists), root, labelled (True, False or None), recursive, workers (or
+    None), near, size, json, write_list, drop_duplicates, index, overwrite.
+
+    Args:
+        prog: program name in the help, for example 'passl check-data'.
+    """
+    parser = Parser(prog=prog, description='Look at every image of a folder or list: unreadable files, duplicates, '
+                                           'overlap of train and val, labels, sizes.', epilog=CHECK_EXAMPLES)
+    parser.add_argument('paths', metavar='PATH', nargs='*', type=not_empty, default=[],
+                        help='folder of images, or text file with lines `name` or `name label`')
+    parser.add_argument('--train', metavar='PATH', action='append', type=not_empty, default=[],
+                        help='the same as PATH; repeatable')
+    parser.add_argument('--val', metavar='PATH', action='append', type=not_empty, default=[],
+                        help='images that must not be among the others; repeatable')
+    parser.add_argument('--root', metavar='FOLDER', type=not_empty,
+                        help="folder that the names in a list are relative to (default: the list's own)")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument('--labelled', action='store_true', default=None, help='sub-folders are classes (default: if '
+                      'there are two or more of them and no images beside them)')
+    kind.add_argument('--unlabelled', action='store_false', dest='labelled', help='sub-folders are no classes')
+    parser.add_argument('--flat', action='store_false', dest='recursive', help='leave out sub-folders')
+    parser.add_argument('--workers', metavar='N', type=positive_int, help='processes (default: the usable cores)')
+    parser.add_argument('--near', metavar='BITS', type=_near, default=4,
+                        help='near duplicates differ in at most so many of 64 bits, 0 - 16 (default: %(default)s)')
+    parser.add_argument('--size', metavar='N', type=positive_int, default=224,
+                        help='images with a shorter side are too small (default: %(default)s)')
+    outputs = parser.add_argument_group('outputs (about the training images)')
+    outputs.add_argument('--json', metavar='FILE', type=not_empty, help='the complete report')
+    outputs.add_argument('--write-list', metavar='FILE', type=not_empty,
+                         help='list of the good images, for the data set ImageList')
+    outputs.add_argument('--drop-duplicates', action='store_true', help='only one of equal files in that list')
+    outputs.add_argument('--index', metavar='FILE.npz', type=not_empty,
+                         help='index of the folder, for `index: FILE.npz` of the data set')
+    outputs.add_argument('--overwrite', action='store_true', help='replace existing output files')
+    return parser

@@ -1,0 +1,114 @@
+"""The command `passl check-data`."""
+
+import os
+import sys
+import time
+
+from tqdm import tqdm
+
+from ...utils.errors import ConfigError
+from .files import find_files
+from .findings import Part, findings
+from .outputs import check_output, write_index, write_json, write_list
+from .pool import look_at_all
+from .report import text_report
+
+
+def usable_cores():
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def _check_outputs(args):
+    if args.drop_duplicates and not args.write_list:
+        raise ConfigError('--drop-duplicates belongs to --write-list FILE.')
+    for file, flag, ending in ((args.json, '--json', ''), (args.write_list, '--write-list', ''),
+                               (args.index, '--index', '.npz')):
+        check_output(file, args.overwrite, flag, ending)
+    names = [os.path.realpath(f) for f in (args.json, args.write_list, args.index) if f]
+    if len(set(names)) != len(names):
+        raise ConfigError('--json, --write-list and --index need files of their own.')
+
+
+def _sources(args):
+    """[(role, [Files])], train first."""
+    train = list(args.paths) + list(args.train)
+    if not train:
+        raise ConfigError('No images are named. Give a PATH: a folder, or a text file that lists images.')
+    found = [(role, [find_files(p, args.root, args.labelled, args.recursive) for p in paths])
+             for role, paths in (('train', train), ('val', args.val)) if paths]
+    if args.index and any(f.kind == 'list' for f in found[0][1]):
+        raise ConfigError('--index is for folders; a list needs none.')
+    if args.index and len({f.kind for f in found[0][1]}) > 1 or args.index and len(found[0][1]) > 1 \
+            and found[0][1][0].kind == 'classes':
+        raise ConfigError('--index: several folders can only be one index with --unlabelled.')
+    return found
+
+
+def _look(sources, workers):
+    show = sys.stderr.isatty()
+    parts, offset = [], 0
+    total = sum(len(f.paths) for _, files in sources for f in files)
+    with tqdm(total=total, desc='check', unit=' images', disable=not show, dynamic_ncols=True, leave=False) as bar:
+        for role, files in sources:
+            paths = _Chained([f.paths for f in files])
+            records, reasons = look_at_all(paths, workers, bar.update)
+            parts.append(Part(role, files, records, reasons, offset))
+            offset += len(paths)
+    return parts
+
+
+class _Chained:
+    """Some PathLists as one sequence."""
+
+    def __init__(self, lists):
+        self._lists = lists
+
+    def __len__(self):
+        return sum(map(len, self._lists))
+
+    def __getitem__(self, index):
+        for paths in self._lists:
+            if index < len(paths):
+                return paths[index]
+            index -= len(paths)
+        raise IndexError(index)
+
+
+def check_data(args):
+    """Run the check; `args` as `build_check_parser` gives them.
+
+    Returns:
+        0 if nothing would disturb a training, 1 if something would.
+
+    Raises:
+        PasslError: no images, or an output that may not be written.
+    """
+    _check_outputs(args)
+    began = time.time_ns()
+    sources = _sources(args)
+    start = time.monotonic()
+    parts = _look(sources, args.workers or usable_cores())
+    seconds = time.monotonic() - start
+    report, images = findings(parts, args.near, args.size)
+    lines = text_report(report)
+    lines.append(f'{len(images.records)} images in {seconds:.1f} s '
+                 f'({len(images.records) / max(seconds, 1e-9):.0f} images/s).')
+    train = parts[0]
+    if args.json:
+        write_json(args.json, report, args.overwrite)
+        lines.append(f'The complete report is in {args.json}.')
+    if args.write_list:
+        number, root, odd = write_list(args.write_list, images, train, args.drop_duplicates, args.overwrite)
+        lines.append(f'{args.write_list} lists {number} good images. Use it with\n'
+                     f'  dataset: {{name: ImageList, dataroot: {root}, list_file: {os.path.abspath(args.write_list)}}}')
+        if odd:
+            lines.append(f'  {odd} good images have names that no list can hold (line breaks, spaces at an end, no '
+                         'UTF-8) and are left out.')
+    if args.index:
+        why = write_index(args.index, train, args.recursive, began)
+        kind = 'ImageFolder' if train.files[0].kind == 'classes' else 'UnlabelledFolder'
+        lines.append(f'No index was written: {why}.' if why else
+                     f'The index for {kind} is in {args.index}. Use it with dataset.index: {args.index}')
+    sys.stdout.write('\n'.join(lines) + '\n')
+    return 1 if report['problems'] else 0

@@ -1,0 +1,172 @@
+"""Which files a folder or a list gives to training, and which it leaves out."""
+
+import collections
+import os
+
+import numpy as np
+
+from ...utils.errors import DataError
+from ..folder import _SPLITS
+from ..image_list import read_list
+from ..index import _stamp, is_folder, is_image_name
+from ..path_list import Names, PathList
+
+_SHOWN = 10
+
+
+class Files:
+    """The images of one PATH of the command.
+
+    Attributes:
+        name: as the user gave it. root: the folder that names in a written list are relative to.
+        kind: 'classes' (as ImageFolder reads it), 'folder' (UnlabelledFolder) or 'list' (ImageList).
+        paths: PathList without labels. labels: class numbers, int32, or None. classes: names of the classes.
+        left_out: Counter of endings. hidden: number of hidden files and folders. odd: names of some that were left out.
+        unlistable: [(folder, reason)]. splits: it looks like train/, val/ ... of a data set.
+        trees, folders, counts, stamps: the listing, for the index.
+    """
+
+    def __init__(self, name, root, kind):
+        self.name, self.root, self.kind = name, root, kind
+        self.paths, self.labels, self.classes = PathList.of([]), None, []
+        self.left_out, self.odd, self.hidden, self.unlistable = collections.Counter(), [], 0, []
+        self.splits = False
+        self.tops, self.trees, self.folders, self.counts, self.stamps, self.blocks = [], [], [], [], [], []
+
+    def _leave_out(self, entry, here):
+        if entry.name.startswith('.') or entry.name == '__MACOSX':
+            self.hidden += 1
+            return
+        self.left_out[os.path.splitext(entry.name)[1].lower() or '(none)'] += 1
+        if len(self.odd) < _SHOWN:
+            self.odd.append(os.path.join(here, entry.name))
+
+    def walk(self, top, tree, recursive=True):
+        """Add the images below `top` in the order in which training lists them (passl.datasets.index.scan)."""
+        seen, waiting = set(), ['']
+        while waiting:
+            inside = waiting.pop()
+            here = os.path.join(top, inside) if inside else top
+            real = os.path.realpath(here)
+            if real in seen:
+                continue
+            seen.add(real)
+            folders, images = [], []
+            try:
+                stamp = _stamp(here)
+                with os.scandir(here) as entries:
+                    for entry in sorted(entries, key=lambda e: e.name):
+                        hidden = entry.name.startswith('.') or entry.name == '__MACOSX'
+                        if is_folder(entry) and not hidden:
+                            folders.append(entry.name)
+                        elif not is_folder(entry) and is_image_name(entry.name):
+                            images.append(entry.name)
+                        else:
+                            self._leave_out(entry, here)
+            except OSError as e:
+                self.unlistable.append((here, e.strerror or str(e)))
+                continue
+            self.blocks.append(Names.of(images).block)
+            self.trees.append(tree)
+            self.folders.append(inside)
+            self.counts.append(len(images))
+            self.stamps.append(stamp)
+            if recursive:
+                waiting += [os.path.join(inside, f) for f in reversed(folders)]
+
+    def close(self):
+        """Build `paths` (and `labels`) from what was walked."""
+        starts = [os.path.join(self.tops[t], f, '') for t, f in zip(self.trees, self.folders)]
+        self.paths = PathList(Names(b''.join(self.blocks)), Names.of(starts), self.counts)
+        if self.kind == 'classes':
+            self.labels = np.repeat(np.array(self.trees, np.int32), self.counts)
+
+
+def _folder(path, key):
+    """`path` if it is a folder that this user may list."""
+    if not os.path.isdir(path):
+        raise DataError(f"{key}: '{path}' is no folder{'' if os.path.exists(path) else ' and no file'}. "
+                        'Give the folder of the images, or a text file that lists them.')
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise DataError(f"{key}: '{path}' may not be read by this user.")
+    return path
+
+
+def _class_folders(root):
+    """(sorted names of the folders, are there images beside them) directly in `root`."""
+    folders, loose = [], False
+    try:
+        with os.scandir(root) as entries:
+            for entry in entries:
+                if entry.name.startswith('.') or entry.name == '__MACOSX':
+                    continue
+                if is_folder(entry):
+                    folders.append(entry.name)
+                else:
+                    loose = loose or is_image_name(entry.name)
+    except OSError as e:
+        raise DataError(f"'{root}' cannot be listed: {e.strerror}.") from None
+    return sorted(folders), loose
+
+
+def _from_folder(path, labelled, recursive):
+    root = _folder(path, 'PATH')
+    classes, loose = _class_folders(root)
+    splits = bool(classes) and {c.lower() for c in classes} <= _SPLITS
+    if labelled is None:
+        labelled = recursive and len(classes) > 1 and not loose and not splits
+    if labelled and not classes:
+        raise DataError(f"'{root}' holds no class folders; --labelled needs {root}/<class>/<image>.")
+    files = Files(path, root, 'classes' if labelled else 'folder')
+    files.splits = splits
+    if labelled:
+        files.classes = classes
+        files.tops = [os.path.join(root, c) for c in classes]
+        known = set(classes)
+        with os.scandir(root) as entries:
+            for entry in sorted(entries, key=lambda e: e.name):
+                if entry.name not in known:
+                    files._leave_out(entry, root)
+    else:
+        files.tops = [root]
+    for tree, top in enumerate(files.tops):
+        files.walk(top, tree, recursive)
+    files.close()
+    return files
+
+
+def _from_list(path, root, labelled):
+    root = _folder(os.path.expanduser(root or os.path.dirname(path) or '.'), '--root')
+    names, labels = read_list(path)
+    if labelled and labels is None:
+        raise DataError(f"--labelled: the lines of '{path}' have no labels. Expected: name label.")
+    files = Files(path, root, 'list')
+    try:
+        files.paths = PathList.of([os.path.join(root, name) for name in names], None, os.path.join(root, ''))
+    except ValueError as e:
+        raise DataError(f"'{path}' names what cannot be a file here: {e}.") from None
+    if labels is not None and labelled is not False:
+        if max(labels) >= 10 ** 7:
+            raise DataError(f"'{path}' holds the label {max(labels)}; labels number the classes from 0 on.")
+        files.labels, files.classes = np.array(labels, np.int32), [str(k) for k in range(max(labels) + 1)]
+    return files
+
+
+def find_files(path, root=None, labelled=None, recursive=True):
+    """Files of a folder or a list file.
+
+    Args:
+        path: folder, or text file with lines `name` or `name label`.
+        root: folder that the names in a list are relative to; default: the list's own.
+        labelled: True, False, or None: class folders are recognised.
+        recursive: also look into sub-folders.
+
+    Raises:
+        DataError: no such folder or list, or one without a single image.
+    """
+    path = os.path.expanduser(str(path))
+    files = _from_list(path, root, labelled) if os.path.isfile(path) else _from_folder(path, labelled, recursive)
+    if not len(files.paths) and not files.unlistable:
+        known = ', '.join(f'{n} x {e}' for e, n in files.left_out.most_common(5)) or 'nothing'
+        raise DataError(f"'{path}' holds no images (found: {known}). Give the folder of the images, or a list file.")
+    return files

@@ -1,0 +1,264 @@
+"""What the looked-at files amount to: a dict of plain values, the content of the JSON report."""
+
+import os
+
+import numpy as np
+
+from .look import FLAGS, FORMATS, OK, REASONS, flag
+from .near import Components, groups_of, near_pairs
+
+FORMAT = 'passl data check'
+VERSION = 1
+_LARGEST_ASPECT = 8
+_IMBALANCE = 10
+
+
+class Part:
+    """The images of one side, 'train' or 'val': all its PATHs behind each other.
+
+    Attributes:
+        role: 'train' or 'val'. files: list of Files. records, reasons: as look_at_all gives them.
+        offset: number of its first image among those of all parts.
+        labels: class numbers into `classes`, or None where a PATH has none.
+        classes: sorted names of the classes of all its PATHs.
+    """
+
+    def __init__(self, role, files, records, reasons, offset):
+        self.role, self.files, self.records, self.reasons, self.offset = role, files, records, reasons, offset
+        self.starts = np.cumsum([0] + [len(f.paths) for f in files])
+        self.labels, self.classes = None, []
+        if files and all(f.labels is not None for f in files):
+            names = {name for f in files for name in f.classes}
+            numbers = all(f.kind == 'list' for f in files)
+            self.classes = sorted(names, key=int) if numbers else sorted(names)
+            at = {name: i for i, name in enumerate(self.classes)}
+            self.labels = np.concatenate([np.array([at[c] for c in f.classes], np.int32)[f.labels] for f in files])
+
+    def __len__(self):
+        return len(self.records)
+
+    def path(self, number):
+        """Name of image `number` of this part."""
+        which = int(np.searchsorted(self.starts, number, 'right')) - 1
+        return self.files[which].paths[int(number) - int(self.starts[which])]
+
+
+class Images:
+    """All parts behind each other: arrays over all images, and their names."""
+
+    def __init__(self, parts):
+        self.parts = parts
+        self.records = np.concatenate([p.records for p in parts])
+        self.ok = self.records['state'] == OK
+        self.is_val = np.repeat([p.role == 'val' for p in parts], [len(p) for p in parts])
+        # class names, not numbers, are the same on both sides
+        names = sorted({c for p in parts for c in p.classes})
+        at = {name: i for i, name in enumerate(names)}
+        self.classes = names
+        self.labels = np.concatenate([
+            np.full(len(p), -1, np.int32) if p.labels is None else
+            np.array([at[c] for c in p.classes], np.int32)[p.labels] for p in parts])
+        self._exact()
+
+    def path(self, number):
+        part = next(p for p in reversed(self.parts) if number >= p.offset)
+        return part.path(number - part.offset)
+
+    def _exact(self):
+        """`content`: the number of the first image with the same bytes, or itself; unreadable ones are alone."""
+        self.content = np.arange(len(self.records))
+        good = np.flatnonzero(self.ok)
+        if len(good):
+            digests = np.ascontiguousarray(self.records['digest'][good]).view('<u8').reshape(-1, 2)
+            order = np.lexsort((good, digests[:, 1], digests[:, 0]))
+            same = (digests[order][1:] == digests[order][:-1]).all(1)
+            first = np.flatnonzero(np.r_[True, ~same])
+            self.content[good[order]] = np.repeat(good[order[first]], np.diff(np.r_[first, len(order)]))
+
+
+def _numbers(images, which):
+    return [images.path(int(i)) for i in which]
+
+
+def _unreadable(part):
+    """[{file, reason, detail}] of one part, in its order."""
+    return [{'file': part.path(i), 'reason': REASONS[part.records[i]['state']], 'detail': part.reasons.get(int(i), '')}
+            for i in np.flatnonzero(part.records['state'] != OK)]
+
+
+def _distribution(values):
+    if not len(values):
+        return None
+    return {'smallest': int(values.min()), 'median': int(np.median(values)), 'largest': int(values.max())}
+
+
+def _sizes(part, size):
+    """Widths, heights, short sides; names of the smallest and largest, too small and very long images."""
+    good = np.flatnonzero(part.records['state'] == OK)
+    width, height = (part.records[k][good].astype(np.int64) for k in ('width', 'height'))
+    short, long = np.minimum(width, height), np.maximum(width, height)
+    small, stretched = good[short < size], good[long > _LARGEST_ASPECT * np.maximum(short, 1)]
+    found = {'width': _distribution(width), 'height': _distribution(height), 'short_side': _distribution(short),
+             'too_small': {'below': size, 'number': len(small), 'files': [part.path(i) for i in small]},
+             'extreme_aspect': {'above': _LARGEST_ASPECT, 'number': len(stretched),
+                                'files': [part.path(i) for i in stretched]}}
+    if len(good):
+        for key, at in (('smallest_file', np.argmin(width * height)), ('largest_file', np.argmax(width * height))):
+            found[key] = {'file': part.path(good[at]), 'width': int(width[at]), 'height': int(height[at])}
+    return found
+
+
+def _labels(part):
+    if part.labels is None:
+        return None
+    counts = np.bincount(part.labels, minlength=len(part.classes))
+    per_class = {name: int(n) for name, n in zip(part.classes, counts)}
+    filled = counts[counts > 0]
+    return {'images_per_class': per_class, 'empty': [c for c, n in per_class.items() if not n],
+            'imbalance': round(float(filled.max() / filled.min()), 2) if len(filled) else None}
+
+
+def _summary(part, size):
+    records = part.records
+    good = records[records['state'] == OK]
+    flagged = {name: np.flatnonzero((records['state'] == OK) & (records['flags'] & flag(name) > 0)) for name in FLAGS}
+    left_out = sum((f.left_out for f in part.files), type(part.files[0].left_out)())
+    return {
+        'paths': [{'path': f.name, 'read_as': f.kind, 'root': f.root, 'images': len(f.paths)} for f in part.files],
+        'images': len(records), 'readable': len(good), 'bytes': int(records['bytes'].sum()),
+        'unreadable': _unreadable(part),
+        'folders_not_listed': [{'folder': d, 'reason': r} for f in part.files for d, r in f.unlistable],
+        'formats': {name: int(n) for name, n in zip(FORMATS, np.bincount(good['format'], minlength=len(FORMATS))) if n},
+        'modes': {name: len(flagged[name]) for name in FLAGS if name not in ('wrong ending', 'blank')},
+        'wrong_ending': [{'file': part.path(i), 'format': FORMATS[records[i]['format']]}
+                         for i in flagged['wrong ending']],
+        'blank': [part.path(i) for i in flagged['blank']],
+        'sizes': _sizes(part, size), 'labels': _labels(part),
+        'left_out': {'by_ending': dict(sorted(left_out.items(), key=lambda kv: (-kv[1], kv[0]))),
+                     'hidden': sum(f.hidden for f in part.files), 'examples': [n for f in part.files for n in f.odd]},
+        'looks_like_splits': any(f.splits and f.kind == 'folder' for f in part.files)}
+
+
+def _conflicts(images, groups):
+    """Those of `groups` with more than one class."""
+    found = []
+    for group in groups:
+        labels = images.labels[group]
+        if len(set(labels[labels >= 0].tolist())) > 1:
+            found.append([{'file': images.path(int(i)), 'class': images.classes[labels[k]] if labels[k] >= 0 else None}
+                          for k, i in enumerate(group)])
+    return found
+
+
+def _similar(images, near):
+    """(label of each image's group of similar ones, {number in val: a number in train} of direct pairs)."""
+    blank = images.records['flags'] & flag('blank') > 0
+    use = np.flatnonzero(images.ok & ~blank)
+    hashes, first, back = np.unique(images.records['hash'][use], return_index=True, return_inverse=True)
+    back = back.reshape(-1)
+    joined = Components(len(hashes))
+    earliest = np.full((2, len(hashes)), -1, np.int64)          # of each hash, in train and in val
+    for side in (0, 1):
+        chosen = np.flatnonzero(images.is_val[use] == side)[::-1]
+        earliest[side, back[chosen]] = use[chosen]
+    partner = np.where((earliest >= 0).all(0), earliest[0], -1)         # an image of train near each hash of val
+    for a, b in near_pairs(hashes, near):
+        joined.add(a, b)
+        for one, other in ((a, b), (b, a)):
+            leak = (earliest[0, one] >= 0) & (earliest[1, other] >= 0)
+            # the earliest, so that the order of the pairs does not matter
+            known = partner[other[leak]]
+            twin = earliest[0, one[leak]]
+            far = np.iinfo(np.int64).max
+            best = np.where(partner < 0, far, partner)
+            np.minimum.at(best, other[leak], twin)
+            partner = np.where(best == far, -1, best) if len(known) else partner
+    label = np.arange(len(images.records))
+    smallest = np.full(len(hashes), len(images.records), np.int64)      # the first image of each group
+    np.minimum.at(smallest, joined.labels()[back], use)
+    label[use] = smallest[joined.labels()[back]]
+    twins = {int(i): int(partner[h]) for i, h in zip(use, back) if images.is_val[i] and partner[h] >= 0}
+    return label, twins
+
+
+def _duplicates(images, near):
+    """The parts of the report on exact and near duplicates, on overlap and on images with two labels."""
+    exact = groups_of(images.content)
+    similar, twins = _similar(images, near)
+    # a near group shows one image per content: copies are told by the exact groups
+    distinct = np.flatnonzero(images.content == np.arange(len(images.records)))
+    nearly = [distinct[g] for g in groups_of(similar[distinct])]
+    in_train = {int(images.content[i]): int(i) for i in np.flatnonzero(images.ok & ~images.is_val)[::-1]}
+    copies = [(int(i), in_train[int(images.content[i])]) for i in np.flatnonzero(images.ok & images.is_val)
+              if int(images.content[i]) in in_train]
+    copied = {i for i, _ in copies}
+
+    def pairs(found):
+        return [{'val': images.path(v), 'train': images.path(t)} for v, t in found]
+    exact_conflicts = _conflicts(images, exact)
+    return {
+        'exact_duplicates': {'groups': [_numbers(images, g) for g in exact],
+                             'superfluous': sum(len(g) - 1 for g in exact)},
+        'near_duplicates': {'largest_distance': near, 'groups': [_numbers(images, g) for g in nearly],
+                            'superfluous': sum(len(g) - 1 for g in nearly)},
+        'overlap': {'exact': pairs(copies), 'near': pairs((v, t) for v, t in twins.items() if v not in copied)}
+        if images.is_val.any() else None,
+        'two_labels': {'exact': exact_conflicts, 'near': _conflicts(images, nearly)}}
+
+
+def _class_difference(parts):
+    sides = {role: [p for p in parts if p.role == role and p.labels is not None] for role in ('train', 'val')}
+    if not sides['train'] or not sides['val']:
+        return None
+    train, val = (sides[role][0].classes for role in ('train', 'val'))
+    return {'only_in_train': [c for c in train if c not in set(val)],
+            'only_in_val': [c for c in val if c not in set(train)]}
+
+
+def _problems(report):
+    """Names of the findings that would disturb a training, most important first."""
+    parts = [report[role] for role in ('train', 'val') if report[role]]
+    overlap, classes = report['overlap'], report['class_difference']
+    labels = [p['labels'] for p in parts if p['labels']]
+    tests = [('folders_not_listed', any(p['folders_not_listed'] for p in parts)),
+             ('unreadable', any(p['unreadable'] for p in parts)),
+             ('overlap', overlap and (overlap['exact'] or overlap['near'])),
+             ('two_labels', report['two_labels']['exact']),
+             ('class_difference', classes and (classes['only_in_train'] or classes['only_in_val'])),
+             ('empty_classes', any(x['empty'] for x in labels)),
+             ('looks_like_splits', any(p['looks_like_splits'] for p in parts)),
+             ('blank', any(p['blank'] for p in parts))]
+    return [name for name, found in tests if found]
+
+
+def _notes(report):
+    """Names of the findings that are worth a look."""
+    parts = [report[role] for role in ('train', 'val') if report[role]]
+    tests = [('exact_duplicates', report['exact_duplicates']['groups']),
+             ('near_duplicates', report['near_duplicates']['groups']),
+             ('near_two_labels', report['two_labels']['near']),
+             ('imbalance', any(p['labels'] and (p['labels']['imbalance'] or 0) > _IMBALANCE for p in parts)),
+             ('too_small', any(p['sizes']['too_small']['number'] for p in parts)),
+             ('extreme_aspect', any(p['sizes']['extreme_aspect']['number'] for p in parts)),
+             ('wrong_ending', any(p['wrong_ending'] for p in parts)),
+             ('left_out', any(p['left_out']['by_ending'] for p in parts))]
+    return [name for name, found in tests if found]
+
+
+def findings(parts, near, size):
+    """The whole report.
+
+    Args:
+        parts: list of Part, train first.
+        near: largest number of different bits of near duplicates.
+        size: images with a shorter side count as too small.
+
+    Returns:
+        (report as docs/CHECK_DATA.md lists it, Images)
+    """
+    images = Images(parts)
+    report = {'format': FORMAT, 'version': VERSION, 'folder': os.getcwd(), 'train': None, 'val': None}
+    report.update({p.role: _summary(p, size) for p in parts})
+    report.update(_duplicates(images, near), class_difference=_class_difference(parts))
+    report['problems'], report['notes'] = _problems(report), _notes(report)
+    return report, images

@@ -1,0 +1,149 @@
+"""The files that the check writes: only where asked, never over an existing one unless asked, whole or not at all."""
+
+import json
+import os
+import tempfile
+
+import numpy as np
+
+from ...utils.errors import ConfigError, DataError
+from ..index import _UNSETTLED_NS, Listing, _settings, _write
+from ..path_list import Names
+
+
+def check_output(file, overwrite, flag, ending=''):
+    """Raise ConfigError if `file` may not be written."""
+    if file is None:
+        return
+    if ending and not file.endswith(ending):
+        raise ConfigError(f"{flag}: '{file}' must end in {ending}.")
+    if os.path.isdir(file):
+        raise ConfigError(f"{flag}: '{file}' is a folder. Give the name of a file.")
+    if os.path.lexists(file) and not overwrite:
+        raise ConfigError(f"{flag}: '{file}' exists. Give another name, or add --overwrite.")
+    folder = os.path.dirname(file) or '.'
+    if not os.path.isdir(folder):
+        raise ConfigError(f"{flag}: there is no folder '{folder}'.")
+
+
+def _place(partial, file, overwrite):
+    """Give `partial` its name; another file that has appeared meanwhile stays."""
+    if overwrite:
+        os.replace(partial, file)
+        return
+    try:
+        os.link(partial, file)
+    except FileExistsError:
+        raise DataError(f"'{file}' has appeared meanwhile and was not replaced.") from None
+    except OSError:                     # a file system without links
+        if os.path.lexists(file):
+            raise DataError(f"'{file}' has appeared meanwhile and was not replaced.") from None
+        os.replace(partial, file)
+    else:
+        os.unlink(partial)
+
+
+def write_text(file, lines, overwrite):
+    """Write texts to `file`, complete or not at all. Raises DataError."""
+    partial = None
+    try:
+        handle, partial = tempfile.mkstemp(dir=os.path.dirname(file) or '.', prefix='.check-', suffix='.partial')
+        with os.fdopen(handle, 'w', encoding='utf-8', newline='\n') as f:
+            f.writelines(lines)
+            f.flush()
+            os.fsync(f.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(partial, 0o666 & ~mask)            # mkstemp's files are for the user alone
+        _place(partial, file, overwrite)
+        partial = None
+    except OSError as e:
+        raise DataError(f"'{file}' cannot be written: {e.strerror or e}.") from None
+    finally:
+        if partial is not None and os.path.exists(partial):
+            os.unlink(partial)
+
+
+def write_json(file, report, overwrite):
+    """The report; bytes of names that are no UTF-8 stand there as \\udc80 - \\udcff (os.fsencode gives them back)."""
+    write_text(file, [json.dumps(report, indent=1, ensure_ascii=True), '\n'], overwrite)
+
+
+def _fits(name, labelled):
+    """True if `read_list` reads a line with `name` back as it is."""
+    try:
+        name.encode('utf-8')
+    except UnicodeEncodeError:
+        return False
+    if name != name.strip() or not name or name[0] == '\ufeff' or '\n' in name or '\r' in name:
+        return False
+    parts = name.rsplit(None, 1)
+    return labelled or not (len(parts) == 2 and parts[1].isdigit())
+
+
+def kept(images, part, drop_duplicates):
+    """Numbers (in the part) of the readable images; with `drop_duplicates` the first of each content only.
+
+    Images whose copies stand under two labels are all left out then: nobody knows which label is right.
+    """
+    good = np.flatnonzero(images.ok[part.offset:part.offset + len(part)])
+    if not drop_duplicates:
+        return good
+    content = images.content[part.offset + good]
+    if part.labels is not None:
+        low = np.full(len(images.records), np.iinfo(np.int32).max, np.int32)
+        high = np.full(len(images.records), -1, np.int32)
+        np.minimum.at(low, content, part.labels[good])
+        np.maximum.at(high, content, part.labels[good])
+        good, content = good[low[content] == high[content]], content[low[content] == high[content]]
+    return good[np.sort(np.unique(content, return_index=True)[1])]
+
+
+def write_list(file, images, part, drop_duplicates, overwrite):
+    """The list of good images for the data set ImageList.
+
+    Returns:
+        (number of images in it, folder that its names are relative to, number of names that no list can hold).
+    """
+    root = part.files[0].root if len(part.files) == 1 else \
+        os.path.commonpath([os.path.abspath(f.root) for f in part.files])
+    absolute = len(part.files) > 1
+    prefix = os.path.join(root, '')
+    lines, odd = [], 0
+    for i in kept(images, part, drop_duplicates):
+        path = os.path.abspath(part.path(i)) if absolute else part.path(i)
+        name = path[len(prefix):] if path.startswith(prefix) else path
+        if not _fits(name, part.labels is not None):
+            odd += 1
+            continue
+        lines.append(f'{name}\n' if part.labels is None else f'{name} {part.labels[i]}\n')
+    if not lines:
+        raise DataError(f"No good image is left for '{file}', so it was not written.")
+    write_text(file, lines, overwrite)
+    return len(lines), root, odd
+
+
+def write_index(file, part, recursive, began_ns):
+    """The folder index that ImageFolder or UnlabelledFolder starts from with `index: FILE`.
+
+    Returns:
+        a sentence on why none was written, or None.
+    """
+    tops = [top for f in part.files for top in f.tops]
+    if any(f.unlistable for f in part.files):
+        return 'a folder cannot be listed'
+    trees, base = [], 0
+    for f in part.files:
+        trees += [base + t for t in f.trees]
+        base += len(f.tops)
+    stamps = [s for f in part.files for s in f.stamps]
+    if (np.asarray(stamps, np.int64) > began_ns - _UNSETTLED_NS).any():
+        return 'a folder has changed just now; run the check again'
+    listing = Listing(Names(b''.join(b for f in part.files for b in f.blocks)),
+                      Names.of([x for f in part.files for x in f.folders]), trees,
+                      [c for f in part.files for c in f.counts], stamps)
+    try:
+        _write(file, listing, _settings(tops, recursive))
+    except OSError as e:
+        raise DataError(f"'{file}' cannot be written: {e.strerror or e}.") from None
+    return None

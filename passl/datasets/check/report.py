@@ -1,0 +1,129 @@
+"""The report as text: short, the most important first, with what to do about it."""
+
+_SHOWN = 3
+
+
+def shown(name):
+    """A name in one line, as the terminal can show it."""
+    text = repr(name)[1:-1] if any(not c.isprintable() for c in name) else name
+    return text.encode('utf-8', 'backslashreplace').decode('utf-8')
+
+
+def _sample(names, number=None):
+    number = len(names) if number is None else number
+    more = [f'... {number - _SHOWN} more'] if number > _SHOWN else []
+    return [f'    {line}' for line in [*map(shown, names[:_SHOWN]), *more]]
+
+
+def _group_lines(groups, sign):
+    return [f' {sign} '.join(map(shown, g[:_SHOWN])) + (f' ... ({len(g)})' if len(g) > _SHOWN else '')
+            for g in groups]
+
+
+def _unreadable(report, role):
+    bad = report[role]['unreadable']
+    reasons = {}
+    for entry in bad:
+        reasons[entry['reason']] = reasons.get(entry['reason'], 0) + 1
+    kinds = ', '.join(f'{n} {r}' for r, n in sorted(reasons.items(), key=lambda x: (-x[1], x[0])))
+    return bad and [f"{len(bad)} of {report[role]['images']} images cannot be read ({kinds}). Mend or remove them, or "
+                    'train on the list of --write-list.',
+                    *_sample([f"{b['file']}: {b['detail'] or b['reason']}" for b in bad])]
+
+
+def _of_part(key, report, role):
+    """Lines on the finding `key` of one part, the first without indent; empty if there is none."""
+    part = report[role]
+    labels, sizes = part['labels'] or {'empty': [], 'imbalance': None, 'images_per_class': {}}, part['sizes']
+    if key == 'unreadable':
+        return _unreadable(report, role)
+    if key == 'folders_not_listed' and part[key]:
+        return [f'{len(part[key])} folders cannot be listed; a training stops at them. Mend their rights.',
+                *_sample([f"{x['folder']}: {x['reason']}" for x in part[key]])]
+    if key == 'empty_classes' and labels['empty']:
+        return [f"{len(labels['empty'])} classes hold no images. Fill them or remove their folders.",
+                *_sample(labels['empty'])]
+    if key == 'looks_like_splits' and part[key]:
+        return ['The folder holds train, val ... together: a training would learn from all. Give them as '
+                '--train FOLDER/train --val FOLDER/val.']
+    if key == 'blank' and part[key]:
+        return [f'{len(part[key])} images are blank (one colour). They teach nothing.', *_sample(part[key])]
+    if key == 'imbalance' and (labels['imbalance'] or 0) > 10:
+        return [f"The largest class has {labels['imbalance']:g} times the images of the smallest."]
+    if key in ('too_small', 'extreme_aspect') and sizes[key]['number']:
+        found = sizes[key]
+        text = f"have a side below {found['below']} px and are enlarged by crops of that size (--size N asks for " \
+               'another)' if key == 'too_small' else f"are more than {found['above']} times as long as wide"
+        return [f"{found['number']} images {text}.", *_sample(found['files'])]
+    if key == 'wrong_ending' and part[key]:
+        return [f'{len(part[key])} files have the ending of another format. They are read by their content.',
+                *_sample([f"{x['file']}: {x['format']}" for x in part[key]])]
+    if key == 'left_out' and part[key]['by_ending']:
+        endings = ', '.join(f'{n} x {e}' for e, n in list(part[key]['by_ending'].items())[:6])
+        return [f"{sum(part[key]['by_ending'].values())} files are no images by their ending and are left out: "
+                f"{endings}."]
+    return []
+
+
+def _of_all(key, report):
+    """Lines on a finding over both parts."""
+    if key == 'overlap':
+        found = report[key]
+        exact, near = found['exact'], found['near']
+        return [f'{len(exact)} images of val are in train as well, {len(near)} more look the same: the evaluation is '
+                'too good by them. Remove them from one side.',
+                *_sample([f"{p['val']} {sign} {p['train']}" for sign, ps in (('=', exact), ('~', near)) for p in ps])]
+    if key in ('two_labels', 'near_two_labels'):
+        groups = report['two_labels']['exact' if key == 'two_labels' else 'near']
+        text = 'images stand under two labels. Decide for one' if key == 'two_labels' else \
+            'groups of similar images have different labels. Look at them'
+        return [f'{len(groups)} {text}.', *_sample([
+            ' | '.join(f"{e['file']} ({e['class']})" for e in g[:2]) for g in groups])]
+    if key == 'class_difference':
+        found = report[key]
+        return ['The classes of train and val differ, so their numbers do not mean the same. '
+                f"Only in train: {', '.join(map(shown, found['only_in_train'][:5])) or '-'}; only in val: "
+                f"{', '.join(map(shown, found['only_in_val'][:5])) or '-'}."]
+    if key in ('exact_duplicates', 'near_duplicates'):
+        found, sign = report[key], '=' if key == 'exact_duplicates' else '~'
+        text = 'copies of others, byte by byte. --write-list FILE --drop-duplicates leaves them out' if sign == '=' \
+            else f"like others (at most {found['largest_distance']} of 64 bits differ). Look at them"
+        return [f"{found['superfluous']} images are {text}.",
+                *_sample(_group_lines(found['groups'], sign))]
+    return None
+
+
+def _head(report, role):
+    part = report[role]
+    formats = ', '.join(f'{n} {f}' for f, n in part['formats'].items()) or 'none'
+    modes = ', '.join(f'{n} {m}' for m, n in part['modes'].items() if n)
+    lines = [f"{role}: {part['images']} images, {part['bytes'] / 2**20:.1f} MiB ({formats})"]
+    for entry in part['paths']:
+        lines.append(f"  {shown(entry['path'])}: {entry['images']} images, read as {entry['read_as']}")
+    if modes:
+        lines.append(f'  of them: {modes}')
+    width, height = part['sizes']['width'], part['sizes']['height']
+    if width:
+        lines.append('  width {smallest} - {largest}, median {median}; '.format(**width)
+                     + 'height {smallest} - {largest}, median {median}'.format(**height))
+    counts = part['labels'] and part['labels']['images_per_class']
+    if counts:
+        lines.append(f'  {len(counts)} classes with {min(counts.values())} to {max(counts.values())} images')
+    return lines
+
+
+def text_report(report):
+    """Lines of text."""
+    lines = [line for role in ('train', 'val') if report[role] for line in _head(report, role)]
+    for title, keys in (('problem', report['problems']), ('note', report['notes'])):
+        for key in keys:
+            found = _of_all(key, report)
+            blocks = [('', found)] if found else [
+                (f'{role}: ' if report['val'] else '', _of_part(key, report, role)) for role in ('train', 'val')
+                if report[role]]
+            for place, block in blocks:
+                if block:
+                    lines += [f'{title}: {place}{block[0]}', *block[1:]]
+    lines.append(f"{len(report['problems'])} kinds of problems, {len(report['notes'])} notes."
+                 if report['problems'] else f"No problems, {len(report['notes'])} notes.")
+    return lines
