@@ -22,7 +22,7 @@ class Trainer:
         iteration: finished steps.
         epoch: the current epoch, from 1. finished_epochs: whole epochs done.
         iters_per_epoch, max_iters, max_epochs: lengths.
-        outputs: what the model returned for the last micro-batch.
+        batch: the last micro-batch; outputs: what the model returned for it.
         run_dir: folder of the run.
     """
 
@@ -97,7 +97,7 @@ class Trainer:
         self.data_time = 0.0
         for micro in range(self.accumulate_steps):
             start = time.perf_counter()
-            batch = next(batches)
+            batch = self.batch = next(batches)
             self.data_time += time.perf_counter() - start
             self.model.step = self.iteration * self.accumulate_steps + micro
             with dist.no_sync(self.parallel, micro < self.accumulate_steps - 1):
