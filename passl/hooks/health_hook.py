@@ -119,8 +119,8 @@ class HealthHook(Hook):
             # its keys may be broken too: one such column of the queue would break every later loss
             raise self._failure(trainer, 'gave a loss that is nan or inf before scaling')
         if self.skipped_in_a_row >= self.max_skipped:
-            raise self._failure(trainer, f'is skipped by the loss scaler, with those before it {self.skipped_in_a_row} in '
-                                         f'a row (health_config.max_skipped), at scale {_scale(trainer):g}')
+            raise self._failure(trainer, f'is skipped by the loss scaler, with those before it {self.skipped_in_a_row} '
+                                         f'in a row (health_config.max_skipped), at scale {_scale(trainer):g}')
 
     def _failure(self, trainer, what):
         """The PasslError; the step is saved after the processes have told each other what they saw."""

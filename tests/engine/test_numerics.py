@@ -18,7 +18,7 @@ from . import small
 
 @HOOKS.register()
 class Break(Hook):
-    """At step `at` a gradient gets `value` after the backward pass; or the keys do, from the key encoder's last bias."""
+    """At step `at` a gradient gets `value` after backward; or the keys do, from the key encoder's last bias."""
 
     priority = 4
 
