@@ -13,7 +13,7 @@ from tests.sync_counter import reads_of_steps
 
 def trainer_of(tmp_path, make_images, **changes):
     cfg = densecl(write_data(tmp_path, make_images), checkpoint={'interval': 1000},
-                  log_config={'name': 'LogHook', 'interval': 1000}, **changes)
+                  log_config={'name': 'LogHook', 'interval': 1000}, health_config={'check': 'log'}, **changes)
     return build_trainer(with_defaults(cfg), str(tmp_path / 'run'))
 
 

@@ -22,6 +22,7 @@ from .trainer import Trainer
 # config key -> hook that is there even if the key is not. The order of execution follows from the
 # hooks' priorities, with the reasons in passl.hooks.hook.Priority.
 STANDARD_HOOKS = {
+    'health_config': 'HealthHook',
     'optimizer_config': 'OptimizerHook',
     'timer_config': 'IterTimerHook',
     'lr_config': 'LRSchedulerHook',

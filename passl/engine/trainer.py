@@ -29,7 +29,7 @@ class Trainer:
         iteration: finished steps.
         epoch: the current epoch, from 1. finished_epochs: whole epochs done.
         iters_per_epoch, max_iters, max_epochs: lengths.
-        outputs: what the model returned for the last micro-batch.
+        batch: the last micro-batch; outputs: what the model returned for it.
         run_dir: folder of the run.
         run_id: text that names the run, the same on all processes and after a resume.
         stopping: True once a signal ends the run before max_iters; run_end follows.
@@ -126,7 +126,7 @@ class Trainer:
         for micro in range(self.accumulate_steps):
             start = time.perf_counter()
             dist.progress('waiting for data', self.iteration)
-            batch = next(batches)
+            batch = self.batch = next(batches)
             self.data_time += time.perf_counter() - start
             if self.on_cpu:             # gloo's collectives, which follow, wait for 30 s only
                 dist.meet()

@@ -6,12 +6,14 @@ from ..utils.errors import ConfigError
 class Priority:
     """Order within a hook point, ascending; hooks of equal priority keep the order of the config.
 
-    The reasons: weights change first (OPTIMIZER), so that everything after sees the finished step; keys enter
-    the queues when backward no longer needs the old ones (QUEUE, with the momentum hook); own hooks (NORMAL)
-    may add to `trainer.outputs` before it is logged; the log comes before an evaluation of the same epoch; the
-    checkpoint is last, so that it holds the schedule, the queues and the best figure of the step it is named after.
+    The reasons: what is broken stops the run before it reaches a weight or a queue (HEALTH); weights change first
+    (OPTIMIZER), so that everything after sees the finished step; keys enter the queues when backward no longer needs
+    the old ones (QUEUE, with the momentum hook); own hooks (NORMAL) may add to `trainer.outputs` before it is logged;
+    the log comes before an evaluation of the same epoch; the checkpoint is last, so that it holds the schedule, the
+    queues and the best figure of the step it is named after.
     """
 
+    HEALTH = 5
     MOMENTUM_UPDATE = 10
     OPTIMIZER = 20
     TIMER = 30

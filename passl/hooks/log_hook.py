@@ -81,6 +81,8 @@ class LogHook(Hook):
                     f'{trainer.lr:.3e}). The last checkpoint before it is intact. Lower lr_scheduler.learning_rate, '
                     'add optimizer.grad_clip, or look for broken images in the data.')
         record['loss_mean'] = values[-1]
+        if getattr(trainer, 'skipped_steps', 0):        # by the loss scaler, in this process's run; see HealthHook
+            record['skipped_steps'] = trainer.skipped_steps
         return record
 
     def _write(self, trainer, values):
@@ -98,7 +100,7 @@ class LogHook(Hook):
         place = f'Epoch [{trainer.epoch}/{trainer.max_epochs}][{inner}/{trainer.iters_per_epoch}]' if self.by_epoch \
             else f'Iter [{trainer.iteration}/{trainer.max_iters}]'
         shown = [f"loss {values['loss']:.4f} ({loss_mean:.4f})"]
-        shown += [f'{k} {v:.2f}' if k.startswith('acc') else f'{k} {v:.4f}' for k, v in values.items() if k != 'loss']
+        shown += [f'{k} {v:{_format(k)}}' for k, v in values.items() if k != 'loss']
         get_logger().info('%s  lr: %.3e, eta: %s, time: %.3f, data_time: %.3f, ips: %.1f, memory: %.0fM, %s', place,
                           trainer.lr, format_eta(eta), mean_time, data_time, ips, memory, ', '.join(shown))
         record = {'mode': 'train', 'iteration': trainer.iteration, 'epoch': trainer.epoch, 'lr': trainer.lr, **values,
@@ -130,3 +132,7 @@ class LogHook(Hook):
             self.json = None
 
     run_abort = run_end
+
+
+def _format(name):
+    return '.2f' if name.startswith('acc') else 'd' if name == 'skipped_steps' else '.4f'

@@ -119,6 +119,7 @@ SCHEMA = Section('config', {
     'momentum_config': component('momentum update of the key encoder', 'MomentumUpdateHook'),
     'timer_config': component('step times', 'IterTimerHook'),
     'lr_config': component('when the learning rate is stepped', 'LRSchedulerHook'),
+    'health_config': component('what stops a run whose numbers are nan or inf', 'HealthHook'),
     'log_config': component('log lines', 'LogHook'),
     'visual_config': component('VisualDL scalars', 'VisualHook'),
     'checkpoint': component('checkpoints', 'CheckpointHook'),

@@ -14,6 +14,7 @@ from .small import clas, densecl, moco
 def trainer_of(cfg, folder):
     cfg['checkpoint'] = {'interval': 1000}
     cfg['log_config'] = {'name': 'LogHook', 'interval': 1000}              # still logs the last step of an epoch
+    cfg['health_config'] = {'check': 'log'}        # as on an accelerator
     if 'temperature' in cfg['model']['head']:
         # the loss as on a GPU: from 1/64 on there is another way on the CPU, which may look at what it summed
         cfg['model']['head']['temperature'] = 0.01

@@ -1,0 +1,61 @@
+"""Values that are no numbers: finding, counting and naming them. Needs no Paddle itself: it works on its tensors."""
+
+import hashlib
+
+import numpy as np
+
+
+def as_array(value):
+    """A tensor or array as numpy, half precision as float32 (numpy has no bfloat16)."""
+    if hasattr(value, 'numpy'):
+        value = value.detach()
+        value = (value.astype('float32') if value.is_floating_point() else value).numpy()
+    return np.asarray(value)
+
+
+def bad_count(array):
+    """(how many are nan, how many are inf) of a numpy array; (0, 0) for integers."""
+    if array.dtype.kind != 'f' or np.isfinite(array).all():
+        return 0, 0
+    return int(np.isnan(array).sum()), int(np.isinf(array).sum())
+
+
+def bad_tensors(named):
+    """{name: [nan, inf]} of those in `named` (pairs of name and tensor) that hold one."""
+    found = {}
+    for name, value in named:
+        count = bad_count(as_array(value))
+        if any(count):
+            found[name] = list(count)
+    return found
+
+
+def describe_bad(found, limit=4):
+    """One line for `{name: [nan, inf]}`: the number of tensors, and the first few with their counts."""
+    parts = [f'{name} ({nan} nan, {inf} inf)' for name, (nan, inf) in list(found.items())[:limit]]
+    more = f' and {len(found) - limit} more' if len(found) > limit else ''
+    return f'{len(found)}: ' + ', '.join(parts) + more
+
+
+def digest(value):
+    """SHA-256 of a tensor's bytes, every nan counted as the same one."""
+    array = np.ascontiguousarray(as_array(value))
+    if array.dtype.kind == 'f' and np.isnan(array).any():
+        array = np.where(np.isnan(array), np.array(np.nan, array.dtype), array)
+    return hashlib.sha256(array.tobytes()).hexdigest()
+
+
+def gradients_of(model):
+    """[(structured name, gradient)] of the parameters that have one."""
+    return [(n, p.grad) for n, p in model.named_parameters() if not p.stop_gradient and p.grad is not None]
+
+
+def sum_of_squares(gradients):
+    """float32, 0-D: the sum of squares over all `gradients` (tensors), nan or inf if any value is; nothing is read.
+
+    One reduction per tensor. It is inf also where finite values are beyond 1e19: who reads it must look closer then.
+    """
+    import paddle
+    with paddle.no_grad():
+        return paddle.concat([paddle._C_ops.squared_l2_norm(g).astype('float32').reshape([1])
+                              for g in gradients]).sum()
