@@ -189,6 +189,13 @@ def test_trouble_of_a_process_elsewhere():
     assert peer.trouble(False, now + watch.SILENCE + 1) == "process 2 (pid 1 on 'there') has given no sign of life for 61 s"
 
 
+def ignores(pid, number):
+    """Whether the process ignores the signal."""
+    with open(f'/proc/{pid}/status') as f:
+        mask = next(int(line.split()[1], 16) for line in f if line.startswith('SigIgn:'))
+    return bool(mask >> (number - 1) & 1)
+
+
 @pytest.mark.parametrize('pidfd', [True, False])
 @pytest.mark.parametrize('how', ['kill', 'bye', 'starter ends'])
 def test_witness(tmp_path, child, pidfd, how):
@@ -199,7 +206,9 @@ def test_witness(tmp_path, child, pidfd, how):
     processes = [(0, os.getpid(), process_state(os.getpid())[1]), (4, child, process_state(child)[1])]
     witness.stdin.write(json.dumps({'processes': processes, 'host': 'here'}) + f'\nlog {log}\n')
     witness.stdin.flush()
-    time.sleep(0.3)
+    end = time.monotonic() + 20
+    while not ignores(witness.pid, signal.SIGTERM) and time.monotonic() < end:
+        time.sleep(0.02)
     witness.send_signal(signal.SIGTERM)                 # as the launcher does to all
     if how == 'kill':
         os.kill(child, signal.SIGKILL)

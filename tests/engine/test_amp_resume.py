@@ -13,20 +13,27 @@ from .small import assert_same_state, moco, records, train
 class Scaler:
     """A dynamic loss scale: doubled after 4 good steps. Powers of two, so that float32 results do not change."""
 
+    _found_inf = False          # as Paddle's names it
+
     def __init__(self):
-        self.scale_, self.good, self.seen = 1024.0, 0, []
+        self.scale_, self.good, self.seen, self.unscaled = 1024.0, 0, [], False
 
     def scale(self, loss):
         return loss * self.scale_
 
-    def step(self, optimizer):
+    def unscale_(self, optimizer):
         for p in optimizer._parameter_list:
-            if p.grad is not None:
+            if p.grad is not None and not self.unscaled:
                 p.grad.set_value(p.grad / self.scale_)
+        self.unscaled = True
+
+    def step(self, optimizer):
+        self.unscale_(optimizer)
         optimizer.step()
 
     def update(self):
         self.seen.append(self.scale_)
+        self.unscaled = False
         self.good += 1
         if self.good == 4:
             self.scale_, self.good = self.scale_ * 2, 0

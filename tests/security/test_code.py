@@ -30,6 +30,7 @@ ALLOWED = {
                              'subprocess': 'starts witness.py of this package, with fixed arguments'},
     'passl/datasets/loader.py': {'ctypes': 'prctl of the C library'},
     'passl/datasets/builder.py': {'setattr': 'settings that all data sets have, from a table in the file'},
+    'passl/datasets/check/pool.py': {'multiprocessing.connection': 'waiting for own workers'},
     'passl/datasets/worker_watch.py': {'multiprocessing.connection': 'waiting for the end of own workers'},
     'passl/datasets/packed.py': {'ctypes': 'page numbers while writing, from the map of the file just written'},
 }
