@@ -6,12 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from passl.hooks.bad_images_hook import NAMES_FILE, add_names
-from passl.utils.logger import read_json_lines
 from passl.utils.config import merge
 
 from .small import clas, moco, train, write_config
@@ -80,20 +78,31 @@ def test_those_of_the_validation_count_too(tmp_path, make_images, capsys):
     assert names(run) == [os.path.basename(files[4])] and 'so far: 1 of 21' in log_of(run)
 
 
-def test_a_kill_loses_no_name(images, project_root):
-    """The file holds what the finished steps have met."""
-    cfg = config(images, 0, epochs=5000, checkpoint={'interval': 10**6})
-    run = os.path.join(cfg['output_dir'], 'small')
-    code = ('import sys; import tests.engine.small; from passl.cli import train_main; '
-            'sys.exit(train_main(sys.argv[1:]))')
-    process = subprocess.Popen([sys.executable, '-c', code, '-c', write_config(cfg)], cwd=project_root,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    log, end = os.path.join(run, 'log.jsonl'), time.time() + 90
-    while time.time() < end and not (os.path.exists(log) and len(read_json_lines(log)) > 4):
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert names(run) == ['0002.png', '0007.png', ODD]
+KILLED = """
+import os, signal, sys
+import tests.engine.small
+from passl.cli import train_main
+from passl.hooks import HOOKS, Hook
+
+@HOOKS.register()
+class KillInTheLastStep(Hook):
+    priority = 75
+    def train_iter_end(self, trainer):
+        if trainer.iteration == trainer.iters_per_epoch:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.exit(train_main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_a_kill_loses_no_name(images, project_root, workers):
+    """The file holds what the finished steps have met, before an epoch ends."""
+    cfg = config(images, workers, custom_config=[{'name': 'KillInTheLastStep'}])
+    done = subprocess.run([sys.executable, '-c', KILLED, '-c', write_config(cfg)], cwd=project_root, timeout=90,
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert done.returncode == -signal.SIGKILL
+    assert names(os.path.join(cfg['output_dir'], 'small')) == ['0002.png', '0007.png', ODD]
 
 
 def test_names_are_added_once_behind_a_torn_line(tmp_path):
