@@ -7,7 +7,7 @@ from ..utils.logger import get_logger
 from .base import ImageDataset
 from .builder import DATASETS
 from .image import EXTENSIONS, read_file
-from .index import is_folder, is_image_name, list_trees
+from .index import is_folder, is_hidden, is_image_name, list_trees
 
 _SPLITS = {'train', 'training', 'val', 'valid', 'validation', 'test', 'testing'}
 
@@ -86,7 +86,7 @@ class ImageFolder(_FileDataset):
                          max_bad)
         root = check_folder(dataroot)
         with os.scandir(root) as entries:
-            kinds = {e.name: is_folder(e) for e in entries if not e.name.startswith('.') and e.name != '__MACOSX'}
+            kinds = {e.name: is_folder(e) for e in entries if not is_hidden(e.name)}
         folders = sorted(name for name, folder in kinds.items() if folder)
         loose = sum(is_image_name(name) for name, folder in kinds.items() if not folder)
         self._check_shape(root, folders, loose)

@@ -45,12 +45,25 @@ def _stamp(path):
     return stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def scan(top, recursive=True):
+def is_hidden(name):
+    """By its name: such files and folders are no part of a data set."""
+    return name.startswith('.') or name == '__MACOSX'
+
+
+def scan(top, recursive=True, left_out=None, unlistable=None):
     """Yields (folder relative to `top`, sorted names of its images, its stamp), folders in sorted order.
 
     Links are followed, each real folder once. Broken links, pipes and other special files with the name of an image
-    are listed: reading them tells what they are. Raises DataError where a folder cannot be listed: leaving it out would
-    change the data without a word.
+    are listed: reading them tells what they are.
+
+    Args:
+        top: the folder.
+        recursive: look into sub-folders.
+        left_out: called with (os.DirEntry, folder) for what is no image and no folder to look into, by name.
+        unlistable: called with (folder, OSError) for a folder that cannot be listed, which is then passed over.
+
+    Raises:
+        DataError: a folder cannot be listed, without `unlistable`: leaving it out would change the data without a word.
     """
     seen, waiting = set(), ['']
     while waiting:
@@ -64,18 +77,23 @@ def scan(top, recursive=True):
         try:
             stamp = _stamp(here)                # before the listing: what changes meanwhile must show
             with os.scandir(here) as entries:
-                for entry in entries:
-                    if is_folder(entry):
+                for entry in entries if left_out is None else sorted(entries, key=lambda e: e.name):
+                    folder = is_folder(entry)
+                    if folder and not is_hidden(entry.name):
                         folders.append(entry.name)
-                    elif is_image_name(entry.name):
+                    elif not folder and is_image_name(entry.name):
                         images.append(entry.name)
+                    elif left_out is not None:
+                        left_out(entry, here)
         except OSError as e:
+            if unlistable is not None:
+                unlistable(here, e)
+                continue
             raise DataError(f'{shown(e.filename or here)} cannot be listed: {e.strerror}. All images of a folder are used '
                             'or none: make it readable (chmod u+rx), move it elsewhere, or give it a name that begins '
                             'with a dot, which leaves it out.') from None
         yield inside, sorted(images), stamp
         if recursive:
-            folders = [f for f in folders if not f.startswith('.') and f != '__MACOSX']
             waiting += [os.path.join(inside, f) for f in sorted(folders, reverse=True)]
 
 

@@ -122,19 +122,15 @@ def meet():
     if world_size() == 1:
         return
     _met += 1
-    key, counter, pause = f'passl/meet/{_met}', store(), 0.001
+    # one counter for all meetings: nobody comes to the next one before this one is complete
+    key, counter, pause, complete = 'passl/meet', store(), 0.001, _met * world_size()
     here = counter.add(key, 1)
-    while here < world_size():
+    while here < complete:
         if _watch is not None and _watch.lost:
             raise PeerLostError(_watch.lost)
         time.sleep(pause)
         pause = min(pause * 1.5, 0.25)
         here = counter.add(key, 0)
-
-
-def barrier():
-    """Wait until every process is here."""
-    meet()
 
 
 class Store:

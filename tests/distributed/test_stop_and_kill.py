@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 from passl.utils.checkpoint import load_file
 from tests.tiny import densecl_config, write_config
 
-from .test_two_processes import ROOT, logged, train
+from .test_two_processes import launching, logged, train
 
 pytestmark = pytest.mark.slow
 STEPS = 12
@@ -36,11 +35,9 @@ class Job:
 
     def __init__(self, tmp, name, cfg, *flags, script='tools/train.py', before=(), environment=None):
         self.folder, self.log = os.path.join(cfg['output_dir'], name), tmp / f'log_{name}_{time.monotonic_ns()}'
-        env = {k: v for k, v in os.environ.items() if not k.startswith('PADDLE_')}
-        self.launcher = subprocess.Popen(
-            [sys.executable, '-m', 'paddle.distributed.launch', '--nproc_per_node', '2', '--log_dir', str(self.log),
-             script, *map(str, before), '-c', write_config(cfg, tmp, name), '--no-cuda', *flags], cwd=ROOT,
-            env=dict(env, OMP_NUM_THREADS='1', PYTHONPATH=ROOT, **environment or {}), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        command, settings = launching(self.log, script, *before, '-c', write_config(cfg, tmp, name), '--no-cuda', *flags,
+                                      **environment or {})
+        self.launcher = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **settings)
         self.text = ''
 
     def until(self, part):

@@ -16,14 +16,20 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 pytestmark = pytest.mark.slow
 
 
-def launch(log_dir, script, *arguments, processes=2):
-    """Run `script` in `processes` processes (1: without the launcher); its output if it fails."""
+def launching(log_dir, script, *arguments, processes=2, **environment):
+    """(command, settings for subprocess) of `script` in `processes` processes (1: without the launcher)."""
     command = [sys.executable]
     if processes > 1:
         command += ['-m', 'paddle.distributed.launch', '--nproc_per_node', str(processes), '--log_dir', str(log_dir)]
     env = {k: v for k, v in os.environ.items() if not k.startswith('PADDLE_')}
-    done = subprocess.run(command + [script, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True,
-                          timeout=300, env=dict(env, OMP_NUM_THREADS='1', PYTHONPATH=ROOT))
+    return command + [script, *map(str, arguments)], {
+        'cwd': ROOT, 'text': True, 'env': dict(env, OMP_NUM_THREADS='1', PYTHONPATH=ROOT, **environment)}
+
+
+def launch(log_dir, script, *arguments, processes=2):
+    """Run `script` in `processes` processes; its output if it fails."""
+    command, settings = launching(log_dir, script, *arguments, processes=processes)
+    done = subprocess.run(command, capture_output=True, timeout=300, **settings)
     logs = ''
     if os.path.isdir(str(log_dir)):
         for name in sorted(os.listdir(str(log_dir))):

@@ -8,7 +8,7 @@ import numpy as np
 from ...utils.errors import DataError
 from ..folder import _SPLITS
 from ..image_list import read_list
-from ..index import _stamp, is_folder, is_image_name
+from ..index import is_folder, is_hidden, is_image_name, scan
 from ..path_list import Names, PathList
 
 _SHOWN = 10
@@ -34,7 +34,7 @@ class Files:
         self.tops, self.trees, self.folders, self.counts, self.stamps, self.blocks = [], [], [], [], [], []
 
     def _leave_out(self, entry, here):
-        if entry.name.startswith('.') or entry.name == '__MACOSX':
+        if is_hidden(entry.name):
             self.hidden += 1
             return
         self.left_out[os.path.splitext(entry.name)[1].lower() or '(none)'] += 1
@@ -43,36 +43,14 @@ class Files:
 
     def walk(self, top, tree, recursive=True):
         """Add the images below `top` in the order in which training lists them (passl.datasets.index.scan)."""
-        seen, waiting = set(), ['']
-        while waiting:
-            inside = waiting.pop()
-            here = os.path.join(top, inside) if inside else top
-            real = os.path.realpath(here)
-            if real in seen:
-                continue
-            seen.add(real)
-            folders, images = [], []
-            try:
-                stamp = _stamp(here)
-                with os.scandir(here) as entries:
-                    for entry in sorted(entries, key=lambda e: e.name):
-                        hidden = entry.name.startswith('.') or entry.name == '__MACOSX'
-                        if is_folder(entry) and not hidden:
-                            folders.append(entry.name)
-                        elif not is_folder(entry) and is_image_name(entry.name):
-                            images.append(entry.name)
-                        else:
-                            self._leave_out(entry, here)
-            except OSError as e:
-                self.unlistable.append((here, e.strerror or str(e)))
-                continue
+        def unlistable(here, error):
+            self.unlistable.append((here, error.strerror or str(error)))
+        for inside, images, stamp in scan(top, recursive, self._leave_out, unlistable):
             self.blocks.append(Names.of(images).block)
             self.trees.append(tree)
             self.folders.append(inside)
             self.counts.append(len(images))
             self.stamps.append(stamp)
-            if recursive:
-                waiting += [os.path.join(inside, f) for f in reversed(folders)]
 
     def close(self):
         """Build `paths` (and `labels`) from what was walked."""
@@ -98,7 +76,7 @@ def _class_folders(root):
     try:
         with os.scandir(root) as entries:
             for entry in entries:
-                if entry.name.startswith('.') or entry.name == '__MACOSX':
+                if is_hidden(entry.name):
                     continue
                 if is_folder(entry):
                     folders.append(entry.name)
