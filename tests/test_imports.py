@@ -22,6 +22,7 @@ MAY_IMPORT = {      # each package, itself included implicitly
     'modeling': PARTS | {'modeling.architectures', 'modules', 'utils'},
     'engine': {'hooks', 'datasets', 'solver', 'modeling', 'modules', 'utils'} | PARTS | {'modeling.architectures'},
 }
+MAY_IMPORT['transfer'] = MAY_IMPORT['engine'] | {'engine'}
 
 
 def package_of(module):

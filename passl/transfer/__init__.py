@@ -1,0 +1,1 @@
+"""From pre-trained weights to other tasks and other libraries: export and import, evaluation of frozen features, fine-tuning."""
