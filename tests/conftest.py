@@ -30,6 +30,18 @@ def run_dir(tmp_path):
     return tmp_path / 'run'
 
 
+@pytest.fixture
+def passl_log(caplog):
+    """`caplog` that sees the project's logger from INFO on, whatever was set up by the tests before."""
+    from passl.utils.logger import get_logger
+    logger = get_logger()
+    before = logger.propagate, logger.disabled
+    logger.propagate, logger.disabled = True, False
+    caplog.set_level('INFO', logger.name)
+    yield caplog
+    logger.propagate, logger.disabled = before
+
+
 def write_images(root, n, size=32, classes=None, seed=0, extension='.png'):
     """Write random images that differ from class to class.
 

@@ -12,7 +12,7 @@ import time
 from . import dist
 from .errors import PeerLostError
 from .logger import get_logger
-from .witness import process_state
+from .witness import STATES, process_state
 
 BEAT, POLL, LOOK = 1.0, 2.0, 0.25       # seconds between signs of life, looks at those of others, at local processes
 SILENCE = 60.0                  # without a sign of life a process is given up
@@ -20,7 +20,6 @@ STOPPED = 5.0                   # and after so long in a stopped state: a whole 
 GRACE = 10.0                    # then the main thread has so long to end by itself
 EXIT_CODE = PeerLostError.exit_code
 WITNESS = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'witness.py')
-_STATES = {'T': 'was stopped (SIGSTOP, or a debugger)', 't': 'was stopped (a debugger)'}
 
 
 class Peer:
@@ -39,9 +38,9 @@ class Peer:
             state, start = process_state(self.pid)
             if state in 'XZ' or start != self.start:
                 return f'{self} has ended'
-            if state in _STATES:
+            if state in STATES:
                 self.stopped = now if self.stopped is None else self.stopped
-                return f'{self} {_STATES[state]}' if now - self.stopped >= STOPPED else None
+                return f'{self} {STATES[state]}' if now - self.stopped >= STOPPED else None
             self.stopped = None
         if now - self.heard > SILENCE:
             return f'{self} has given no sign of life for {now - self.heard:.0f} s'
@@ -112,6 +111,9 @@ class Watch:
         self.ended.set()
         for thread in self.threads:     # a thread inside Paddle must not meet the end of the interpreter
             thread.join(2 * BEAT)
+        self._dismiss_witness()
+
+    def _dismiss_witness(self):
         if self.witness is not None:
             self._send(self.witness, 'bye')
             with contextlib.suppress(OSError):
@@ -181,6 +183,7 @@ class Watch:
                     self.on_loss(self.lost)
                 if not self.ended.wait(GRACE):
                     get_logger().error('Process %d ends with code %d.', dist.rank(), EXIT_CODE)
+                    self._dismiss_witness()         # the reason has been told
                     os._exit(EXIT_CODE)
 
     def _standstill(self):

@@ -16,6 +16,7 @@ import sys
 import time
 
 _LOOK = 0.05            # seconds between looks where the system does not tell by itself
+STATES = {'T': 'was stopped (SIGSTOP, or a debugger)', 't': 'was stopped (a debugger)'}
 
 
 def process_state(pid):
@@ -82,15 +83,18 @@ def main():
             elif line.startswith(b'log '):
                 log = line[4:]
         if gone:
-            report(gone, job['host'], log)
+            states = [(p, process_state(p[1])[0]) for p in ends.processes]
+            report(gone, [(p, s) for p, s in states if s in STATES], job['host'], log)
             return
 
 
-def report(gone, host, log):
-    """Write who has ended to standard error and to the file `log`."""
+def report(gone, stopped, host, log):
+    """Write who has ended, and who stood still before that, to standard error and to the file `log`."""
+    def named(processes):
+        return ' and '.join(f"process {p[0]} (pid {p[1]} on '{host}')" for p in processes)
     now = time.strftime('%Y-%m-%d %H:%M:%S')
-    who = ' and '.join(f"process {p[0]} (pid {p[1]} on '{host}')" for p in gone)
-    text = f"[{now}] ERROR: {who} {'have' if len(gone) > 1 else 'has'} ended, and so does the job.\n"
+    before = f'{named(p for p, _ in stopped)} {STATES[stopped[0][1]]}; then ' if stopped else ''
+    text = f"[{now}] ERROR: {before}{named(gone)} {'have' if len(gone) > 1 else 'has'} ended, and so does the job.\n"
     sys.stderr.write(text)
     sys.stderr.flush()
     if log is not None:
