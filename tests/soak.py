@@ -183,9 +183,9 @@ def differences(a, b, steps):
     return names, len(one['state_dict'])
 
 
-def disturb(job, run, rng):
+def disturb(job, run, rng, longest):
     """One incident, after a random time; None if the job was over before."""
-    delay = rng.uniform(2, 45)
+    delay = rng.uniform(2, longest)
     if job.wait(delay) is not None:
         return None
     victims = []
@@ -202,7 +202,7 @@ def disturb(job, run, rng):
             'code': code, 'seconds_to_end': round(time.monotonic() - began, 1)}
 
 
-def soak(folder, minutes, steps, seed):
+def soak(folder, minutes, steps, seed, longest):
     """Rounds of a whole run each until the time is over; returns the summary."""
     os.makedirs(folder)
     write_images(os.path.join(folder, 'images'), 64, size=40)
@@ -218,7 +218,7 @@ def soak(folder, minutes, steps, seed):
         part = 0
         while True:
             job = Job(config, os.path.join(folder, f'log_{name}_{part}'), name)
-            done = disturb(job, run, rng) if rounds else None
+            done = disturb(job, run, rng, longest) if rounds else None
             code = job.wait(None if done is None else 0)
             left = job.left()
             if done is None and code == 0:
@@ -268,10 +268,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--minutes', type=float, default=60)
     parser.add_argument('--steps', type=int, default=240, help='iterations of a round (default: 240)')
+    parser.add_argument('--longest', type=float, default=45, help='seconds until the next kill at most (default: 45)')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--output', required=True, help='folder to make')
     args = parser.parse_args()
-    summary = soak(os.path.abspath(args.output), args.minutes, args.steps, args.seed)
+    signal.signal(signal.SIGINT, signal.default_int_handler)     # a shell's background job ignores it, and so do its children
+    summary = soak(os.path.abspath(args.output), args.minutes, args.steps, args.seed, args.longest)
     print(json.dumps(summary, indent=1))
     return bool(summary['failures'])
 
