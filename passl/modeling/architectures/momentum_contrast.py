@@ -132,3 +132,7 @@ class MomentumContrast(Architecture):
             for name, rows in keys.items():
                 self.queues[name].push(rows)
         self._waiting = []
+
+    def drop_keys(self):
+        """Forget the remembered keys: what a forward pass that is no training step leaves."""
+        self._waiting = []
