@@ -248,11 +248,13 @@ def without_pretrained(cfg, path):
 def _look(name, out):
     """Seen of each floating tensor in a layer's output."""
     if isinstance(out, dict):
-        out = [v for k, v in out.items() if not k.startswith('acc')]
-    for value in out if isinstance(out, (list, tuple)) else [out]:
+        out = {k: v for k, v in out.items() if not k.startswith('acc')}
+    parts = list(out.items()) if isinstance(out, dict) else list(enumerate(out)) if isinstance(out, (list, tuple)) \
+        else [(None, out)]
+    for part, value in parts:
         if not hasattr(value, 'is_floating_point') or not value.is_floating_point() or not value.size:
             continue
         array = as_array(value)
         finite = np.abs(array[np.isfinite(array)])
-        yield Seen(name, float(finite.max()) if finite.size else 0.0, *bad_count(array))
-
+        yield Seen(name if len(parts) == 1 else f'{name}, output {part}', float(finite.max()) if finite.size else 0.0,
+                   *bad_count(array))

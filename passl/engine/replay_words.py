@@ -129,6 +129,11 @@ def same_number(a, b):
     return a == b or (a != a and b is not None and b != b)
 
 
+def broken_losses(losses):
+    """Names of those that are not finite, sorted."""
+    return sorted({printable(k) for o in losses for k, v in (o or {}).items() if not math.isfinite(v)})
+
+
 def verdict_lines(step, outcome, device, differing):
     """(whether the step came out as recorded, the lines that say so)."""
     record = step.record
@@ -148,13 +153,22 @@ def verdict_lines(step, outcome, device, differing):
     if same:
         what = f"all losses{f' and {len(outcome.gradients)} gradients' if compared else ''} equal, bit for bit"
         return True, lines + [f'Reproduced: {what}.']
+    then, now = broken_losses(record['losses']), broken_losses(outcome.losses)
     lines.append('NOT reproduced as recorded: ' + ('the losses differ.' if not losses else
                  f'the losses are equal, but {len(wrong)} of {len(record["gradients"])} gradients differ, the first '
                  f'being {printable(wrong[0])}.'))
-    broke = any(not math.isfinite(v) for o in outcome.losses for v in (o or {}).values()) or outcome.bad_gradients
-    lines.append('The repeated step breaks too, with other numbers.' if broke else
-                 'The repeated step is finite throughout: what broke the run was not its forward and backward pass (a '
-                 'hook of your own, a device that computes wrongly, half precision that this device lacks).')
+    if now:
+        lines.append('The repeated step breaks too; ' + (
+            f"the losses that are not finite are those of the run: {', '.join(now)}." if now == then else
+            f"not finite are {', '.join(now)}, in the run {', '.join(then) or 'no losses'}."))
+    elif outcome.bad_gradients:
+        lines.append('The repeated step breaks too, in its gradients.')
+    elif step.exact:
+        lines.append(
+            'The repeated step is finite throughout: what broke the run was not its forward and backward pass (a hook of '
+            'your own, a device that computes wrongly, half precision that this device lacks).')
+    else:
+        lines.append("This process's part is finite throughout: look at the files of the others, or repeat everything.")
     if differing:
         lines.append('What differs from the run, and may change last bits: ' + '; '.join(differing))
     return False, lines

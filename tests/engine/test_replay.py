@@ -164,7 +164,7 @@ def test_a_queue_that_holds_nan(data, tmp_path, capsys):
     _, path, record = broken(small.densecl(data), tmp_path / 'run', what='queue')
     said = replayed(path, capsys, '--scan')
     assert 'Weights and queues before the step: 1: queue (1 nan, 0 inf)' in said
-    assert 'first that is not finite: head (' in said
+    assert 'first that is not finite: head (1 nan' in said
     assert 'loss_global: nan, nan   <- not finite' in said
     finite = record['losses'][0]['loss_dense']
     assert np.isfinite(finite) and f'loss_dense: {finite!r}, {finite!r}\n' in said

@@ -69,6 +69,11 @@ class MomentumContrast(Architecture):
     def neck(self):
         return self.encoder_q[1]
 
+    @property
+    def negatives(self):
+        """K, the length of the queue."""
+        return self.queues['queue'].size
+
     def add_queue(self, name, dim, size):
         self.queues[name] = FeatureQueue(self, name, dim, size)
 
