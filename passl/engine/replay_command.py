@@ -12,7 +12,8 @@ from ..utils.errors import ConfigError
 from ..utils.logger import get_logger, setup_logger
 from ..utils.registry import import_plugins
 from .device import KINDS, select_device
-from .replay import Step, own_file, read_record
+from .replay import Step
+from .replay_file import own_file, read_record
 from .replay_words import (about, batch_lines, broken_lines, gradient_lines, layer_lines, loss_lines, scan_lines,
                            verdict_lines)
 from .run import permitted_imports
@@ -85,4 +86,3 @@ def differing(record):
 
 def _short(value):
     return str(value)[:40]
-

@@ -55,10 +55,10 @@ def loss_lines(record, outcome):
     for micro, (then, now) in enumerate(zip(record['losses'], outcome.losses)):
         at = f'micro-batch {micro}, ' if len(record['losses']) > 1 else ''
         for name, value in then.items():
-            again = 'not repeated' if now is None else repr(now.get(name))
-            word = '   <- not finite' if not all(map(math.isfinite, [value, *(v for v in [(now or {}).get(name)] if v)])) \
-                else ''
-            lines.append(f'  {at}{printable(name)}: {value!r}, {again}{word}')
+            again = None if now is None else now.get(name)
+            broken = any(v is not None and not math.isfinite(v) for v in (value, again))
+            lines.append(f"  {at}{printable(name)}: {value!r}, {'not repeated' if again is None else repr(again)}"
+                         + ('   <- not finite' if broken else ''))
     return lines
 
 
@@ -154,9 +154,10 @@ def verdict_lines(step, outcome, device, differing):
         what = f"all losses{f' and {len(outcome.gradients)} gradients' if compared else ''} equal, bit for bit"
         return True, lines + [f'Reproduced: {what}.']
     then, now = broken_losses(record['losses']), broken_losses(outcome.losses)
-    lines.append('NOT reproduced as recorded: ' + ('the losses differ.' if not losses else
-                 f'the losses are equal, but {len(wrong)} of {len(record["gradients"])} gradients differ, the first '
-                 f'being {printable(wrong[0])}.'))
+    differ = 'the losses differ.' if not losses else \
+        f"the losses are equal, but {len(wrong)} of {len(record['gradients'])} gradients differ, the first being " \
+        f'{printable(wrong[0])}.'
+    lines.append(f'NOT reproduced as recorded: {differ}')
     if now:
         lines.append('The repeated step breaks too; ' + (
             f"the losses that are not finite are those of the run: {', '.join(now)}." if now == then else
@@ -165,8 +166,8 @@ def verdict_lines(step, outcome, device, differing):
         lines.append('The repeated step breaks too, in its gradients.')
     elif step.exact:
         lines.append(
-            'The repeated step is finite throughout: what broke the run was not its forward and backward pass (a hook of '
-            'your own, a device that computes wrongly, half precision that this device lacks).')
+            'The repeated step is finite throughout: what broke the run was not its forward and backward pass (a hook '
+            'of your own, a device that computes wrongly, half precision that this device lacks).')
     else:
         lines.append("This process's part is finite throughout: look at the files of the others, or repeat everything.")
     if differing:

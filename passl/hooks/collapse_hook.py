@@ -128,41 +128,40 @@ def _floor(model):
 
 
 def _collapse_words(suffix, std, limit, loss, chance):
-    what = 'cell' if suffix else 'image'
-    return (f'the features collapse: std{suffix} is {std:.4f}, below {limit:g} (1: spread evenly, 0: the same vector for '
-            f'every {what}). Loss {loss:.3f}; chance is {chance:.3f}. Likely causes: a learning rate that is far too high, '
-            'a key encoder that follows too fast (model.m), images that all look alike or are blank (passl check-data), '
-            f'frozen or broken weights. Lower lr_scheduler.learning_rate first. {_LOOK}')
+    return (f'the features collapse: std{suffix} is {std:.4f}, below {limit:g} (1: spread evenly, 0: the same vector '
+            f"for every {'cell' if suffix else 'image'}). Loss {loss:.3f}; chance is {chance:.3f}. Likely causes: a "
+            'learning rate that is far too high, a key encoder that follows too fast (model.m), images that all look '
+            'alike or are blank (passl check-data), frozen or broken weights. Lower lr_scheduler.learning_rate first. '
+            + _LOOK)
 
 
 def _shortcut_words(acc, limit, loss, _):
-    return (f'the task is too easy: acc1 is {acc:.2f} %, at or above {limit:g} %, with loss {loss:.3f}. Such a network has '
-            'found a shortcut and learns little. Likely causes: both views are the same picture (is there a random crop in '
-            'transforms?), batch statistics that tell which query belongs to which key (model.bn_splits with one card), '
-            'few images that are known by heart, a queue that is too short (model.K), duplicates or images that differ in '
-            f'trivial ways (passl check-data). {_LOOK}')
+    return (f'the task is too easy: acc1 is {acc:.2f} %, at or above {limit:g} %, with loss {loss:.3f}. Such a network '
+            'has found a shortcut and learns little. Likely causes: both views are the same picture (is there a random '
+            'crop in transforms?), batch statistics that tell which query belongs to which key (model.bn_splits with '
+            'one card), few images that are known by heart, a queue that is too short (model.K), duplicates or images '
+            f'that differ in trivial ways (passl check-data). {_LOOK}')
 
 
 def _dense_words(acc, limit, loss, cells):
     grid = f' with {cells} cells' if cells else ''
-    return (f'the dense task is too easy: acc1_dense is {acc:.2f} %, at or above {limit:g} %{grid}, with loss {loss:.3f}. '
-            'Two causes are known. Dense keys that were not put back in order after the shuffle, so that queries are '
-            'compared with themselves or by place: look at your own changes of the model. Or small grids, where zero '
-            'padding tells a cell its place: use larger crops (224 px give 7 x 7 cells), or a lower model.loss_lambda. '
-            + _LOOK)
+    return (f'the dense task is too easy: acc1_dense is {acc:.2f} %, at or above {limit:g} %{grid}, with loss '
+            f'{loss:.3f}. Two causes are known. Dense keys that were not put back in order after the shuffle, so that '
+            'queries are compared with themselves or by place: look at your own changes of the model. Or small grids, '
+            'where zero padding tells a cell its place: use larger crops (224 px give 7 x 7 cells), or a lower '
+            f'model.loss_lambda. {_LOOK}')
 
 
 def _small_grid_words(acc, cells):
     return (f'acc1_dense is {acc:.2f} %. That is expected with {cells} cells: in a grid of up to 3 x 3 the zero padding '
             'tells every cell its place, and the dense loss teaches little; loss_global goes on. Larger crops make it '
-            'harder (docs/LOSS_CURVE.md). (If you have changed the model: dense keys that are not put back in order after '
-            'the shuffle look the same.)')
+            'harder (docs/LOSS_CURVE.md). (If you have changed the model: dense keys that are not put back in order '
+            'after the shuffle look the same.)')
 
 
 def _chance_words(suffix, loss, chance, negatives, count):
-    name = 'loss_dense' if suffix else 'the loss'
-    return (f'{name} is {loss:.3f} in the mean of {count} log steps, at chance (ln(K + 1) = {chance:.3f} for {negatives} '
-            'negatives): queries find their keys no better than by guessing. Likely causes: views of different images are '
-            'paired (own data set or changes of the model), keys in the wrong order, a learning rate that is far too low '
-            '(a long warm-up?) or far too high, frozen weights. Look at acc1, at the rate in the log line, and at a few '
-            f'pairs of views. {_LOOK}')
+    return (f"{'loss_dense' if suffix else 'the loss'} is {loss:.3f} in the mean of {count} log steps, at chance "
+            f'(ln(K + 1) = {chance:.3f} for {negatives} negatives): queries find their keys no better than by '
+            'guessing. Likely causes: views of different images are paired (own data set or changes of the model), '
+            'keys in the wrong order, a learning rate that is far too low (a long warm-up?) or far too high, frozen '
+            f'weights. Look at acc1, at the rate in the log line, and at a few pairs of views. {_LOOK}')
