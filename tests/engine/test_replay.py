@@ -197,9 +197,12 @@ def test_a_step_of_the_loss_scaler(data, tmp_path, capsys):
     assert 'loss scale 65536' in said and 'Reproduced: all losses and' in said
 
 
-def test_scaling_is_taken_back_from_the_gradients(data, tmp_path, capsys):
-    """Finite losses, 25 skipped steps: with the scale of the record the gradients are those of the record."""
-    cfg = small.densecl(data, health_config={'max_skipped': 1}, custom_config=[{'name': 'BreakSome', 'steps': [2]}])
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_all_gradients_but_the_one_that_a_hook_broke(data, tmp_path, capsys, accumulate):
+    """Finite losses: loss scale and accumulation are done and undone as in the run."""
+    cfg = small.densecl(data, health_config={'max_skipped': 1}, custom_config=[{'name': 'BreakSome', 'steps': [2]}],
+                        optimizer_config={'accumulate_steps': accumulate},
+                        dataloader={'train': {'sampler': {'batch_size': 4 // accumulate}}})
     _, path, record = broken(cfg, tmp_path / 'run', scaler=FakeScaler())
     said = replayed(path, capsys, code=1)
     assert 'NOT reproduced as recorded: the losses are equal, but 1 of ' in said
