@@ -124,7 +124,8 @@ def _as_input(model, x):
 def image_names(trainer, count):
     """[[name of each image] of each of the step's `count` micro-batches], from the order of the epoch; None where the
     loader does not tell."""
-    sampler, dataset = (getattr(trainer.train_loader, name, None) for name in ('batch_sampler', 'dataset'))
+    loader = trainer.train_loader
+    sampler, dataset = getattr(loader, 'batch_sampler', None), getattr(loader, 'dataset', None)
     if not hasattr(sampler, 'start_batch') or not hasattr(dataset, 'image_name'):
         return None
     at = (trainer.iteration - 1) % trainer.iters_per_epoch * trainer.accumulate_steps - sampler.start_batch
