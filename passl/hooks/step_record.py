@@ -129,10 +129,13 @@ def image_names(trainer, count):
     if not hasattr(sampler, 'start_batch') or not hasattr(dataset, 'image_name'):
         return None
     at = (trainer.iteration - 1) % trainer.iters_per_epoch * trainer.accumulate_steps - sampler.start_batch
-    replaced = set(dataset.bad_names())
-    found = []
-    for keys in itertools.islice(sampler, max(0, at), max(0, at) + count):
-        names = [dataset.image_name(key.index) for key in keys]
-        found.append([(n + ' (unreadable: another image stood in its place)' if n in replaced else n)[-_LONGEST_NAME:]
-                      for n in names])
-    return found
+    try:
+        replaced = set(dataset.bad_names())
+        return [[_name(dataset.image_name(key.index), replaced) for key in keys]
+                for keys in itertools.islice(sampler, max(0, at), max(0, at) + count)]
+    except (LookupError, TypeError, AttributeError):        # a data set of one's own: the names are only a help
+        return None
+
+
+def _name(name, replaced):
+    return (name + ' (unreadable: another image stood in its place)' if name in replaced else name)[-_LONGEST_NAME:]

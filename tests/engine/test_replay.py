@@ -147,7 +147,8 @@ def test_an_exploding_weight_is_found_in_its_layer(tmp_path, make_images, capsys
     _, path, _ = broken(resnet(tmp_path, make_images), tmp_path / 'run', what='weight')
     said = replayed(path, capsys, '--scan')
     assert 'Reproduced: all losses and' in said
-    assert 'first that is not finite: encoder_q.0.layer3.0.' in said and 'the last of encoder_q.0.layer3.0.' in said
+    assert 'first that is not finite: encoder_q.0.layer3.0.conv2 (' in said
+    assert 'the last of encoder_q.0.layer3.0.' in said
     assert 'every one breaks the step' in said
     assert 'Weights and queues before the step: all finite' in said
 
