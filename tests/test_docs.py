@@ -12,6 +12,7 @@ from passl import cli
 from passl.utils.config import load_config
 from passl.utils.errors import PasslError
 from passl.utils.options import build_check_parser, build_extract_parser, build_train_parser
+from passl.utils.replay_options import build_replay_parser
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PATTERNS = ('README*.md', 'SECURITY*.md', 'docs/*.md', 'configs/**/*.md')
@@ -24,6 +25,7 @@ CJK = re.compile(r'[\u4e00-\u9fff]')
 VISUALIZE = 'tools/visualize_correspondence.py'
 PARSERS = {'tools/train.py': build_train_parser, 'tools/extract_weight.py': build_extract_parser,
            'tools/plot_log.py': cli.build_plot_parser, 'tools/check_data.py': build_check_parser,
+           'tools/replay_step.py': build_replay_parser,
            'tools/pack_dataset.py': lambda: module_of('tools/pack_dataset.py').build_parser(),
            'tools/benchmark.py': lambda: module_of('tools/benchmark.py').build_parser(),
            VISUALIZE: lambda: module_of(VISUALIZE).build_parser()}

@@ -27,6 +27,7 @@ STANDARD_HOOKS = {
     'timer_config': 'IterTimerHook',
     'lr_config': 'LRSchedulerHook',
     'log_config': 'LogHook',
+    'collapse_config': 'CollapseHook',
     'visual_config': 'VisualHook',
     'checkpoint': 'CheckpointHook',
 }

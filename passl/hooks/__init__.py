@@ -7,6 +7,7 @@ require_paddle()
 from .bad_images_hook import BadImagesHook  # noqa: E402
 from .builder import HOOKS, build_hook  # noqa: E402
 from .checkpoint_hook import CheckpointHook  # noqa: E402
+from .collapse_hook import CollapseHook  # noqa: E402
 from .evaluate_hook import EvaluateHook  # noqa: E402
 from .health_hook import HealthHook  # noqa: E402
 from .hook import Hook, Priority  # noqa: E402
@@ -18,6 +19,6 @@ from .optimizer_hook import OptimizerHook  # noqa: E402
 from .timer_hook import IterTimerHook  # noqa: E402
 from .visual_hook import VisualHook  # noqa: E402
 
-__all__ = ['HOOKS', 'build_hook', 'Hook', 'Priority', 'BadImagesHook', 'CheckpointHook', 'EvaluateHook', 'HealthHook',
-           'LogHook', 'LossLambdaWarmupHook', 'LRSchedulerHook', 'MomentumUpdateHook', 'OptimizerHook', 'IterTimerHook',
-           'VisualHook']
+__all__ = ['HOOKS', 'build_hook', 'Hook', 'Priority', 'BadImagesHook', 'CheckpointHook', 'CollapseHook', 'EvaluateHook',
+           'HealthHook', 'LogHook', 'LossLambdaWarmupHook', 'LRSchedulerHook', 'MomentumUpdateHook', 'OptimizerHook',
+           'IterTimerHook', 'VisualHook']

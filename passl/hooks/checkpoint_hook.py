@@ -6,8 +6,9 @@ import time
 
 from ..utils.checkpoint import CHECKPOINT, read_note
 from ..utils.dist import broadcast_object, is_main
-from ..utils.errors import CheckpointError, ConfigError, PasslError
+from ..utils.errors import CheckpointError, ConfigError
 from ..utils.logger import get_logger
+from .broken_state import check_state
 from .builder import HOOKS
 from .hook import Hook, Priority, check_count, check_flag
 
@@ -106,11 +107,12 @@ class CheckpointHook(Hook):
 
         Raises:
             CheckpointError: `final`, and the file cannot be written.
+            PasslError: weights, queues or BN statistics are nan or inf.
         """
         folder = self.out_dir or trainer.run_dir
         if folder is None:          # a trainer that was built to write nothing
             return
-        check_weights(trainer)
+        check_state(trainer)
         before = trainer.saved_files
         kept, drop = self._plan(before, name)
         # with those to remove: a run that is killed before they are gone finds them again
@@ -180,16 +182,6 @@ def _identity(folder):
     except (OSError, TypeError):
         return None
     return found.st_dev, found.st_ino
-
-
-def check_weights(trainer):
-    """Stop before weights that are no numbers take the place of good ones in the folder."""
-    broken = [n for n, p in trainer.model.named_parameters()
-              if not p.stop_gradient and not bool(p.astype('float32').isfinite().all())]
-    if broken:
-        raise PasslError(f"'{broken[0]}' and {len(broken) - 1} other weights are nan or inf after iteration "
-                         f'{trainer.iteration} (epoch {trainer.epoch}, lr {trainer.lr:.3e}): not saved, older '
-                         'checkpoints are kept. Lower lr_scheduler.learning_rate, or add optimizer.grad_clip.')
 
 
 def remove_own(folder, name, run_id):

@@ -9,7 +9,7 @@ from ..utils.errors import CheckpointError, ConfigError, PasslError
 from ..utils.numerics import bad_tensors, describe_bad, gradients_of, sum_of_squares
 from .builder import HOOKS
 from .hook import Hook, Priority, check_count
-from .step_record import losses_of, save_step
+from .step_record import losses_of, replay_commands, save_step, scale_of
 
 MODES = ('auto', 'step', 'log', 'off')
 WAY_OUT = ('Lower lr_scheduler.learning_rate, add optimizer.grad_clip, or look for broken images in the data. Then go '
@@ -21,7 +21,8 @@ class HealthHook(Hook):
     """Looks at the loss and the gradients after backward and before anything is changed by them.
 
     A value that is nan or inf ends the run with a PasslError that names losses, ranks and tensors. The batch and the
-    state are saved as `<run folder>/nonfinite_iter_N.pdparams`, see `passl.hooks.step_record`.
+    state are saved as `<run folder>/nonfinite_iter_N.pdparams`, see `passl.hooks.step_record`; `passl replay-step`
+    repeats the step.
 
     Args:
         check: 'step' reads a sum of squares of the gradients and the loss in every step. 'log' keeps on the device
@@ -120,7 +121,8 @@ class HealthHook(Hook):
             raise self._failure(trainer, 'gave a loss that is nan or inf before scaling')
         if self.skipped_in_a_row >= self.max_skipped:
             raise self._failure(trainer, f'is skipped by the loss scaler, with those before it {self.skipped_in_a_row} '
-                                         f'in a row (health_config.max_skipped), at scale {_scale(trainer):g}')
+                                         'in a row (health_config.max_skipped), at scale '
+                                         f'{scale_of(trainer) or math.nan:g}')
 
     def _failure(self, trainer, what):
         """The PasslError; the step is saved after the processes have told each other what they saw."""
@@ -130,8 +132,8 @@ class HealthHook(Hook):
         all_own = gather_objects(own)
         try:
             path = save_step(trainer, self.batches, self.outputs, own)
-            saved = f"Batch and state of the step are saved in '{path}'." if path else \
-                'Nothing is saved, since this run has no folder.'
+            saved = '\n'.join([f"Batch and state of the step are saved in '{path}'.", *replay_commands(path)]) if path \
+                else 'Nothing is saved, since this run has no folder.'
         except CheckpointError as e:
             saved = f'Batch and state could not be saved: {e}'
         lines = [f'Iteration {trainer.iteration} (epoch {trainer.epoch}, lr {trainer.lr:.3e}) {what}.']
@@ -152,10 +154,3 @@ class HealthHook(Hook):
 
 def _values(losses):
     return '; '.join(', '.join(f'{k} {v:g}' for k, v in o.items()) for o in losses)
-
-
-def _scale(trainer):
-    try:
-        return float(trainer.scaler.state_dict()['scale'])
-    except (KeyError, TypeError, ValueError):
-        return float('nan')

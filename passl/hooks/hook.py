@@ -9,8 +9,8 @@ class Priority:
     The reasons: what is broken stops the run before it reaches a weight or a queue (HEALTH); weights change first
     (OPTIMIZER), so that everything after sees the finished step; keys enter the queues when backward no longer needs
     the old ones (QUEUE, with the momentum hook); own hooks (NORMAL) may add to `trainer.outputs` before it is logged;
-    the log comes before an evaluation of the same epoch; the checkpoint is last, so that it holds the schedule, the
-    queues and the best figure of the step it is named after.
+    the log comes before what judges its figures (COLLAPSE) and before an evaluation of the same epoch; the checkpoint
+    is last, so that it holds the schedule, the queues and the best figure of the step it is named after.
     """
 
     HEALTH = 5
@@ -20,6 +20,7 @@ class Priority:
     LR_SCHEDULER = 40
     NORMAL = 50
     LOG = 60
+    COLLAPSE = 62
     VISUAL = 70
     EVALUATE = 80
     CHECKPOINT = 90

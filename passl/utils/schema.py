@@ -121,6 +121,7 @@ SCHEMA = Section('config', {
     'lr_config': component('when the learning rate is stepped', 'LRSchedulerHook'),
     'health_config': component('what stops a run whose numbers are nan or inf', 'HealthHook'),
     'log_config': component('log lines', 'LogHook'),
+    'collapse_config': component('warnings of a training that learns nothing', 'CollapseHook'),
     'visual_config': component('VisualDL scalars', 'VisualHook'),
     'checkpoint': component('checkpoints', 'CheckpointHook'),
     'custom_config': component('further hooks, for example EvaluateHook', many=True),

@@ -16,7 +16,7 @@ from passl.utils.checkpoint import load_file
 from .small import clas, densecl, moco, records, train
 
 TRAIN_KEYS = ['mode', 'iteration', 'epoch', 'lr', 'loss', 'loss_global', 'loss_dense', 'acc1', 'acc5', 'acc1_dense',
-              'acc5_dense', 'time', 'data_time', 'ips', 'memory_mb', 'eta_seconds']
+              'acc5_dense', 'std', 'std_dense', 'time', 'data_time', 'ips', 'memory_mb', 'eta_seconds']
 VAL_KEYS = ['mode', 'iteration', 'epoch', 'acc1', 'acc5', 'num_samples', 'time']
 STAMP = r'\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] INFO: '
 ETA = r'(\d+ days?, )?\d+:\d\d:\d\d'

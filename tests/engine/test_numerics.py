@@ -8,10 +8,12 @@ import pytest
 
 from passl.engine.builder import build_trainer
 from passl.hooks import HOOKS, Hook
+from passl.hooks.broken_state import broken_names
 from passl.utils.checkpoint import load_file
 from passl.utils.config import with_defaults
 from passl.utils.errors import PasslError
 from passl.utils.numerics import bad_count, bad_tensors, describe_bad, digest, sum_of_squares
+from tests.sync_counter import SyncCounter
 
 from . import small
 
@@ -197,6 +199,36 @@ def test_off_looks_at_nothing(data, tmp_path):
     trainer = trainer_of(data, tmp_path, {'at': 2}, health_config={'check': 'off'}, log_config={'interval': 1000})
     message = stopped(trainer)
     assert 'not saved' in message and trainer.iteration == trainer.max_iters == 6
+
+
+@pytest.mark.parametrize('name, row, parts', [
+    ('queue2', 3, ["'queue2', one of the queues, is nan or inf", 'have entered the queue']),
+    ('encoder_q.0.bn1._variance', 1, ["'encoder_q.0.bn1._variance', one of the BN statistics, is nan", 'bfloat16']),
+    ('encoder_k.0.conv2.weight', 2, ["'encoder_k.0.conv2.weight', one of the weights, is nan", 'grad_clip'])])
+def test_nothing_broken_is_saved(data, tmp_path, name, row, parts):
+    """Whatever the hooks looked at: what reached the state in memory does not reach the disk."""
+    trainer = trainer_of(data, tmp_path, health_config={'check': 'log'})
+    hook = next(h for h in trainer.hooks if type(h).__name__ == 'CheckpointHook')
+    trainer.lr = 0.1
+    hook.save(trainer, 'epoch_1.pdparams')
+    tensor = trainer.model.state_dict()[name]
+    values = tensor.numpy()
+    values[row] = np.nan if row == 3 else np.inf
+    tensor.set_value(values)
+    with pytest.raises(PasslError) as e:
+        hook.save(trainer, 'epoch_2.pdparams')
+    for part in [*parts, 'not saved, older checkpoints are kept']:
+        assert part in str(e.value), str(e.value)
+    assert sorted(n for n in os.listdir(tmp_path) if n.endswith('.pdparams')) == ['epoch_1.pdparams', 'latest.pdparams']
+    assert all(np.isfinite(v).all() for v in load_file(tmp_path / 'epoch_1.pdparams')['state_dict'].values())
+
+
+def test_saving_asks_the_device_once(data, tmp_path):
+    model = trainer_of(data, tmp_path).model
+    with SyncCounter() as counter:
+        assert broken_names(model) == [] and len(counter.take()) == 1
+    model.queue[1, 1] = float('inf')
+    assert broken_names(model) == ['queue']
 
 
 def test_the_step_comes_again_after_a_resume(data, tmp_path, out, capsys):

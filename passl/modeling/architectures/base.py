@@ -3,6 +3,7 @@
 import paddle
 from paddle import nn
 
+from ...modules.spread import spread
 from ...utils.errors import ConfigError
 
 
@@ -15,11 +16,13 @@ class Architecture(nn.Layer):
     `with_metrics` is set by the log hook: accuracies are computed on log steps only.
     `step`, `seed`: set by the trainer, for what must be equal on all processes.
     `supervised`: True for a method that learns from labels and predicts classes.
+    `negatives`: how many negatives a positive is told from; None for a method without (or not known before a step).
     `input_transform`: None, or what turns images as the loader hands them over (uint8 [N, H, W, 3]) into
         float32 [N, 3, H, W] on the device. Images that are floating point already are taken as they are.
     """
 
     supervised = False
+    negatives = None
 
     def __init__(self):
         super().__init__()
@@ -48,6 +51,10 @@ class Architecture(nn.Layer):
     def extract(self, x, *_):
         """Images [N, 3, H, W] (or uint8, see `to_input`) -> the backbone's map [N, C, h, w]."""
         return self.backbone(self.to_input(x))
+
+    def spreads(self, **features):
+        """{name: `spread` of features [n, D]} on log steps; of one row there is none."""
+        return {name: spread(x) for name, x in features.items() if self.with_metrics and x.shape[0] > 1}
 
     def to_input(self, x):
         """Images as the backbone takes them: float [N, 3, H, W] from that, or from what `input_transform` takes."""

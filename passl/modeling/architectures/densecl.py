@@ -24,13 +24,14 @@ class DenseCL(MomentumContrast):
         if not 0 <= loss_lambda <= 1:
             raise ConfigError(f"'model.loss_lambda' is {loss_lambda}; it must be between 0 (MoCo v2) and 1 "
                               '(dense only).')
-        self.loss_lambda = loss_lambda
+        self.loss_lambda, self.cells = loss_lambda, None
         self.add_queue('queue2', dim, int(K))
 
     def train_iter(self, *inputs):
-        """Two views [N, 3, H, W] -> {'loss', 'loss_global', 'loss_dense', 'acc1', 'acc5', 'acc1_dense', 'acc5_dense'}.
+        """Two views [N, 3, H, W] -> {'loss', 'loss_global', 'loss_dense', 'acc1', 'acc5', 'acc1_dense', 'acc5_dense',
+        'std', 'std_dense'}.
 
-        `loss_global` and `loss_dense` are before their weights.
+        `loss_global` and `loss_dense` are before their weights. `cells`, L, is noted for the hooks.
         """
         im_q, im_k = need_two_views('DenseCL', inputs)
 
@@ -49,6 +50,7 @@ class DenseCL(MomentumContrast):
 
         d = q.shape[1]
         r = q_dense.transpose([0, 2, 1]).reshape([-1, d])                          # [N L, D]
+        self.cells = q_dense.shape[2]
         glob = self.head(q, k, self.queue, with_accuracy=self.with_metrics)
         dense = self.head(r, k_matched.reshape([-1, d]), self.queue2, with_accuracy=self.with_metrics)
 
@@ -56,6 +58,7 @@ class DenseCL(MomentumContrast):
                'loss_global': glob['loss'].detach(), 'loss_dense': dense['loss'].detach()}
         for head_out, suffix in ((glob, ''), (dense, '_dense')):
             out.update({name + suffix: head_out[name] for name in ('acc1', 'acc5') if name in head_out})
+        out.update(self.spreads(std=q, std_dense=r))
 
         # one vector per image for each queue; written after backward
         self.enqueue(queue=k_all, queue2=k_pooled_all)

@@ -69,6 +69,11 @@ class MomentumContrast(Architecture):
     def neck(self):
         return self.encoder_q[1]
 
+    @property
+    def negatives(self):
+        """K, the length of the queue."""
+        return self.queues['queue'].size
+
     def add_queue(self, name, dim, size):
         self.queues[name] = FeatureQueue(self, name, dim, size)
 
@@ -131,4 +136,8 @@ class MomentumContrast(Architecture):
         for keys in self._waiting:
             for name, rows in keys.items():
                 self.queues[name].push(rows)
+        self._waiting = []
+
+    def drop_keys(self):
+        """Forget the remembered keys: what a forward pass that is no training step leaves."""
         self._waiting = []

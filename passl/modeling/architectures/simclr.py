@@ -39,9 +39,10 @@ class SimCLR(Architecture):
         return self.encoder[0]
 
     def train_iter(self, *inputs):
-        """Two views [N, 3, H, W] -> {'loss', 'acc1', 'acc5'}."""
+        """Two views [N, 3, H, W] -> {'loss', 'acc1', 'acc5', 'std'}."""
         v1, v2 = need_two_views('SimCLR', inputs)
         z = self.encoder(self.to_input(paddle.concat([v1, v2])))                    # [2N, D]: BN sees both views
         z = F.normalize(z.astype('float32'), axis=1)
         z1, z2 = z[:v1.shape[0]], z[v1.shape[0]:]
-        return self.head(z1, z2, with_accuracy=self.with_metrics)
+        self.negatives = 2 * v1.shape[0] * dist.world_size() - 2
+        return {**self.head(z1, z2, with_accuracy=self.with_metrics), **self.spreads(std=z)}

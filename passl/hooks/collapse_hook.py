@@ -1,0 +1,167 @@
+"""Warns in words when a contrastive training learns nothing: collapsed features, a shortcut, guesses."""
+
+import collections
+import math
+
+from ..utils.errors import ConfigError
+from ..utils.logger import get_logger
+from .builder import HOOKS
+from .hook import Hook, Priority, check_count
+
+SMALL_GRID = 9              # cells: up to 3 x 3 the dense loss is solved by position
+_SLACK = 0.01               # of ln(K + 1): so near is 'chance'
+_NO_QUEUE_WAIT = 1000       # steps, or one epoch: a method without a queue is judged after these
+_LOOK = 'docs/LOSS_CURVE.md says what a healthy run looks like.'
+
+
+@HOOKS.register()
+class CollapseHook(Hook):
+    """Looks at the logged figures, once the queue holds real keys, and warns once per cause.
+
+    It reads nothing from the device and changes nothing: the figures are those of the log line. A cause is told again
+    only after it had been gone for `patience` log steps. Counts are not kept over a resume. Methods without negatives
+    (supervised ones) are not judged.
+
+    Args:
+        check: 'auto' or 'off'.
+        min_std: `std` and `std_dense` below this are a collapse (1: spread evenly, 0: one vector for every image). A
+            collapse explains the other figures, so it is told alone.
+        max_acc: `acc1` and `acc1_dense` (percent) from this on are a shortcut, in the first epochs, or with a loss that
+            says that all negatives are told apart.
+        patience: log steps in a row before a warning.
+        chance_patience: log steps over which the mean loss is compared with ln(K + 1): a slow start can stay there for
+            a while.
+        early_epochs: so many epochs are 'the first'.
+    """
+
+    priority = Priority.COLLAPSE
+
+    def __init__(self, check='auto', min_std=0.1, max_acc=99.0, patience=5, chance_patience=20, early_epochs=2,
+                 priority=None):
+        super().__init__(priority)
+        if check not in ('auto', 'off', False):             # YAML reads a bare off as false
+            raise ConfigError(f"'collapse_config.check' is {check!r}; it must be auto or off.")
+        self.check = check or 'off'
+        self.min_std = _number(min_std, 'min_std', 1)
+        self.max_acc = _number(max_acc, 'max_acc', 100)
+        self.patience = check_count(patience, "'collapse_config.patience'")
+        self.chance_patience = check_count(chance_patience, "'collapse_config.chance_patience'")
+        self.early_epochs = check_count(early_epochs, "'collapse_config.early_epochs'", low=0)
+
+    def run_begin(self, trainer):
+        self.bad, self.good, self.told = {}, {}, set()          # per cause: log steps in a row; what was told
+        self.told_of_grid, self.losses = False, {}
+
+    def train_iter_end(self, trainer):
+        record, model = getattr(trainer, 'logged', None), trainer.model
+        if self.check == 'off' or record is None or record['iteration'] != trainer.iteration or \
+                getattr(model, 'negatives', None) is None or trainer.iteration <= self._judged_after(trainer):
+            return
+        for suffix, weight in self._branches(model):
+            if weight:
+                self._judge(trainer, record, suffix)
+
+    @staticmethod
+    def _judged_after(trainer):
+        """The step after which the queue holds real keys only."""
+        if hasattr(trainer.model, 'queues'):
+            return -(-trainer.model.negatives // trainer.global_batch_size)
+        return min(trainer.iters_per_epoch, _NO_QUEUE_WAIT)
+
+    @staticmethod
+    def _branches(model):
+        """(ending of the figures' names, weight in the loss) of each."""
+        part = getattr(model, 'loss_lambda', None)
+        return [('', 1)] if part is None else [('', 1 - part), ('_dense', part)]
+
+    def _judge(self, trainer, record, suffix):
+        model = trainer.model
+        loss = record.get('loss_dense' if suffix else 'loss_global', record['loss'])
+        std, acc = record.get('std' + suffix), record.get('acc1' + suffix)
+        chance = math.log(model.negatives + 1)
+        collapsed = std is not None and std < self.min_std
+        if self._is_due('std' + suffix, collapsed, self.patience):
+            self._warn(trainer, _collapse_words(suffix, std, self.min_std, loss, chance))
+        floor = _floor(model)
+        shortcut = not collapsed and acc is not None and acc >= self.max_acc and (
+            record['epoch'] <= self.early_epochs or floor is not None and loss <= 1.1 * floor + 0.05)
+        if self._is_due('acc1' + suffix, shortcut, self.patience):
+            cells = getattr(model, 'cells', None)
+            if not suffix or cells is None or cells > SMALL_GRID:
+                self._warn(trainer, (_dense_words if suffix else _shortcut_words)(acc, self.max_acc, loss, cells))
+            elif not self.told_of_grid:
+                self.told_of_grid = True
+                get_logger().info(_small_grid_words(acc, cells))
+        # one batch's loss is noisy: the mean counts, and that of random keys is ln(K + 1) or more
+        last = self.losses.setdefault(suffix, collections.deque(maxlen=self.chance_patience))
+        last.append(loss)
+        loss = sum(last) / len(last)
+        guessing = len(last) == self.chance_patience and loss >= (1 - _SLACK) * chance and not collapsed
+        if self._is_due('chance' + suffix, guessing, 1):
+            self._warn(trainer, _chance_words(suffix, loss, chance, model.negatives, self.chance_patience))
+
+    def _is_due(self, cause, present, patience):
+        """Count `present`; True if the cause is to be told now."""
+        self.bad[cause], self.good[cause] = (self.bad.get(cause, 0) + 1, 0) if present else \
+            (0, self.good.get(cause, 0) + 1)
+        if self.good[cause] >= self.patience:
+            self.told.discard(cause)
+        if self.bad[cause] < patience or cause in self.told:
+            return False
+        self.told.add(cause)
+        return True
+
+    def _warn(self, trainer, words):
+        get_logger().warning('Iteration %d (epoch %d): %s', trainer.iteration, trainer.epoch, words)
+
+
+def _number(value, name, top):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= top:
+        raise ConfigError(f"'collapse_config.{name}' is {value!r}; it must be a number from 0 to {top}.")
+    return float(value)
+
+
+def _floor(model):
+    """The loss of queries that equal their keys and are at right angles to all negatives; None if T is not known."""
+    temperature = getattr(getattr(model, 'head', None), 'temperature', None)
+    return None if temperature is None else math.log1p(model.negatives * math.exp(-1 / temperature))
+
+
+def _collapse_words(suffix, std, limit, loss, chance):
+    return (f'the features collapse: std{suffix} is {std:.4f}, below {limit:g} (1: spread evenly, 0: the same vector '
+            f"for every {'cell' if suffix else 'image'}). Loss {loss:.3f}; chance is {chance:.3f}. Likely causes: a "
+            'learning rate that is far too high, a key encoder that follows too fast (model.m), images that all look '
+            'alike or are blank (passl check-data), frozen or broken weights. Lower lr_scheduler.learning_rate first. '
+            + _LOOK)
+
+
+def _shortcut_words(acc, limit, loss, _):
+    return (f'the task is too easy: acc1 is {acc:.2f} %, at or above {limit:g} %, with loss {loss:.3f}. Such a network '
+            'has found a shortcut and learns little. Likely causes: both views are the same picture (is there a random '
+            'crop in transforms?), batch statistics that tell which query belongs to which key (model.bn_splits with '
+            'one card), few images that are known by heart, a queue that is too short (model.K), duplicates or images '
+            f'that differ in trivial ways (passl check-data). {_LOOK}')
+
+
+def _dense_words(acc, limit, loss, cells):
+    grid = f' with {cells} cells' if cells else ''
+    return (f'the dense task is too easy: acc1_dense is {acc:.2f} %, at or above {limit:g} %{grid}, with loss '
+            f'{loss:.3f}. Two causes are known. Dense keys that were not put back in order after the shuffle, so that '
+            'queries are compared with themselves or by place: look at your own changes of the model. Or small grids, '
+            'where zero padding tells a cell its place: use larger crops (224 px give 7 x 7 cells), or a lower '
+            f'model.loss_lambda. {_LOOK}')
+
+
+def _small_grid_words(acc, cells):
+    return (f'acc1_dense is {acc:.2f} %. That is expected with {cells} cells: in a grid of up to 3 x 3 the zero padding '
+            'tells every cell its place, and the dense loss teaches little; loss_global goes on. Larger crops make it '
+            'harder (docs/LOSS_CURVE.md). (If you have changed the model: dense keys that are not put back in order '
+            'after the shuffle look the same.)')
+
+
+def _chance_words(suffix, loss, chance, negatives, count):
+    return (f"{'loss_dense' if suffix else 'the loss'} is {loss:.3f} in the mean of {count} log steps, at chance "
+            f'(ln(K + 1) = {chance:.3f} for {negatives} negatives): queries find their keys no better than by '
+            'guessing. Likely causes: views of different images are paired (own data set or changes of the model), '
+            'keys in the wrong order, a learning rate that is far too low (a long warm-up?) or far too high, frozen '
+            f'weights. Look at acc1, at the rate in the log line, and at a few pairs of views. {_LOOK}')

@@ -1,0 +1,43 @@
+"""The spread of features, against numpy."""
+
+import numpy as np
+import paddle
+import pytest
+
+from passl.modules.spread import spread
+from tests.modeling.tiny import contrast, unit, views
+
+
+def oracle(x):
+    return x.astype('float64').std(axis=0).mean() * np.sqrt(x.shape[1])
+
+
+def test_against_numpy():
+    x = unit(np.random.RandomState(0).randn(7, 5) + 0.3, 1).astype('float32')
+    tensor = paddle.to_tensor(x, stop_gradient=False)
+    found = spread(tensor)
+    assert float(found) == pytest.approx(oracle(x), rel=1e-6) and found.stop_gradient and found.ndim == 0
+
+
+def test_its_two_ends():
+    assert float(spread(paddle.ones([6, 4]) / 2)) == 0
+    even = np.concatenate([np.eye(4), -np.eye(4)]).astype('float32')
+    assert float(spread(paddle.to_tensor(even))) == pytest.approx(1, rel=1e-6)
+    many = unit(np.random.RandomState(1).randn(4000, 64), 1).astype('float32')
+    assert float(spread(paddle.to_tensor(many))) == pytest.approx(1, abs=0.01)
+    few = np.eye(4, 8).astype('float32')
+    assert float(spread(paddle.to_tensor(few))) == pytest.approx(4 / 8 * np.sqrt(3) / 4 * np.sqrt(8), rel=1e-6)
+    assert float(spread(paddle.to_tensor(many).astype('float16'))) == pytest.approx(oracle(many), rel=1e-3)
+
+
+def test_the_models_give_that_of_their_queries():
+    model, (a, b) = contrast(), views()
+    out = model(a, b)
+    _, q, dense, _ = model.query(a)
+    rows = unit(dense.numpy().transpose(0, 2, 1).reshape(-1, dense.shape[1]), 1)
+    assert float(out['std']) == pytest.approx(oracle(unit(q.numpy(), 1)), rel=1e-4)
+    assert float(out['std_dense']) == pytest.approx(oracle(rows), rel=1e-4) and model.cells == 4
+    model.with_metrics = False
+    assert not {'std', 'std_dense'} & set(model(a, b))
+    model.with_metrics = True
+    assert 'std' not in model(a[:1], b[:1]) and 'std' in contrast('MoCo')(a, b)
