@@ -73,20 +73,20 @@ class ValueTable:
             mapping = {k: k for k in range(len(classes))}
         for value, number in {IGNORE: IGNORE, **mapping}.items():
             self._table[value] = number
-        self.values = np.flatnonzero(self._table != _ILLEGAL)
 
     def __call__(self, mask, name):
         """uint8 [H, W] of class numbers and IGNORE. Raises ImageReadError that names a value without a class."""
         numbers = cv2.LUT(mask, self._table)
         if (numbers == _ILLEGAL).any():
             wrong = np.unique(mask[numbers == _ILLEGAL])
-            known = [int(v) for v in self.values if v != IGNORE]
+            known = [v for v, number in enumerate(self._table.tolist()) if number not in (_ILLEGAL, IGNORE)]
+            left_out = [str(v) for v, number in enumerate(self._table.tolist()) if number == IGNORE]
             span = f'{known[0]} - {known[-1]}' if known == list(range(known[0], known[-1] + 1)) else \
                 ', '.join(map(str, known))
             raise ImageReadError(f"{shown(name)} holds the value {', '.join(map(str, wrong[:5]))}"
                                  f"{' ...' if len(wrong) > 5 else ''}, which stands for no class: the {len(self.classes)} "
-                                 f'classes have the values {span}, and {IGNORE} is ignored. Mend the mask or the list of '
-                                 'classes.')
+                                 f"classes have the values {span}; {', '.join(left_out)} is ignored. Mend the mask or the list "
+                                 'of classes.')
         return numbers
 
 
