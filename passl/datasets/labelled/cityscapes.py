@@ -55,7 +55,8 @@ class CityscapesSegmentation(Segmentation):
                                     "images out of leftImg8bit.")
                 self.ids.append(os.path.join(inner, name[:-len(_IMAGE)]))
         if not self.ids:
-            raise layout_error(root, f'{shown(top)} holds no images.', TREE, 'Unpack leftImg8bit_trainvaltest.zip there.')
+            raise layout_error(root, f'{shown(top)} holds no images.', TREE,
+                               'Unpack leftImg8bit_trainvaltest.zip there.')
         self.images = [os.path.join(top, i + _IMAGE) for i in self.ids]
         masks = os.path.join(root, 'gtFine', split)
         if labels == 'auto':

@@ -134,12 +134,12 @@ class CocoSegmentation(_CocoTree, Segmentation):
             raise DataError(f'{shown(self.file.path)} has {len(self.file.classes)} categories; masks of 8 bits hold '
                             f'background and {MAX_CLASSES - 1}.')
         if 'background' in self.file.classes:
-            raise ConfigError(f"{shown(self.file.path)} has a category 'background', which is what pixels without an object "
-                              'are called. Rename it.')
+            raise ConfigError(f"{shown(self.file.path)} has a category 'background', which is what pixels without an "
+                              'object are called. Rename it.')
         bare = next((o[0] for found in self.file.objects for o in found if not self.file.segments.has(o[0])), None)
         if bare is not None:
-            raise DataError(f"{shown(self.file.path)}: annotation {bare} has no 'segmentation': masks cannot be made from "
-                            'boxes. Use build_detection.')
+            raise DataError(f"{shown(self.file.path)}: annotation {bare} has no 'segmentation': masks cannot be made "
+                            'from boxes. Use build_detection.')
         self._filled(['background', *self.file.classes])
 
     def load_mask(self, index):

@@ -100,8 +100,8 @@ class CocoFile:
         entries = content.get(key)
         if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
             known = ', '.join(shown(k)[1:-1] for k in list(content)[:10])
-            self._fail(f"'{key}' is missing or no list of objects (there are: {known or 'none'}). Expected: a file such as "
-                       'instances_train2017.json; captions and image_info files have no objects')
+            self._fail(f"'{key}' is missing or no list of objects (there are: {known or 'none'}). Expected: a file "
+                       'such as instances_train2017.json; captions and image_info files have no objects')
         return entries
 
     def _id(self, entry, key, where):
@@ -154,8 +154,8 @@ class CocoFile:
             image = self._at.get(self._id(entry, 'image_id', where))
             label = self._class_of.get(self._id(entry, 'category_id', where))
             if image is None or label is None:
-                self._fail(f"{where} belongs to image {entry['image_id']} and category {entry['category_id']}, of which "
-                           "one is not listed")
+                self._fail(f"{where} belongs to image {entry['image_id']} and category {entry['category_id']}, of "
+                           "which one is not listed")
             crowd = entry.get('iscrowd', 0)
             if isinstance(crowd, bool) or crowd not in (0, 1):
                 self._fail(f"{where}: 'iscrowd' is {str(crowd)[:50]!r}, neither 0 nor 1")

@@ -9,8 +9,8 @@ from ..image import MAX_PIXELS, ImageReadError, _check_pixels, _open, read_file,
 IGNORE = 255
 MAX_CLASSES = 254               # 255 is ignored, 254 marks values without a class
 _ILLEGAL = 254
-_HOW = ('Save it as a grey or palette PNG of 8 bits whose values are class numbers; docs/LABELLED_DATA.md has the lines '
-        'that turn colours into numbers.')
+_HOW = ('Save it as a grey or palette PNG of 8 bits whose values are class numbers; docs/LABELLED_DATA.md has the '
+        'lines that turn colours into numbers.')
 
 
 def _grey_depth(data):
@@ -83,10 +83,10 @@ class ValueTable:
             left_out = [str(v) for v, number in enumerate(self._table.tolist()) if number == IGNORE]
             span = f'{known[0]} - {known[-1]}' if known == list(range(known[0], known[-1] + 1)) else \
                 ', '.join(map(str, known))
-            raise ImageReadError(f"{shown(name)} holds the value {', '.join(map(str, wrong[:5]))}"
-                                 f"{' ...' if len(wrong) > 5 else ''}, which stands for no class: the {len(self.classes)} "
-                                 f"classes have the values {span}; {', '.join(left_out)} is ignored. Mend the mask or the list "
-                                 'of classes.')
+            values = ', '.join(map(str, wrong[:5])) + (' ...' if len(wrong) > 5 else '')
+            raise ImageReadError(f'{shown(name)} holds the value {values}, which stands for no class: the '
+                                 f"{len(self.classes)} classes have the values {span}; {', '.join(left_out)} is "
+                                 'ignored. Mend the mask or the list of classes.')
         return numbers
 
 

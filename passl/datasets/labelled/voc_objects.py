@@ -127,7 +127,7 @@ class VocMultilabel(LabelledImages):
             file = inside(root, os.path.join('ImageSets', 'Main', f'{name}_{split}.txt'), 'classes')
             if not os.path.isfile(file):
                 raise layout_error(root, f'The list {shown(file)} is missing.', TREE,
-                                   f"Every class needs one. Give other names with classes=[...].")
+                                   'Every class needs one. Give other names with classes=[...].')
             columns.append(_column(file, self.ids, path))
         self.labels = np.stack(columns, 1)
         self.images = files_of(root, 'JPEGImages', self.ids, '.jpg', path)
@@ -145,12 +145,12 @@ def _column(file, ids, split_file):
         if not parts:
             continue
         if len(parts) != 2 or parts[1] not in ('1', '0', '-1') or parts[0] in found:
-            raise DataError(f"{shown(file)}: line {number} ({line[:80]!r}) is no 'id label' with the label 1, 0 or -1, or "
-                            'names an image again.')
+            raise DataError(f"{shown(file)}: line {number} ({line[:80]!r}) is no 'id label' with the label 1, 0 or -1, "
+                            'or names an image again.')
         found[parts[0]] = {'1': 1, '0': -1, '-1': 0}[parts[1]]
     missing = next((i for i in ids if i not in found), None)
     if missing is not None or len(found) != len(ids):
+        first = f'; {shown(missing)} is missing in the first' if missing else ''
         raise DataError(f'{shown(file)} and {shown(split_file)} do not name the same images ({len(found)} and {len(ids)}'
-                        + (f'; {shown(missing)} is missing in the first' if missing else '') + '). Take both from the '
-                        'same download.')
+                        f'{first}). Take both from the same download.')
     return np.array([found[i] for i in ids], np.int8)

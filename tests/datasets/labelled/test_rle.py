@@ -44,9 +44,9 @@ def test_long_runs_in_text():
 
 
 @pytest.mark.parametrize('counts, said', [
-    ([1, 2], 'add up to 3, not to 2 x 3 = 6'), ([7], 'negative or longer'), ([-1, 7], 'no whole numbers'), ([6.0],
-                                                                                                           'no whole'),
-    ([True, 5], 'no whole'), (['6'], 'no whole'), ([10**30], 'no whole'), ('~', 'characters'), ('\x7f', 'characters'),
+    ([1, 2], 'add up to 3, not to 2 x 3 = 6'), ([7], 'negative or longer'), ([-1, 7], 'no whole numbers'),
+    ([6.0], 'no whole'), ([True, 5], 'no whole'), (['6'], 'no whole'), ([10**30], 'no whole'), ('~', 'characters'),
+    ('\x7f', 'characters'),
     ('é', 'characters'), ('P', 'cut off'), ('PPPPPPPPPPPP1', 'longer than any'), ('O7', 'negative or longer'),
     (compressed([2, 2]), 'add up to 4')])
 def test_wrong_runs_are_refused(counts, said):

@@ -47,7 +47,8 @@ BILLION = '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY a "aaaaaaaaaa">' + ''.join
     (GOOD.replace('<xmin>', '<x>').replace('</xmin>', '</x>'), 'object 1 has no <xmin>'),
     (GOOD.replace('<xmin>', '<xmin>nan</xmin><xmin>', 1), '<xmin> stands twice'),
     (GOOD.replace('<xmin>', '<xmin>x', 1), "<xmin> is 'x.*no number"),
-    (GOOD.replace('<xmin>', '<xmin>9999999', 1), 'no coordinate'), (GOOD.replace('<width>64', '<width>nan'), 'no coordi'),
+    (GOOD.replace('<xmin>', '<xmin>9999999', 1), 'no coordinate'),
+    (GOOD.replace('<width>64', '<width>nan'), 'no coordi'),
     (GOOD.replace('<difficult>0', '<difficult>2', 1), 'neither 0 nor 1'),
 ])
 def test_what_is_refused(text, said):
@@ -59,7 +60,8 @@ def test_what_is_refused(text, said):
 
 def test_files_are_bounded(tmp_path):
     path = tmp_path / 'a.xml'
-    for data, said in ((b'<annotation>' + b' ' * MAX_BYTES, 'bytes, more than'), ('<annotation>狗'.encode('gbk'), 'no UTF-8'),
+    for data, said in ((b'<annotation>' + b' ' * MAX_BYTES, 'bytes, more than'),
+                       ('<annotation>狗'.encode('gbk'), 'no UTF-8'),
                        (b'\xff\xfe<\0a\0', 'no UTF-8')):
         path.write_bytes(data)
         with pytest.raises(DataError, match=said):
@@ -70,9 +72,10 @@ def test_files_are_bounded(tmp_path):
     assert read_annotation(str(path)) == (None, [])
 
 
-PIECES = ['<object>', '</object>', '<name>', '</name>', 'dog', '<bndbox>', '</bndbox>', '<xmin>', '</xmin>', '7', '-1', 'nan',
-          '<size>', '&amp;', '&#0;', '&x;', '<!DOCTYPE a>', '<![CDATA[', ']]>', '<!--', '-->', '<?x?>', '\0', '\ud800', 'é',
-          '<a b="1"', '/>', '<annotation>']
+PIECES = ['<object>', '</object>', '<name>', '</name>', 'dog', '<bndbox>', '</bndbox>', '<xmin>', '</xmin>', '7', '-1',
+          'nan', '<size>', '&amp;', '&#0;', '&x;', '<!DOCTYPE a>', '<![CDATA[', ']]>', '<!--', '-->', '<?x?>',
+          '\0', '\ud800',
+          'é', '<a b="1"', '/>', '<annotation>']
 
 
 def test_changed_files_give_values_or_an_error_of_ours(tmp_path):
