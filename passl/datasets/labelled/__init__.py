@@ -3,10 +3,16 @@
 from ...utils.errors import ConfigError
 from ...utils.registry import build_from_config
 from . import cityscapes, coco, folder, voc, voc_objects  # noqa: F401  imported so that they register themselves
+from .joined import Joined
 from .registry import DETECTION, MULTILABEL, SEGMENTATION
 
 
 def _build(table, kind, root, split, options, what):
+    if isinstance(root, (list, tuple)):
+        splits = split if isinstance(split, (list, tuple)) else [split] * len(root)
+        if len(splits) != len(root):
+            raise ConfigError(f'{what}: {len(root)} roots need as many splits, or one for all, not {len(splits)}.')
+        return Joined([_build(table, kind, r, s, options, what) for r, s in zip(root, splits)])
     if not isinstance(kind, str):
         raise ConfigError(f"{what}: the kind must be one of {', '.join(table.names())}, not {kind!r}.")
     cfg = {'name': kind, 'root': root, **options}
@@ -22,8 +28,9 @@ def build_segmentation(kind, root, split=None, **options):
 
     Args:
         kind: 'folder', 'voc', 'cityscapes', 'ade20k' or 'coco'.
-        root: the data set's folder.
-        split: name of the part, such as 'train'. None: the usual training part; with 'folder': there are no parts.
+        root: the data set's folder, or several, whose images are put behind each other.
+        split: name of the part, such as 'train', or one for each root. None: the usual training part; with 'folder':
+            there are no parts.
         options: see the class of the kind.
 
     Raises:

@@ -147,7 +147,7 @@ class CocoSegmentation(_CocoTree, Segmentation):
         mask, painted = np.zeros(self.file.sizes[index], np.uint8), []
         for number, _, label, crowd in self.file.objects[index]:
             one = self._mask_of(index, number)
-            painted.append((not crowd, -int(one.sum()), number, one, IGNORE if crowd else label + 1))
+            painted.append((not crowd, -np.count_nonzero(one), number, one, IGNORE if crowd else label + 1))
         for *_, one, value in sorted(painted, key=lambda p: p[:3]):
             mask[one] = value
         return mask

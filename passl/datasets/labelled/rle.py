@@ -77,8 +77,15 @@ def rle_mask(counts, height, width):
         raise DataError(f'a run length is negative or longer than {height} x {width}')
     if counts.sum() != height * width:
         raise DataError(f'the run lengths add up to {counts.sum()}, not to {height} x {width} = {height * width}')
-    values = np.arange(len(counts)) % 2 == 1
-    return np.ascontiguousarray(np.repeat(values, counts).reshape(width, height).T)
+    mask = np.zeros((height, width), bool)
+    ends = np.cumsum(counts)
+    inside = np.flatnonzero(counts[1::2]) * 2 + 1           # runs of the object
+    if len(inside):                     # only its columns are written: most objects are small
+        left, right = ends[inside[0] - 1] // height, -(-ends[inside[-1]] // height)
+        runs = np.diff(np.clip(ends, left * height, right * height), prepend=left * height)
+        values = np.arange(len(runs)) % 2 == 1
+        mask[:, left:right] = np.repeat(values, runs)[:(right - left) * height].reshape(-1, height).T
+    return mask
 
 
 def check_polygon(points):

@@ -151,6 +151,6 @@ def _column(file, ids, split_file):
     missing = next((i for i in ids if i not in found), None)
     if missing is not None or len(found) != len(ids):
         first = f'; {shown(missing)} is missing in the first' if missing else ''
-        raise DataError(f'{shown(file)} and {shown(split_file)} do not name the same images ({len(found)} and {len(ids)}'
-                        f'{first}). Take both from the same download.')
+        raise DataError(f'{shown(file)} and {shown(split_file)} do not name the same images ({len(found)} and '
+                        f'{len(ids)}{first}). Take both from the same download.')
     return np.array([found[i] for i in ids], np.int8)
