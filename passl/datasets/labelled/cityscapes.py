@@ -6,7 +6,7 @@ from ...utils.errors import ConfigError, DataError
 from ..image import shown
 from ..index import scan
 from .base import IGNORE, Segmentation
-from .layout import check_all_exist, check_root, inside, layout_error
+from .layout import check_all_exist, check_root, entries_of, inside, layout_error
 from .registry import SEGMENTATION
 
 TREE = ('leftImg8bit/<split>/<city>/<id>_leftImg8bit.png', 'gtFine/<split>/<city>/<id>_gtFine_labelIds.png   (or '
@@ -46,8 +46,9 @@ class CityscapesSegmentation(Segmentation):
                             "Use split='val'.")
         top = inside(root, os.path.join('leftImg8bit', split), 'split')
         if not os.path.isdir(top):
-            there = ', '.join(sorted(os.listdir(os.path.join(root, 'leftImg8bit')))) or 'none'
-            raise layout_error(root, f'There is no folder {shown(top)}.', TREE, f'Splits that are there: {there}.')
+            there = ', '.join(n[:-1] for n in entries_of(os.path.dirname(top)) if n.endswith('/'))
+            raise layout_error(root, f'There is no folder {shown(top)}.', TREE,
+                               f"Splits that are there: {there or 'none'}.")
         for inner, names, _ in scan(top):
             for name in names:
                 if not name.endswith(_IMAGE):

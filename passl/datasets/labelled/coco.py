@@ -10,7 +10,7 @@ from ..image_list import paths_in
 from .base import IGNORE, MAX_CLASSES, Segmentation
 from .boxes import Detection
 from .coco_json import CocoFile
-from .layout import check_all_exist, check_root, check_text, inside, layout_error
+from .layout import check_all_exist, check_root, check_text, entries_of, inside, layout_error
 from .registry import DETECTION, SEGMENTATION
 
 TREE = ('train2017/*.jpg      val2017/*.jpg      (or images/<split>/)',
@@ -23,9 +23,8 @@ def open_tree(root, split, images, annotations, kind='coco'):
     root = check_root(root, TREE, [annotations or 'annotations'], kind)
     file = inside(root, annotations or os.path.join('annotations', f'instances_{split}.json'), 'annotations')
     if not os.path.isfile(file):
-        top = os.path.dirname(file)
-        names = sorted(n[10:-5] for n in os.listdir(top) if n.startswith('instances_') and n.endswith('.json')) \
-            if os.path.isdir(top) else []
+        names = [n[10:-5] for n in entries_of(os.path.dirname(file))
+                 if n.startswith('instances_') and n.endswith('.json')]
         raise layout_error(root, f'The file {shown(file)} is missing.', TREE,
                            f"Splits that are there: {', '.join(names) or 'none'}. Another file: annotations=FILE.")
     choices = [images] if images else [split, os.path.join('images', split)]

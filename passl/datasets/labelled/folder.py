@@ -6,7 +6,7 @@ from ...utils.errors import ConfigError, DataError
 from ..image import shown
 from ..index import scan
 from .base import IGNORE, Segmentation, read_class_names
-from .layout import check_root, inside, layout_error, read_ids, read_text
+from .layout import check_root, entries_of, inside, layout_error, read_ids, read_text
 from .registry import SEGMENTATION
 
 FOLDER_TREE = ('images/<split>/*.jpg or *.png', 'masks/<split>/*.png     same names; values are class numbers, 255 is '
@@ -64,7 +64,7 @@ class FolderSegmentation(Segmentation):
         folder = inside(root, folder, key)
         top = folder if split is None else inside(folder, split, 'split')
         if not os.path.isdir(top):
-            splits = ', '.join(sorted(e.name for e in os.scandir(folder) if e.is_dir())) or 'none'
+            splits = ', '.join(n[:-1] for n in entries_of(folder) if n.endswith('/')) or 'none'
             raise layout_error(root, f"There is no folder {shown(top)}.", self.tree,
                                f'Splits that are there: {splits}. For images directly in {shown(folder)} use '
                                'split=None.')

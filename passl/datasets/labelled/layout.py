@@ -13,8 +13,8 @@ _SHOWN = 12                     # so many entries of a folder are named
 _LISTED = 10**5                 # of a larger folder only so many are looked at for a message
 
 
-def _entries(folder):
-    """Sorted names in `folder`, folders with a slash; of a huge folder a part."""
+def entries_of(folder):
+    """Sorted names in `folder`, folders with a slash; of a huge folder a part, of one that may not be read none."""
     names = []
     try:
         with os.scandir(folder) as entries:
@@ -30,7 +30,7 @@ def _entries(folder):
 
 def found_in(folder):
     """What stands in `folder`, as one line for a message."""
-    names = _entries(folder)
+    names = entries_of(folder)
     folders, files = [n for n in names if n.endswith('/')], [n for n in names if not n.endswith('/')]
     text = ', '.join(shown(n)[1:-1] for n in (folders + files)[:_SHOWN])
     more = len(names) - _SHOWN
@@ -48,8 +48,8 @@ def nearby(root, marks):
         return all(os.path.exists(os.path.join(folder, m)) for m in marks)
     root = os.path.abspath(root)
     above = [os.path.dirname(root), os.path.dirname(os.path.dirname(root))]
-    below = [os.path.join(root, n[:-1]) for n in _entries(root)[:200] if n.endswith('/')]
-    deeper = [os.path.join(b, n[:-1]) for b in below[:20] for n in _entries(b)[:50] if n.endswith('/')]
+    below = [os.path.join(root, n[:-1]) for n in entries_of(root)[:200] if n.endswith('/')]
+    deeper = [os.path.join(b, n[:-1]) for b in below[:20] for n in entries_of(b)[:50] if n.endswith('/')]
     return next((f for f in above + below + deeper if fits(f)), None)
 
 
@@ -154,7 +154,12 @@ def check_all_exist(paths, what, root, tree, way_out):
     for path in paths:
         folder, name = os.path.split(path)
         if folder not in listed:
-            listed[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+            try:
+                listed[folder] = set(os.listdir(folder))
+            except FileNotFoundError:
+                listed[folder] = set()
+            except OSError as e:
+                raise DataError(f'{shown(folder)} cannot be listed: {e.strerror}.') from None
         if name not in listed[folder]:
             missing.append(path)
     if missing:

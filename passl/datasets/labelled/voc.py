@@ -6,7 +6,7 @@ from ...utils.errors import DataError
 from ..image import shown
 from ..image_list import paths_in
 from .base import Segmentation, read_class_names
-from .layout import check_all_exist, check_root, check_text, inside, layout_error, read_ids
+from .layout import check_all_exist, check_root, check_text, entries_of, inside, layout_error, read_ids
 from .registry import SEGMENTATION
 
 CLASSES = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'diningtable', 'dog',
@@ -23,9 +23,8 @@ def list_path(root, folder, split, way_out=''):
     check_text(split, 'split')
     path = inside(root, os.path.join('ImageSets', folder, split + '.txt'), 'split')
     if not os.path.isfile(path):
-        top = os.path.join(root, 'ImageSets', folder)
-        lists = sorted(n[:-4] for n in os.listdir(top) if n.endswith('.txt') and '_' not in n) \
-            if os.path.isdir(top) else []
+        lists = [n[:-4] for n in entries_of(os.path.join(root, 'ImageSets', folder))
+                 if n.endswith('.txt') and '_' not in n]
         raise layout_error(root, f'The list {shown(path)} is missing.', TREE,
                            way_out or f"Lists that are there: {', '.join(lists) or 'none'}.")
     return path

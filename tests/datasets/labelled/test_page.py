@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from passl import cli
-from tests.datasets.labelled.render import Scene, render_coco, render_folder, render_voc, voc_xml, write_file, write_image
+from tests.datasets.labelled.render import (Scene, render_coco, render_folder, render_voc, voc_xml, write_file,
+                                            write_image)
 from tests.test_docs import FENCE, read
 
 

@@ -96,7 +96,8 @@ def test_a_rectangle_has_its_pixels_and_polygons_unite():
 
 
 @pytest.mark.parametrize('points', [[1, 2, 3, 4], [1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 'x'], [1, 2, 3, 4, 5, float('nan')],
-                                    [1, 2, 3, 4, 5, 1e300], [True] * 6, 'abcdef', None, [[1, 2], [3, 4], [5, 6]] * 2])
+                                    [1, 2, 3, 4, 5, 1e300], [1, 2, 3, 4, 5, 10**400],
+                                    [True] * 6, 'abcdef', None, [[1, 2], [3, 4], [5, 6]] * 2])
 def test_wrong_polygons_are_refused(points):
     with pytest.raises(DataError):
         check_polygon(points)
