@@ -14,7 +14,7 @@ hypothesis = pytest.importorskip('hypothesis')
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-QUICK = settings(max_examples=80, derandomize=True, database=None, deadline=None)
+QUICK = settings(max_examples=50, derandomize=True, database=None, deadline=None)
 
 
 def test_runs_go_down_the_columns():
@@ -81,8 +81,8 @@ def by_definition(points, height, width):
 @QUICK
 def test_polygons_are_filled_as_defined(seed, corners):
     rng = np.random.RandomState(seed)
-    points = rng.uniform(-8, 28, (corners, 2))
-    np.testing.assert_array_equal(polygon_mask([points], 17, 20), by_definition(points, 17, 20))
+    points = rng.uniform(-4, 15, (corners, 2))
+    np.testing.assert_array_equal(polygon_mask([points], 9, 11), by_definition(points, 9, 11))
 
 
 def test_a_rectangle_has_its_pixels_and_polygons_unite():
@@ -122,11 +122,11 @@ def test_any_runs_give_a_mask_or_an_error_of_ours(counts, height, width):
 def test_changed_texts_give_a_mask_or_an_error_of_ours():
     rng, fine = random.Random(0), 0
     text = compressed(run_lengths(np.random.RandomState(0).rand(30, 30) < 0.3))
-    for _ in range(2000):
+    for _ in range(1000):
         k = rng.randrange(len(text))
         changed = text[:k] + rng.choice(['', chr(rng.randrange(32, 128)), text[k:k + 9]]) + text[k + rng.randrange(3):]
         try:
             fine += rle_mask(changed, 30, 30).shape == (30, 30)
         except DataError:
             pass
-    assert 0 < fine < 1500
+    assert 0 < fine < 750
