@@ -9,10 +9,11 @@ import sys
 import pytest
 
 from passl import cli
+from tests.datasets.labelled.render import render_coco, render_folder, render_voc
 from tests.test_docs import FENCE, ROOT, VISUALIZE, module_of, read
 from tests.utils.torch_writer import write_zip
 
-PAGES = ['README.md', 'docs/GETTING_STARTED.md', 'docs/OWN_DATA.md', 'docs/CHECK_DATA.md',
+PAGES = ['README.md', 'docs/GETTING_STARTED.md', 'docs/OWN_DATA.md', 'docs/CHECK_DATA.md', 'docs/LABELLED_DATA.md',
          'docs/Train_DenseCL_model.md', 'docs/Train_MoCo_model.md', 'docs/LOSS_CURVE.md', 'configs/densecl/README.md',
          'configs/moco/README.md']
 # starts of lines that install, need several machines, or open a server
@@ -66,6 +67,9 @@ def sandbox(tmp_path_factory, make_images):
     make_images(root / 'data/my_labelled/val', 1, size=70, classes=2)
     for part in ('train', 'val', 'test'):
         make_images(root / 'clothing' / part, 2, size=70, classes=2)
+    render_folder(root / 'data/my_masks')
+    render_voc(root / 'data/VOC2012')
+    render_coco(root / 'data/coco')
     photo, = make_images(root / 'photo', 1, size=(120, 160), extension='.jpg')
     os.rename(photo, root / 'photo.jpg')
     from passl.modeling import build_backbone

@@ -183,6 +183,7 @@ examples:
   %(prog)s data/my_images
   %(prog)s data/train --val data/val --json report.json
   %(prog)s data/my_images --unlabelled --write-list good.txt --drop-duplicates --index names.npz
+  %(prog)s data/my_masks --segmentation folder --split train
 exit codes: 0 nothing that would disturb a training, 1 problems were found, 2 wrong usage, 130 interrupted
 No image is ever changed or removed.
 """
@@ -199,7 +200,7 @@ def build_check_parser(prog=None):
     """Parser of `tools/check_data.py` and `passl check-data`.
 
     The namespace has: paths, train, val (lists), root, labelled (True, False or None), recursive, workers (or
-    None), near, size, json, write_list, drop_duplicates, index, overwrite.
+    None), near, size, segmentation, detection, split, option, json, write_list, drop_duplicates, index, overwrite.
 
     Args:
         prog: program name in the help, for example 'passl check-data'.
@@ -224,6 +225,15 @@ def build_check_parser(prog=None):
                         help='near duplicates differ in at most so many of 64 bits, 0 - 16 (default: %(default)s)')
     parser.add_argument('--size', metavar='N', type=positive_int, default=224,
                         help='images with a shorter side are too small (default: %(default)s)')
+    labels = parser.add_argument_group('labels (one PATH: the folder of the data set)')
+    task = labels.add_mutually_exclusive_group()
+    task.add_argument('--segmentation', metavar='KIND', type=not_empty,
+                      help='count the masks of folder, voc, cityscapes, ade20k or coco, and name those of no use')
+    task.add_argument('--detection', metavar='KIND', type=not_empty, help='the same for the boxes of voc or coco')
+    labels.add_argument('--split', metavar='NAME', type=not_empty,
+                        help='part of the data set, such as val (default: the training part; folder: all)')
+    labels.add_argument('--option', metavar='KEY=VALUE', action='append', default=[], type=override,
+                        help='option of the data set, such as masks=labels; repeatable')
     outputs = parser.add_argument_group('outputs (about the training images)')
     outputs.add_argument('--json', metavar='FILE', type=not_empty, help='the complete report')
     outputs.add_argument('--write-list', metavar='FILE', type=not_empty,

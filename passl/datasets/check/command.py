@@ -9,6 +9,7 @@ from tqdm import tqdm
 from ...utils.errors import ConfigError
 from .files import find_files
 from .findings import Part, findings
+from .labels import check_labels
 from .outputs import check_output, write_index, write_json, write_list
 from .pool import look_at_all
 from .report import text_report
@@ -84,6 +85,10 @@ def check_data(args):
     Raises:
         PasslError: no images, or an output that may not be written.
     """
+    if args.segmentation or args.detection:
+        return check_labels(args, args.workers or usable_cores())
+    if args.split or args.option:
+        raise ConfigError('--split and --option belong to --segmentation KIND or --detection KIND.')
     _check_outputs(args)
     began = time.time_ns()
     sources = _sources(args)

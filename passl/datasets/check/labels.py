@@ -1,0 +1,109 @@
+"""The part of `passl check-data` that looks at masks and boxes."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+from ...utils.errors import ConfigError
+from ...utils.yaml_text import parse_yaml
+from ..labelled import build_detection, build_segmentation
+from ..labelled.statistics import detection_statistics, segmentation_statistics
+from .outputs import check_output, write_json
+from .report import _sample, shown
+
+_SHOWN_CLASSES = 20
+_IMAGES_ONLY = ('train', 'val', 'root', 'labelled', 'write_list', 'drop_duplicates', 'index')
+
+
+def _options(args):
+    options = {}
+    for text in args.option:
+        key, _, value = text.partition('=')
+        key = key.strip()
+        if key in options or key in ('kind', 'root', 'split'):
+            why = 'stands twice' if key in options else 'has a flag or place of its own'
+            raise ConfigError(f'--option {key}: {why}.')
+        options[key] = parse_yaml(value, f'--option {key}')
+    return options
+
+
+def _check_flags(args):
+    for key in _IMAGES_ONLY:
+        if _given(args)[key]:
+            raise ConfigError(f"--{key.replace('_', '-')} belongs to the check of images, not to that of labels.")
+    if len(args.paths) != 1:
+        raise ConfigError(f'The check of labels needs one PATH, the folder of the data set, not {len(args.paths)}.')
+    check_output(args.json, args.overwrite, '--json')
+
+
+def _given(args):
+    """The flags of the check of images, by name."""
+    return {'train': args.train, 'val': args.val, 'root': args.root, 'labelled': args.labelled is not None,
+            'write_list': args.write_list, 'drop_duplicates': args.drop_duplicates, 'index': args.index}
+
+
+def _table(report):
+    """Lines on the classes, the most frequent first."""
+    pixels = report['task'] == 'segmentation'
+    classes = sorted(report['classes'], key=lambda c: -c['pixels' if pixels else 'objects'])
+    lines = [f"  {'pixels' if pixels else 'objects':>9}  images  class"]
+    for c in classes[:_SHOWN_CLASSES]:
+        first = f"{100 * c['share']:7.2f} %" if pixels else f"{c['objects']:9d}"
+        lines.append(f"  {first}  {c['images']:6d}  {shown(c['name'])}")
+    if len(classes) > _SHOWN_CLASSES:
+        lines.append(f'  ... {len(classes) - _SHOWN_CLASSES} more')
+    return lines
+
+
+def _text(report):
+    number, bad = report['images'], report['unusable']
+    what = f"{number} images, {len(report['classes'])} classes"
+    if report['task'] == 'segmentation':
+        lines = [f"{what}; {100 * report['ignored']:.2f} % of the pixels are ignored."]
+    else:
+        lines = [f"{what}; {sum(c['objects'] for c in report['classes'])} objects, "
+                 f"{report['empty']} images without any."]
+    lines += _table(report)
+    if bad:
+        lines += [f'{len(bad)} of {number} images cannot be used with their labels. Mend or remove them.',
+                  *_sample([f"{b['id']}: {b['reason']}" for b in bad])]
+    if report.get('bad_boxes'):
+        found = report['bad_boxes']
+        lines += [f'{len(found)} boxes have no area or lie outside their image; training leaves them out. Mend them.',
+                  *_sample([b['reason'] for b in found])]
+    if report['absent']:
+        lines += [f"note: {len(report['absent'])} classes are in no image.", *_sample(report['absent'])]
+    lines.append(f"Problems: {', '.join(report['problems'])}." if report['problems'] else 'No problems.')
+    return lines
+
+
+def check_labels(args, workers):
+    """Run the check of labels; `args` as `build_check_parser` gives them, with `segmentation` or `detection`.
+
+    Returns:
+        0 if all labels can be used, 1 if some cannot.
+
+    Raises:
+        PasslError: another layout, unknown options, or an output that may not be written.
+    """
+    _check_flags(args)
+    task, kind = ('segmentation', args.segmentation) if args.segmentation else ('detection', args.detection)
+    build, look = {'segmentation': (build_segmentation, segmentation_statistics),
+                   'detection': (build_detection, detection_statistics)}[task]
+    dataset = build(kind, args.paths[0], args.split, **_options(args))
+    start = time.monotonic()
+    with tqdm(total=len(dataset), desc='check', unit=' images', disable=not sys.stderr.isatty(), dynamic_ncols=True,
+              leave=False) as bar:
+        found = look(dataset, workers, bar.update)
+    seconds = time.monotonic() - start
+    report = {'format': 'passl label check', 'version': 1, 'task': task, 'kind': kind, 'root': str(args.paths[0]),
+              'split': dataset.split, **found}
+    report['problems'] = [key for key in ('unusable', 'bad_boxes') if report.get(key)]
+    lines = _text(report)
+    lines.append(f'{len(dataset)} images in {seconds:.1f} s ({len(dataset) / max(seconds, 1e-9):.0f} images/s).')
+    if args.json:
+        write_json(args.json, report, args.overwrite)
+        lines.append(f'The complete report is in {args.json}.')
+    sys.stdout.write('\n'.join(lines) + '\n')
+    return 1 if report['problems'] else 0

@@ -1,0 +1,72 @@
+"""Labelled data sets in their real layouts, checked at the start: masks, boxes, instances, several labels per image."""
+
+from ...utils.errors import ConfigError
+from ...utils.registry import build_from_config
+from . import cityscapes, coco, folder, voc, voc_objects  # noqa: F401  imported so that they register themselves
+from .joined import Joined
+from .registry import DETECTION, MULTILABEL, SEGMENTATION
+
+
+def _build(table, kind, root, split, options, what):
+    if isinstance(root, (list, tuple)):
+        splits = split if isinstance(split, (list, tuple)) else [split] * len(root)
+        if len(splits) != len(root):
+            raise ConfigError(f'{what}: {len(root)} roots need as many splits, or one for all, not {len(splits)}.')
+        return Joined([_build(table, kind, r, s, options, what) for r, s in zip(root, splits)])
+    if not isinstance(kind, str):
+        raise ConfigError(f"{what}: the kind must be one of {', '.join(table.names())}, not {kind!r}.")
+    cfg = {'name': kind, 'root': root, **options}
+    if split is not None or kind == 'folder':
+        cfg['split'] = split
+    return build_from_config(cfg, table, what)
+
+
+def build_segmentation(kind, root, split=None, **options):
+    """Images with masks: `ds[i]` is (image uint8 [H, W, 3] RGB, mask uint8 [H, W] with 255 = ignore, id).
+
+    `len(ds)`, `ds.classes` (names), `ds.num_classes`, `ds.ignore_index` (255), `ds.ids`, `ds.load_mask(i)`.
+
+    Args:
+        kind: 'folder', 'voc', 'cityscapes', 'ade20k' or 'coco'.
+        root: the data set's folder, or several, whose images are put behind each other.
+        split: name of the part, such as 'train', or one for each root. None: the usual training part; with 'folder':
+            there are no parts.
+        options: see the class of the kind.
+
+    Raises:
+        ConfigError: unknown kind or option. DataError: another layout, or missing files.
+    """
+    return _build(SEGMENTATION, kind, root, split, options, 'segmentation')
+
+
+def build_detection(kind, root, split=None, **options):
+    """Images with boxes, and masks of objects on request: `ds[i]` is (image uint8 [H, W, 3] RGB, target, id).
+
+    The target has `boxes` float32 [n, 4] (x0, y0, x1, y1 in pixels, ends exclusive), `labels` int64 [n], `crowd` and
+    `difficult` bool [n], and with masks=True `masks` bool [n, H, W].
+
+    Args:
+        kind: 'voc' or 'coco'.
+        root, split: as for `build_segmentation`.
+        options: see VocDetection and CocoDetection.
+
+    Raises:
+        ConfigError: unknown kind or option. DataError: another layout, missing files, or wrong annotations.
+    """
+    return _build(DETECTION, kind, root, split, options, 'detection')
+
+
+def build_multilabel(kind, root, split=None, **options):
+    """Images that show several classes: `ds[i]` is (image uint8 [H, W, 3] RGB, int8 [classes]).
+
+    1: shown, 0: not shown, -1: counts neither way. `ds.labels` int8 [images, classes] has those of all images.
+
+    Args:
+        kind: 'voc'.
+        root, split: as for `build_segmentation`.
+        options: see VocMultilabel.
+
+    Raises:
+        ConfigError: unknown kind or option. DataError: another layout or missing files.
+    """
+    return _build(MULTILABEL, kind, root, split, options, 'multilabel')
