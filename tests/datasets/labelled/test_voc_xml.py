@@ -84,11 +84,11 @@ def test_changed_files_give_values_or_an_error_of_ours(tmp_path):
         text = GOOD
         for _ in range(rng.choice([1, 1, 2, 5])):
             k = rng.randrange(len(text) + 1)
-            text = text[:k] + rng.choice(['', *PIECES]) + text[k + rng.choice([0, 0, 1, 5, 40]):]
+            text = text[:k] + rng.choice(['', ' ', '9', *PIECES]) + text[k + rng.choice([0, 0, 0, 1, 40]):]
         with open(path, 'wb') as f:
             f.write(text.encode('utf-8', 'surrogatepass'))
         fine += guarded(read_annotation, path, allowed=PasslError, seconds=5, megabytes=100).error is None
-    assert 10 < fine < 400
+    assert 0 < fine < 400
 
 
 @given(st.text(max_size=60) | st.lists(st.sampled_from(PIECES), max_size=25).map(''.join))
