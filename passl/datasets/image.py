@@ -114,7 +114,7 @@ def _high_byte(img):
     return np.clip(np.rint(a) if img.mode == 'F' else a, 0, 255).astype(np.uint8)
 
 
-def _with_pillow(data, name, max_pixels):
+def _with_pillow(data, name, max_pixels, upright=True):
     if max_pixels > 2 * (Image.MAX_IMAGE_PIXELS or max_pixels):
         Image.MAX_IMAGE_PIXELS = max_pixels         # the user wants more than Pillow allows (twice this number)
     with _open(data) as img:
@@ -122,7 +122,7 @@ def _with_pillow(data, name, max_pixels):
         _check_pixels(*img.size[::-1], max_pixels, name)
         tags = getattr(img, 'tag_v2', {})   # a tile takes its whole size, however small the image is
         _check_pixels(tags.get(_TILE_LENGTH, 0), tags.get(_TILE_WIDTH, 0), max_pixels, name)
-        img = ImageOps.exif_transpose(img)
+        img = ImageOps.exif_transpose(img) if upright else img
         if img.mode.startswith('I') or img.mode == 'F':
             return cv2.cvtColor(_high_byte(img), cv2.COLOR_GRAY2RGB)
         if img.mode in ('RGBA', 'RGBX'):
@@ -133,19 +133,20 @@ def _with_pillow(data, name, max_pixels):
         return np.array(img.convert('RGB'))
 
 
-def _with_opencv(data, reduction):
+def _with_opencv(data, reduction, upright=True):
     """RGB array, or None if OpenCV cannot."""
     bytes_ = np.frombuffer(data, np.uint8)
+    flags = 0 if upright else cv2.IMREAD_IGNORE_ORIENTATION
     try:
         if reduction == 1 and _RGB is not None:
-            return cv2.imdecode(bytes_, _RGB)
-        img = cv2.imdecode(bytes_, cv2.IMREAD_COLOR if reduction == 1 else _REDUCED[reduction])
+            return cv2.imdecode(bytes_, _RGB | flags)
+        img = cv2.imdecode(bytes_, (cv2.IMREAD_COLOR if reduction == 1 else _REDUCED[reduction]) | flags)
     except cv2.error:
         return None
     return img if img is None else cv2.cvtColor(img, cv2.COLOR_BGR2RGB)
 
 
-def decode_image(data, name='image', reduction=1, max_pixels=MAX_PIXELS):
+def decode_image(data, name='image', reduction=1, max_pixels=MAX_PIXELS, upright=True):
     """The bytes of an image file -> uint8 array [H, W, 3], RGB, turned upright by its EXIF tag.
 
     Greyscale, palette, CMYK and 16-bit images are converted; an alpha channel is dropped. Of an animation the
@@ -157,6 +158,7 @@ def decode_image(data, name='image', reduction=1, max_pixels=MAX_PIXELS):
         reduction: 1, 2, 4 or 8. A file that has a `jpeg_size` is decoded to 1 / reduction of it
             (rounded up), which is faster; must be 1 for others.
         max_pixels: an image whose header announces more is refused before anything is decoded.
+        upright: False leaves the pixels as they are stored, whatever the EXIF tag says.
 
     Raises:
         ImageReadError: empty, truncated, too large or no image.
@@ -167,11 +169,11 @@ def decode_image(data, name='image', reduction=1, max_pixels=MAX_PIXELS):
     if size is not None:
         _check_pixels(*size, max_pixels, name)
         # what OpenCV cannot decode is left to Pillow, which says what is wrong
-        img = _with_opencv(data, reduction)
+        img = _with_opencv(data, reduction, upright)
         if img is not None:
             return img
     try:
-        img = _with_pillow(data, name, max_pixels)
+        img = _with_pillow(data, name, max_pixels, upright)
     except ImageReadError:
         raise
     except Image.UnidentifiedImageError:

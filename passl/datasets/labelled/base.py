@@ -1,0 +1,131 @@
+"""What all labelled data sets share: reading the image, and the check that image and labels belong together."""
+
+from paddle.io import Dataset
+
+from ...utils.errors import ConfigError, DataError
+from ...utils.logger import get_logger
+from ..image import MAX_PIXELS, ImageReadError, decode_image, is_turned, read_file, shown
+from .layout import read_text
+from .masks import IGNORE, MAX_CLASSES, ValueTable, read_mask
+
+
+def read_class_names(value, key='classes'):
+    """Class names from a list, or from a text file with one name per line.
+
+    The lines may be numbered (`0 background`), if all are, from 0 on and in order.
+
+    Raises:
+        ConfigError: no list of texts. DataError: no names, a name twice, or more than MAX_CLASSES.
+    """
+    if isinstance(value, (list, tuple)):
+        if not all(isinstance(v, str) and v.strip() for v in value):
+            raise ConfigError(f'{key} must be a list of names or a text file with one name per line, not {value!r}.')
+        names, where = [v.strip() for v in value], key
+    else:
+        names = [line.strip() for line in read_text(value).splitlines() if line.strip()]
+        numbered = [n.split(None, 1) for n in names]
+        if names and all(len(p) == 2 and p[0] == str(k) for k, p in enumerate(numbered)):
+            names = [p[1] for p in numbered]
+        where = shown(value)
+    if not names:
+        raise DataError(f'{where} names no classes. Expected: one name per line; the first is that of the value 0.')
+    if len(names) > MAX_CLASSES:
+        raise DataError(f'{where} names {len(names)} classes; masks of 8 bits hold up to {MAX_CLASSES}.')
+    twice = next((n for k, n in enumerate(names) if n in names[:k]), None)
+    if twice is not None:
+        raise DataError(f'{where} names the class {shown(twice)} twice. Give every class a name of its own.')
+    return names
+
+
+class LabelledImages(Dataset):
+    """Base of the labelled data sets: `images` and `ids` stand, sub-classes say what the labels are.
+
+    Attributes:
+        root: the data set's folder. split: name of the part. kind: 'voc', 'coco', ...
+        ids: a name for each image, different within the data set. images: their paths.
+        classes: names of the classes in the order of their numbers.
+        exif: True turns images upright by their EXIF tag before they are paired with their labels.
+        max_pixels: larger images are refused.
+    """
+
+    kind = ''
+    max_pixels = MAX_PIXELS
+
+    def __init__(self, root, split, exif=True):
+        super().__init__()
+        if not isinstance(exif, bool):
+            raise ConfigError(f'exif must be true or false, not {exif!r}.')
+        self.root, self.split, self.exif = root, split, exif
+        self.ids, self.images, self.classes = [], [], []
+
+    @property
+    def num_classes(self):
+        return len(self.classes)
+
+    def __len__(self):
+        return len(self.ids)
+
+    def _number(self, index):
+        if not -len(self) <= index < len(self):
+            raise IndexError(f'No image {index} in a data set of {len(self)}.')
+        return index % len(self)
+
+    def load_image(self, index):
+        """uint8 [H, W, 3], RGB. Raises ImageReadError."""
+        path = self.images[self._number(index)]
+        return decode_image(read_file(path), path, max_pixels=self.max_pixels, upright=self.exif)
+
+    def check_size(self, index, image, size, what):
+        """Raises ImageReadError unless `image` has the (height, width) `size` that its labels, named `what`, have."""
+        if image.shape[:2] == tuple(size):
+            return
+        path = self.images[self._number(index)]
+        height, width = image.shape[:2]
+        text = f'{shown(path)} has {width} x {height} pixels, but {what} has {size[1]} x {size[0]}.'
+        if (width, height) == tuple(size) and is_turned(read_file(path)):
+            text += (' The EXIF tag of the image says that it is to be turned: ' + (
+                'the labels were drawn on the pixels as they are stored. Use exif=False.' if self.exif else
+                'the labels were drawn on the turned image. Use exif=True.'))
+        else:
+            text += ' Both must have the same size: mend or remove the pair.'
+        raise ImageReadError(text)
+
+
+class Segmentation(LabelledImages):
+    """Images with masks of class numbers.
+
+    `dataset[i]` is (image uint8 [H, W, 3] RGB, mask uint8 [H, W] with 255 = ignore, id str).
+
+    Attributes:
+        masks: paths of the mask files, for data sets that have them.
+        ignore_index: 255.
+        table: ValueTable that turns the values of the files into class numbers.
+    """
+
+    ignore_index = IGNORE
+
+    def __init__(self, root, split, exif=True):
+        super().__init__(root, split, exif)
+        self.masks, self.table = [], None
+
+    def _filled(self, classes, mapping=None):
+        """Sub-classes call this once `ids`, `images` and `masks` stand."""
+        if not self.ids:
+            raise DataError(f"'{self.root}' holds no labelled images for the split '{self.split}'.")
+        self.classes = list(classes)
+        self.table = ValueTable(self.classes, mapping)
+        get_logger().debug('%s %s: %d images, %d classes', self.kind, self.split, len(self), len(self.classes))
+
+    def load_mask(self, index):
+        """uint8 [H, W]: class numbers and 255. Raises ImageReadError."""
+        path = self.masks[self._number(index)]
+        return self.table(read_mask(path, self.max_pixels), path)
+
+    def mask_name(self, index):
+        """What the labels of an image are called in messages."""
+        return f'its mask {shown(self.masks[self._number(index)])}'
+
+    def __getitem__(self, index):
+        image, mask = self.load_image(index), self.load_mask(index)
+        self.check_size(index, image, mask.shape, self.mask_name(index))
+        return image, mask, self.ids[self._number(index)]

@@ -1,0 +1,152 @@
+"""Looking at the folders of a labelled data set before anything is read, and saying what is wrong with them."""
+
+import os
+
+from ...utils.errors import ConfigError, DataError
+from ..folder import check_folder
+from ..image import read_file, shown
+from ..image_list import paths_in
+from ..index import is_hidden
+
+MAX_TEXT_BYTES = 2**26          # a list of a million names has some 20 MB
+_SHOWN = 12                     # so many entries of a folder are named
+_LISTED = 10**5                 # of a larger folder only so many are looked at for a message
+
+
+def _entries(folder):
+    """Sorted names in `folder`, folders with a slash; of a huge folder a part."""
+    names = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not is_hidden(entry.name):
+                    names.append(entry.name + ('/' if entry.is_dir() else ''))
+                if len(names) >= _LISTED:
+                    break
+    except OSError:
+        return []
+    return sorted(names)
+
+
+def found_in(folder):
+    """What stands in `folder`, as one line for a message."""
+    names = _entries(folder)
+    folders, files = [n for n in names if n.endswith('/')], [n for n in names if not n.endswith('/')]
+    text = ', '.join(shown(n)[1:-1] for n in (folders + files)[:_SHOWN])
+    more = len(names) - _SHOWN
+    return (text or 'nothing') + (f', ... ({more} more)' if more > 0 else '')
+
+
+def nearby(root, marks):
+    """A folder near `root` that holds all of `marks`: above it, or up to two levels below; None if there is none.
+
+    Args:
+        root: the folder that was given.
+        marks: paths that the right folder holds.
+    """
+    def fits(folder):
+        return all(os.path.exists(os.path.join(folder, m)) for m in marks)
+    root = os.path.abspath(root)
+    above = [os.path.dirname(root), os.path.dirname(os.path.dirname(root))]
+    below = [os.path.join(root, n[:-1]) for n in _entries(root)[:200] if n.endswith('/')]
+    deeper = [os.path.join(b, n[:-1]) for b in below[:20] for n in _entries(b)[:50] if n.endswith('/')]
+    return next((f for f in above + below + deeper if fits(f)), None)
+
+
+def layout_error(root, problem, tree, way_out):
+    """DataError that shows what is wrong, what was expected, what is there, and the way out.
+
+    Args:
+        root: the data set's folder.
+        problem: one sentence.
+        tree: lines of the expected tree.
+        way_out: one or two sentences.
+    """
+    lines = '\n'.join(f'    {line}' for line in tree)
+    return DataError(f'{problem}\n  expected:\n{lines}\n  found in {shown(root)}: {found_in(root)}\n  {way_out}')
+
+
+def check_root(root, tree, marks, kind):
+    """`root` as a string, if it is a folder that holds all of `marks`.
+
+    Args:
+        root: as the user gave it.
+        tree: lines of the expected tree, for the message.
+        marks: names directly below `root` that must be there.
+        kind: what the user asked for, such as 'voc'.
+
+    Raises:
+        DataError: no folder, or another one; a right one nearby is named.
+    """
+    root = check_folder(root, 'root')
+    missing = [m for m in marks if not os.path.exists(os.path.join(root, m))]
+    if not missing:
+        return root
+    near = nearby(root, marks)
+    if near is not None:
+        way_out = f'The right folder seems to be near: use root={shown(near)}.'
+    else:
+        way_out = 'Give the folder that holds ' + ' and '.join(f"'{m}'" for m in marks) + ' as root.'
+    raise layout_error(root, f"{shown(root)} is no data set of the kind '{kind}'; missing: {', '.join(missing)}.", tree, way_out)
+
+
+def check_text(value, key):
+    """`value` if it is a plain non-empty text, as names of splits and folders are. Raises ConfigError."""
+    if not isinstance(value, str) or not value.strip() or '\0' in value:
+        raise ConfigError(f'{key} must be a name, not {value!r}.')
+    return value
+
+
+def inside(root, name, key):
+    """The path of `name` below `root`. Raises ConfigError where it leads out of it."""
+    check_text(name, key)
+    try:
+        return paths_in(root, [name], key)[0]
+    except DataError:
+        raise ConfigError(f"{key}: '{name}' lies outside root '{root}'. Give a path below it.") from None
+
+
+def read_text(path, limit=MAX_TEXT_BYTES):
+    """The text of a small UTF-8 file.
+
+    Raises:
+        DataError: missing, no regular file, more than `limit` bytes, or no UTF-8.
+    """
+    try:
+        size = os.stat(path).st_size
+    except (OSError, ValueError) as e:
+        raise DataError(f"{shown(path)} cannot be read: {getattr(e, 'strerror', None) or e}.") from None
+    if size > limit:
+        raise DataError(f'{shown(path)} has {size} bytes, more than the {limit} that such a file can have.')
+    try:
+        text = read_file(path).decode('utf-8-sig')
+    except UnicodeDecodeError as e:
+        raise DataError(f'{shown(path)} is no UTF-8 text (byte {e.start}). Save it as UTF-8.') from None
+    if '\0' in text:
+        raise DataError(f'{shown(path)} holds a zero byte: it is no text file.')
+    return text
+
+
+def read_ids(path):
+    """The names in a list file, one per line; what follows the first blank is left out.
+
+    Raises:
+        DataError: unreadable, empty, or a name stands twice.
+    """
+    names = [line.split()[0] for line in read_text(path).splitlines() if line.strip()]
+    if not names:
+        raise DataError(f'{shown(path)} names no images. Expected: one name per line.')
+    seen = set()
+    for name in names:
+        if name in seen:
+            raise DataError(f'{shown(path)} names {shown(name)} twice. Remove one of the two lines.')
+        seen.add(name)
+    return names
+
+
+def check_all_exist(paths, what, root, tree, way_out):
+    """Raises DataError if some of `paths` are missing, with their number and the first."""
+    missing = [p for p in paths if not os.path.isfile(p)]
+    if missing:
+        problem = f'{len(missing)} of {len(paths)} {what} are missing, first {shown(missing[0])}.'
+        raise layout_error(root, problem, tree, way_out)

@@ -1,0 +1,95 @@
+"""Reading label masks: PNG files whose values, or whose palette's indices, are class numbers."""
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from ..image import MAX_PIXELS, ImageReadError, _check_pixels, _open, read_file, shown
+
+IGNORE = 255
+MAX_CLASSES = 254               # 255 is ignored, 254 marks values without a class
+_ILLEGAL = 254
+_HOW = ('Save it as a grey or palette PNG of 8 bits whose values are class numbers; docs/LABELLED_DATA.md has the lines '
+        'that turn colours into numbers.')
+
+
+def _grey_depth(data):
+    """Bits per pixel of a grey PNG with 1, 2 or 4; else 8."""
+    return data[24] if data[:8] == b'\x89PNG\r\n\x1a\n' and len(data) > 25 and data[25] == 0 else 8
+
+
+def decode_mask(data, name='mask', max_pixels=MAX_PIXELS):
+    """The bytes of a mask file -> uint8 array [H, W] of the values in it.
+
+    A palette image gives its indices, not its colours. Grey images of 1, 2 and 4 bits give the stored numbers (Pillow
+    stretches them to 0 - 255).
+
+    Raises:
+        ImageReadError: empty, damaged or too large; no PNG (JPEG changes the values of pixels); a picture in
+            colours; 16-bit values above 255.
+    """
+    if len(data) == 0:
+        raise ImageReadError(f'{shown(name)} is empty (0 bytes).')
+    try:
+        with _open(data) as img:
+            if img.format != 'PNG':
+                raise ImageReadError(f'{shown(name)} is a {img.format} file, no PNG. {_HOW}')
+            _check_pixels(*img.size[::-1], max_pixels, name)
+            if img.mode not in ('1', 'L', 'P') and not img.mode.startswith('I'):
+                raise ImageReadError(f"{shown(name)} is a picture in colours (mode {img.mode}), no label mask: colours "
+                                     f'are no class numbers. {_HOW}')
+            mask = np.array(img)
+    except ImageReadError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise ImageReadError(f'{shown(name)} is not an image of a known kind ({len(data)} bytes).') from None
+    except Image.DecompressionBombError as e:
+        raise ImageReadError(f'{shown(name)} is too large: {e}') from None
+    except Exception as e:              # damaged files raise almost anything
+        raise ImageReadError(f'{shown(name)} cannot be decoded: {shown(str(e) or type(e).__name__)[1:-1]}') from None
+    if mask.ndim != 2 or mask.size == 0:
+        raise ImageReadError(f'{shown(name)} has the shape {mask.shape}, not [height, width].')
+    if mask.dtype.itemsize > 1 and mask.max() > 255:
+        raise ImageReadError(f'{shown(name)} holds the value {mask.max()}; class numbers go up to 255. Is it a mask of '
+                             'instances? Give the mask of the classes.')
+    depth = _grey_depth(data)
+    mask = mask.astype(np.uint8, copy=False)
+    return mask // (255 // (2**depth - 1)) if depth in (2, 4) else mask
+
+
+class ValueTable:
+    """Values in mask files -> class numbers.
+
+    Args:
+        classes: names; number k is `classes[k]`.
+        mapping: {value in the file: class number or IGNORE} of other values than the class numbers themselves;
+            None: value k is class k. 255 is ignored unless it is mapped.
+    """
+
+    def __init__(self, classes, mapping=None):
+        self.classes = classes
+        self._table = np.full(256, _ILLEGAL, np.uint8)
+        if mapping is None:
+            mapping = {k: k for k in range(len(classes))}
+        for value, number in {IGNORE: IGNORE, **mapping}.items():
+            self._table[value] = number
+        self.values = np.flatnonzero(self._table != _ILLEGAL)
+
+    def __call__(self, mask, name):
+        """uint8 [H, W] of class numbers and IGNORE. Raises ImageReadError that names a value without a class."""
+        numbers = cv2.LUT(mask, self._table)
+        if (numbers == _ILLEGAL).any():
+            wrong = np.unique(mask[numbers == _ILLEGAL])
+            known = [int(v) for v in self.values if v != IGNORE]
+            span = f'{known[0]} - {known[-1]}' if known == list(range(known[0], known[-1] + 1)) else \
+                ', '.join(map(str, known))
+            raise ImageReadError(f"{shown(name)} holds the value {', '.join(map(str, wrong[:5]))}"
+                                 f"{' ...' if len(wrong) > 5 else ''}, which stands for no class: the {len(self.classes)} "
+                                 f'classes have the values {span}, and {IGNORE} is ignored. Mend the mask or the list of '
+                                 'classes.')
+        return numbers
+
+
+def read_mask(path, max_pixels=MAX_PIXELS):
+    """`decode_mask` of a file. Raises ImageReadError."""
+    return decode_mask(read_file(path), path, max_pixels)

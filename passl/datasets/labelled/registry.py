@@ -1,0 +1,7 @@
+"""The tables of labelled data sets by kind."""
+
+from ...utils.registry import Registry
+
+SEGMENTATION = Registry('segmentation data set')
+DETECTION = Registry('detection data set')
+MULTILABEL = Registry('multi-label data set')
