@@ -1,6 +1,5 @@
 """Labelled images for the classification tasks: class folders, and VOC's lists of several labels per image."""
 
-import glob
 import hashlib
 import os
 
@@ -9,6 +8,7 @@ import numpy as np
 from ...datasets.builder import build_dataset
 from ...datasets.folder import check_folder
 from ...datasets.image import read_image
+from ...datasets.labelled import build_multilabel
 from ...datasets.preprocess.compose import build_transforms
 from ...utils.errors import DataError
 
@@ -55,19 +55,19 @@ def build_classification(kind, root, split, size):
     """A ClassificationSplit.
 
     Args:
-        kind: 'folder': root/<split>/<class>/<image>; 'voc': root/JPEGImages and root/ImageSets/Main/<class>_<split>.txt,
-            several labels per image.
+        kind: 'folder': root/<split>/<class>/<image>; 'voc': see VocMultilabel, several labels per image.
 
     Raises:
         DataError: files are missing or damaged.
     """
     root = check_folder(root, '--data')
     if kind == 'voc':
-        return _voc(root, split, size)
+        dataset = build_multilabel('voc', root, split)
+        return ClassificationSplit(dataset.images, np.asarray(dataset.labels), dataset.classes, size)
     if not os.path.isdir(os.path.join(root, split)):
         there = sorted(n for n in os.listdir(root) if os.path.isdir(os.path.join(root, n)))
-        raise DataError(f"'{root}' has no folder '{split}' (it has: {', '.join(there[:8]) or 'none'}). The tasks on whole "
-                        f'images need {root}/{split}/<class>/<image>; other names: --train-split, --val-split.')
+        raise DataError(f"'{root}' has no folder '{split}' (it has: {', '.join(there[:8]) or 'none'}). The tasks on "
+                        f'whole images need {root}/{split}/<class>/<image>; other names: --train-split, --val-split.')
     dataset = build_dataset({'name': 'ImageFolder', 'dataroot': os.path.join(root, split), 'index': False}, '--data')
     entries = [dataset.samples[i] for i in range(len(dataset))]
     labels = np.array([label for _, label in entries])
@@ -75,46 +75,11 @@ def build_classification(kind, root, split, size):
     return ClassificationSplit([path for path, _ in entries], truth, dataset.classes, size)
 
 
-def _voc(root, split, size):
-    files = sorted(glob.glob(os.path.join(glob.escape(root), 'ImageSets', 'Main', f'*_{glob.escape(split)}.txt')))
-    if not files:
-        raise DataError(f"'{root}' has no ImageSets/Main/<class>_{split}.txt. Give the folder VOCdevkit/VOC2007, and the "
-                        'splits with --train-split trainval --val-split test.')
-    classes = [os.path.basename(f)[:-len(f'_{split}.txt')] for f in files]
-    columns = [_read_list(f) for f in files]
-    ids = sorted(columns[0])
-    for file, column in zip(files, columns):
-        if sorted(column) != ids:
-            raise DataError(f"'{file}' does not list the same images as '{files[0]}'.")
-    # their 0 is 'difficult'
-    truth = np.array([[{1: 1, 0: -1, -1: 0}[column[i]] for column in columns] for i in ids], np.int8)
-    paths = [os.path.join(root, 'JPEGImages', f'{i}.jpg') for i in ids]
-    missing = [p for p in paths if not os.path.isfile(p)]
-    if missing:
-        raise DataError(f"{len(missing)} of {len(paths)} images of '{split}' are missing, such as '{missing[0]}'.")
-    return ClassificationSplit(paths, truth, classes, size)
-
-
-def _read_list(path):
-    """{image: 1, 0 or -1} of a VOC class list."""
-    out = {}
-    with open(path, encoding='utf-8') as f:
-        for number, line in enumerate(f, 1):
-            words = line.split()
-            if not words:
-                continue
-            if len(words) != 2 or words[1] not in ('1', '0', '-1') or words[0] != os.path.basename(words[0]):
-                raise DataError(f"'{path}', line {number}: expected '<image> 1', '<image> 0' or '<image> -1', got "
-                                f"'{line.strip()[:60]}'.")
-            out[words[0]] = int(words[1])
-    return out
-
-
 def check_pair(train, val):
     """Both splits must have the same classes and at least two of them."""
     if train.classes != val.classes:
         differing = sorted(set(train.classes) ^ set(val.classes))[:5]
-        raise DataError(f'The training split has {len(train.classes)} classes and the other {len(val.classes)}, and they '
-                        f'differ ({", ".join(differing) or "in order"}): the labels would not mean the same.')
+        raise DataError(f'The training split has {len(train.classes)} classes and the other {len(val.classes)}, and '
+                        f'they differ ({", ".join(differing) or "in order"}): the labels would not mean the same.')
     if len(train.classes) < 2:
         raise DataError('The data has one class only; nothing can be told apart.')

@@ -178,9 +178,16 @@ def upsampling(small, large):
     return np.kron(axis(small[0], large[0]), axis(small[1], large[1]))
 
 
-def extract(net, load, count, stages, cache, key, title='features'):
-    """Features of `count` images; `load(i)` gives uint8 [H, W, 3], all of one size."""
-    trial = stage_maps(net, np.stack([load(0)]), stages)
+def extract(net, load, count, stages, cache, key, title='features', pool=False):
+    """Features of `count` images; `load(i)` gives uint8 [H, W, 3], all of one size.
+
+    Args:
+        pool: keep the average of each map only: grids of 1 x 1.
+    """
+    def maps_of(images):
+        maps = stage_maps(net, np.stack(images), stages)
+        return [m.mean((1, 2), keepdims=True) for m in maps] if pool else maps
+    trial = maps_of([load(0)])
     grids = [t.shape[1:] for t in trial]
     # deep random nets grow beyond half precision: each stage is kept in units of its size on the first image
     units = [max(float(np.sqrt(np.mean(np.square(t)))), 1e-12) for t in trial]
@@ -189,8 +196,7 @@ def extract(net, load, count, stages, cache, key, title='features'):
 
     def fill(array):
         for first, images in batches(load, count, title=title):
-            maps = stage_maps(net, np.stack(images), stages)
-            for m, unit, a, b in zip(maps, units, ends, ends[1:]):
+            for m, unit, a, b in zip(maps_of(images), units, ends, ends[1:]):
                 rows = np.clip(m.reshape(len(images), -1) / unit, -_LARGEST, _LARGEST)
                 array[first:first + len(images), a:b] = rows
     whole = cache.array(key, (count, int(ends[-1])), fill)

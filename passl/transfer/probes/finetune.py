@@ -48,8 +48,8 @@ def _tensor(images):
 def finetune(source, train, val, percent, seed, steps=200, batch=32, rate=0.01, head_rate=0.1, decay=1e-4):
     """Train backbone and classifier with `percent` of the labels.
 
-    RandomResizedCrop (scale 0.2 to 1) and flip; SGD with momentum 0.9 and a cosine to 0; the new layer has a rate of its
-    own, since it starts at random.
+    RandomResizedCrop (scale 0.2 to 1) and flip; SGD with momentum 0.9 and a cosine to 0; the new layer has a rate of
+    its own, since it starts at random.
 
     Args:
         source: Source; train, val: ClassificationSplit with one label per image.
@@ -78,7 +78,8 @@ def finetune(source, train, val, percent, seed, steps=200, batch=32, rate=0.01, 
         for i in numbers:
             with seeded(derive_seed(seed, step, int(i))):
                 images.append(recipe(read_image(train.paths[i])))
-        loss = nn.functional.cross_entropy(net(_tensor(images)), paddle.to_tensor(train.labels[numbers].astype('int64')))
+        labels = paddle.to_tensor(train.labels[numbers].astype('int64'))
+        loss = nn.functional.cross_entropy(net(_tensor(images)), labels)
         loss.backward()
         for optimizer, schedule in zip(optimizers, rates):
             optimizer.step()

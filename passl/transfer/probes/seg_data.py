@@ -53,8 +53,8 @@ class SegmentationSplit:
         image, mask, name = self.dataset[i]
         mask = np.ascontiguousarray(mask, np.uint8)
         if image.shape[:2] != mask.shape:
-            raise DataError(f"'{name}': the image is {image.shape[1]} x {image.shape[0]} and its mask {mask.shape[1]} x "
-                            f'{mask.shape[0]} pixels.')
+            raise DataError(f"'{name}': the image is {image.shape[1]} x {image.shape[0]} and its mask "
+                            f'{mask.shape[1]} x {mask.shape[0]} pixels.')
         data = mask.tobytes()
         digest = hashlib.sha256(np.ascontiguousarray(image).tobytes() + data).digest()
         known = mask[mask != IGNORE]

@@ -1,4 +1,4 @@
-"""Linear SVMs, one against the rest, by Newton's method with conjugate gradients for all classes at once. NumPy only."""
+"""Linear SVMs, one against the rest, by a Newton method for all classes at once. NumPy only."""
 
 import numpy as np
 
