@@ -43,7 +43,7 @@ def score(split, grid, predict, title):
     return segmentation_figures(total)
 
 
-def linear_segmentation(train, labels, val, features, val_features, percent, seed, steps=600, rate=3e-3, decay=1e-2):
+def linear_segmentation(train, labels, val, features, val_features, percent, seed, steps=600, rate=1e-2, decay=1e-2):
     """Train a 1x1 convolution on frozen maps and measure it.
 
     Loss: cross-entropy of every labelled place with its cell's prediction (`soft_labels`), 8 images a step, Adam.
