@@ -2,7 +2,7 @@
 
 from ...utils.errors import ConfigError
 from ...utils.registry import build_from_config
-from . import folder, voc  # noqa: F401  imported so that they register themselves
+from . import cityscapes, coco, folder, voc, voc_objects  # noqa: F401  imported so that they register themselves
 from .registry import DETECTION, MULTILABEL, SEGMENTATION
 
 
@@ -30,3 +30,36 @@ def build_segmentation(kind, root, split=None, **options):
         ConfigError: unknown kind or option. DataError: another layout, or missing files.
     """
     return _build(SEGMENTATION, kind, root, split, options, 'segmentation')
+
+
+def build_detection(kind, root, split=None, **options):
+    """Images with boxes, and masks of objects on request: `ds[i]` is (image uint8 [H, W, 3] RGB, target, id).
+
+    The target has `boxes` float32 [n, 4] (x0, y0, x1, y1 in pixels, ends exclusive), `labels` int64 [n], `crowd` and
+    `difficult` bool [n], and with masks=True `masks` bool [n, H, W].
+
+    Args:
+        kind: 'voc' or 'coco'.
+        root, split: as for `build_segmentation`.
+        options: see VocDetection and CocoDetection.
+
+    Raises:
+        ConfigError: unknown kind or option. DataError: another layout, missing files, or wrong annotations.
+    """
+    return _build(DETECTION, kind, root, split, options, 'detection')
+
+
+def build_multilabel(kind, root, split=None, **options):
+    """Images that show several classes: `ds[i]` is (image uint8 [H, W, 3] RGB, int8 [classes]).
+
+    1: shown, 0: not shown, -1: counts neither way. `ds.labels` int8 [images, classes] has those of all images.
+
+    Args:
+        kind: 'voc'.
+        root, split: as for `build_segmentation`.
+        options: see VocMultilabel.
+
+    Raises:
+        ConfigError: unknown kind or option. DataError: another layout or missing files.
+    """
+    return _build(MULTILABEL, kind, root, split, options, 'multilabel')

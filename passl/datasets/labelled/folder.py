@@ -6,7 +6,7 @@ from ...utils.errors import ConfigError, DataError
 from ..image import shown
 from ..index import scan
 from .base import IGNORE, Segmentation, read_class_names
-from .layout import check_root, inside, layout_error, read_ids
+from .layout import check_root, inside, layout_error, read_ids, read_text
 from .registry import SEGMENTATION
 
 FOLDER_TREE = ('images/<split>/*.jpg or *.png', 'masks/<split>/*.png     same names; values are class numbers, 255 is '
@@ -66,7 +66,8 @@ class FolderSegmentation(Segmentation):
         if not os.path.isdir(top):
             splits = ', '.join(sorted(e.name for e in os.scandir(folder) if e.is_dir())) or 'none'
             raise layout_error(root, f"There is no folder {shown(top)}.", self.tree,
-                               f'Splits that are there: {splits}. For images directly in {shown(folder)} use split=None.')
+                               f'Splits that are there: {splits}. For images directly in {shown(folder)} use '
+                               'split=None.')
         return top
 
     def _class_names(self, classes):
@@ -90,13 +91,13 @@ class FolderSegmentation(Segmentation):
                                 f'in {shown(image_top)}, first {shown(unknown[0])}. Names stand there without ending.')
         bare = [n for n in wanted if n not in masks]
         if bare:
-            raise layout_error(self.root, f'{len(bare)} of {len(wanted)} images have no mask in {shown(mask_top)}, first '
-                               f'{shown(images[bare[0]])}.', self.tree,
+            raise layout_error(self.root, f'{len(bare)} of {len(wanted)} images have no mask in {shown(mask_top)}, '
+                               f'first {shown(images[bare[0]])}.', self.tree,
                                'Add the masks, or name the images that have one with list_file=FILE.')
         if list_file is None and len(masks) > len(images):
             alone = next(n for n in masks if n not in images)
-            raise layout_error(self.root, f'{len(masks) - len(images)} masks have no image in {shown(image_top)}, first '
-                               f'{shown(masks[alone])}.', self.tree,
+            raise layout_error(self.root, f'{len(masks) - len(images)} masks have no image in {shown(image_top)}, '
+                               f'first {shown(masks[alone])}.', self.tree,
                                'Add the images, or name those to use with list_file=FILE.')
         self.ids, self.images, self.masks = wanted, [images[n] for n in wanted], [masks[n] for n in wanted]
 
@@ -129,12 +130,11 @@ class Ade20kSegmentation(FolderSegmentation):
 
 def _object_info(path):
     """Names in objectInfo150.txt: tab-separated columns with a head line, the last one is the name."""
-    from .layout import read_text
     lines = [line.split('\t') for line in read_text(path).splitlines()[1:] if line.strip()]
     for k, columns in enumerate(lines):
         if len(columns) < 2 or columns[0].strip() != str(k + 1):
-            raise DataError(f"{shown(path)}: line {k + 2} does not begin with {k + 1} and a tab. Take the file from the "
-                            'download, or give classes=FILE.')
+            raise DataError(f"{shown(path)}: line {k + 2} does not begin with {k + 1} and a tab. Take the file from "
+                            'the download, or give classes=FILE.')
     # several names of one class are separated by commas; the first is enough, where it is no other class's
     names = [columns[-1].strip() for columns in lines]
     short = [n.split(',')[0].strip() for n in names]

@@ -9,8 +9,8 @@ from ..image import MAX_PIXELS, ImageReadError, _check_pixels, _open, read_file,
 IGNORE = 255
 MAX_CLASSES = 254               # 255 is ignored, 254 marks values without a class
 _ILLEGAL = 254
-_HOW = ('Save it as a grey or palette PNG of 8 bits whose values are class numbers; docs/LABELLED_DATA.md has the lines '
-        'that turn colours into numbers.')
+_HOW = ('Save it as a grey or palette PNG of 8 bits whose values are class numbers; docs/LABELLED_DATA.md has the '
+        'lines that turn colours into numbers.')
 
 
 def _grey_depth(data):
@@ -73,20 +73,20 @@ class ValueTable:
             mapping = {k: k for k in range(len(classes))}
         for value, number in {IGNORE: IGNORE, **mapping}.items():
             self._table[value] = number
-        self.values = np.flatnonzero(self._table != _ILLEGAL)
 
     def __call__(self, mask, name):
         """uint8 [H, W] of class numbers and IGNORE. Raises ImageReadError that names a value without a class."""
         numbers = cv2.LUT(mask, self._table)
         if (numbers == _ILLEGAL).any():
             wrong = np.unique(mask[numbers == _ILLEGAL])
-            known = [int(v) for v in self.values if v != IGNORE]
+            known = [v for v, number in enumerate(self._table.tolist()) if number not in (_ILLEGAL, IGNORE)]
+            left_out = [str(v) for v, number in enumerate(self._table.tolist()) if number == IGNORE]
             span = f'{known[0]} - {known[-1]}' if known == list(range(known[0], known[-1] + 1)) else \
                 ', '.join(map(str, known))
-            raise ImageReadError(f"{shown(name)} holds the value {', '.join(map(str, wrong[:5]))}"
-                                 f"{' ...' if len(wrong) > 5 else ''}, which stands for no class: the {len(self.classes)} "
-                                 f'classes have the values {span}, and {IGNORE} is ignored. Mend the mask or the list of '
-                                 'classes.')
+            values = ', '.join(map(str, wrong[:5])) + (' ...' if len(wrong) > 5 else '')
+            raise ImageReadError(f'{shown(name)} holds the value {values}, which stands for no class: the '
+                                 f"{len(self.classes)} classes have the values {span}; {', '.join(left_out)} is "
+                                 'ignored. Mend the mask or the list of classes.')
         return numbers
 
 

@@ -14,8 +14,8 @@ CLASSES = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat'
 TREE = ('JPEGImages/<id>.jpg', 'Annotations/<id>.xml                   boxes', 'SegmentationClass/<id>.png             '
         'masks (palette PNG)', 'SegmentationClassAug/<id>.png          not part of VOC: built from SBD',
         'ImageSets/Segmentation/<split>.txt     ids, one per line', 'ImageSets/Main/<split>.txt, <class>_<split>.txt')
-_AUG = ('SegmentationClassAug is not part of VOC2012: build it from the Semantic Boundaries Dataset (SBD), with the ids in '
-        "ImageSets/Segmentation/trainaug.txt; docs/LABELLED_DATA.md says how. Without it use split='train'.")
+_AUG = ('SegmentationClassAug is not part of VOC2012: build it from the Semantic Boundaries Dataset (SBD), with the '
+        "ids in ImageSets/Segmentation/trainaug.txt; docs/LABELLED_DATA.md says how. Without it use split='train'.")
 
 
 def list_path(root, folder, split, way_out=''):
@@ -77,6 +77,6 @@ def _plain_ids(path):
     ids = read_ids(path)
     odd = next((i for i in ids if i.endswith(('.jpg', '.png'))), None)
     if odd is not None:
-        raise DataError(f'{shown(path)} holds {shown(odd)}, which is a file and no id. Expected: one id per line, without '
-                        'folder and ending, such as 2007_000032.')
+        raise DataError(f'{shown(path)} holds {shown(odd)}, which is a file and no id. Expected: one id per line, '
+                        'without folder and ending, such as 2007_000032.')
     return ids

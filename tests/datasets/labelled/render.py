@@ -17,7 +17,7 @@ BORDER = 255
 
 
 class Scene:
-    """image uint8 [H, W, 3]; classes [n]; boxes [n] of (x0, y0, x1, y1) in pixels, ends exclusive; mask uint8 [H, W]."""
+    """image uint8 [H, W, 3]; classes [n]; boxes [n] of (x0, y0, x1, y1), ends exclusive; mask, instances [H, W]."""
 
     def __init__(self, seed, size=(48, 64), classes=2, objects=3):
         rng = np.random.RandomState(seed)
@@ -127,7 +127,8 @@ def _voc_label(scene, name, number):
     return 0 if hard else 1 if where else -1
 
 
-CITY_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)     # of the trained classes 0 - 18
+# of the trained classes 0 - 18
+CITY_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 
 
 def render_cityscapes(root, train=3, val=2, size=(48, 96), train_ids=False):
@@ -188,7 +189,7 @@ COCO_CATEGORIES = ((1, 'person'), (3, 'car'), (18, 'dog'))          # numbers wi
 
 
 def render_coco(root, train=4, val=2, size=(48, 64)):
-    """train2017, val2017 and annotations/instances_*.json: polygons, both forms of RLE, a crowd, an image without objects.
+    """train2017, val2017 and annotations/instances_*.json: polygons, both forms of RLE, crowds, an empty image.
 
     `scene.classes` are 1 - 3 in the order of the categories; the third object of every image is a crowd.
     """

@@ -1,0 +1,72 @@
+"""Cityscapes: photographs of streets with fine masks of 19 classes."""
+
+import os
+
+from ...utils.errors import ConfigError, DataError
+from ..image import shown
+from ..index import scan
+from .base import IGNORE, Segmentation
+from .layout import check_all_exist, check_root, inside, layout_error
+from .registry import SEGMENTATION
+
+TREE = ('leftImg8bit/<split>/<city>/<id>_leftImg8bit.png', 'gtFine/<split>/<city>/<id>_gtFine_labelIds.png   (or '
+        '_gtFine_labelTrainIds.png)', '<split> is train or val')
+# number in labelIds -> name; the classes are numbered 0 - 18 in this order, all other numbers are ignored
+LABEL_IDS = {7: 'road', 8: 'sidewalk', 11: 'building', 12: 'wall', 13: 'fence', 17: 'pole', 19: 'traffic light',
+             20: 'traffic sign', 21: 'vegetation', 22: 'terrain', 23: 'sky', 24: 'person', 25: 'rider', 26: 'car',
+             27: 'truck', 28: 'bus', 31: 'train', 32: 'motorcycle', 33: 'bicycle'}
+_ALL_IDS = range(34)
+_IMAGE = '_leftImg8bit.png'
+
+
+@SEGMENTATION.register(name='cityscapes')
+class CityscapesSegmentation(Segmentation):
+    """leftImg8bit and gtFine. The 34 numbers of labelIds become the 19 classes of the benchmark, the rest is 255.
+
+    Args:
+        root: the folder that holds leftImg8bit and gtFine.
+        split: 'train' or 'val' (the masks of 'test' are not published).
+        labels: 'labelIds' (as downloaded), 'labelTrainIds' (made from them by the authors' scripts), or 'auto':
+            labelIds if they are there.
+        exif: see LabelledImages.
+
+    Raises:
+        DataError: another layout, or missing files.
+    """
+
+    kind = 'cityscapes'
+
+    def __init__(self, root, split='train', labels='auto', exif=True):
+        if labels not in ('auto', 'labelIds', 'labelTrainIds'):
+            raise ConfigError(f"labels must be 'auto', 'labelIds' or 'labelTrainIds', not {labels!r}.")
+        root = check_root(root, TREE, ['leftImg8bit', 'gtFine'], self.kind)
+        super().__init__(root, split, exif)
+        if split == 'test':
+            raise DataError("The masks of Cityscapes' test split are not published: its files say 'ignore' everywhere. "
+                            "Use split='val'.")
+        top = inside(root, os.path.join('leftImg8bit', split), 'split')
+        if not os.path.isdir(top):
+            there = ', '.join(sorted(os.listdir(os.path.join(root, 'leftImg8bit')))) or 'none'
+            raise layout_error(root, f'There is no folder {shown(top)}.', TREE, f'Splits that are there: {there}.')
+        for inner, names, _ in scan(top):
+            for name in names:
+                if not name.endswith(_IMAGE):
+                    raise DataError(f"{shown(os.path.join(top, inner, name))} does not end in '{_IMAGE}'. Keep other "
+                                    "images out of leftImg8bit.")
+                self.ids.append(os.path.join(inner, name[:-len(_IMAGE)]))
+        if not self.ids:
+            raise layout_error(root, f'{shown(top)} holds no images.', TREE,
+                               'Unpack leftImg8bit_trainvaltest.zip there.')
+        self.images = [os.path.join(top, i + _IMAGE) for i in self.ids]
+        masks = os.path.join(root, 'gtFine', split)
+        if labels == 'auto':
+            plain = any(os.path.isfile(os.path.join(masks, i + '_gtFine_labelIds.png')) for i in self.ids[:50])
+            trained = os.path.isfile(os.path.join(masks, self.ids[0] + '_gtFine_labelTrainIds.png'))
+            labels = 'labelTrainIds' if trained and not plain else 'labelIds'
+        self.masks = [os.path.join(masks, f'{i}_gtFine_{labels}.png') for i in self.ids]
+        check_all_exist(self.masks, f'masks ({labels})', root, TREE, 'Unpack gtFine_trainvaltest.zip there.')
+        mapping = None
+        if labels == 'labelIds':
+            mapping = {k: IGNORE for k in _ALL_IDS}
+            mapping.update({value: k for k, value in enumerate(LABEL_IDS)})
+        self._filled(LABEL_IDS.values(), mapping)

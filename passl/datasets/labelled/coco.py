@@ -1,0 +1,156 @@
+"""COCO: boxes, instances, and masks of classes made from instances."""
+
+import os
+
+import numpy as np
+
+from ...utils.errors import ConfigError, DataError
+from ..image import ImageReadError, shown
+from ..image_list import paths_in
+from .base import IGNORE, MAX_CLASSES, Segmentation
+from .boxes import Detection
+from .coco_json import CocoFile
+from .layout import check_all_exist, check_root, check_text, inside, layout_error
+from .registry import DETECTION, SEGMENTATION
+
+TREE = ('train2017/*.jpg      val2017/*.jpg      (or images/<split>/)',
+        'annotations/instances_train2017.json      annotations/instances_val2017.json')
+
+
+def open_tree(root, split, images, annotations, kind='coco'):
+    """(root, folder of the images, CocoFile). Raises DataError for another layout."""
+    split = check_text(split, 'split')
+    root = check_root(root, TREE, [annotations or 'annotations'], kind)
+    file = inside(root, annotations or os.path.join('annotations', f'instances_{split}.json'), 'annotations')
+    if not os.path.isfile(file):
+        top = os.path.dirname(file)
+        names = sorted(n[10:-5] for n in os.listdir(top) if n.startswith('instances_') and n.endswith('.json')) \
+            if os.path.isdir(top) else []
+        raise layout_error(root, f'The file {shown(file)} is missing.', TREE,
+                           f"Splits that are there: {', '.join(names) or 'none'}. Another file: annotations=FILE.")
+    choices = [images] if images else [split, os.path.join('images', split)]
+    top = next((p for p in (inside(root, c, 'images') for c in choices) if os.path.isdir(p)), None)
+    if top is None:
+        raise layout_error(root, f"There is no folder {' and no '.join(shown(c) for c in choices)}.", TREE,
+                           'Give the folder of the images, below root, with images=FOLDER.')
+    return root, top, CocoFile(file)
+
+
+class _CocoTree:
+    """What both data sets take from the file and the folder."""
+
+    def _open(self, root, split, images, annotations):
+        self.root, top, self.file = open_tree(root, split, images, annotations)
+        self.ids = [str(i) for i in self.file.image_ids]
+        try:
+            self.images = paths_in(top, self.file.names, self.file.path)
+        except DataError as e:
+            raise DataError(str(e).replace('list_file: ', '').split(' Mend the list')[0]) from None
+        check_all_exist(self.images, 'images', self.root, TREE, f'They are named by {shown(self.file.path)}.')
+
+    def _mask_of(self, index, number):
+        try:
+            return self.file.segments.mask(number, self.file.sizes[index])
+        except DataError as e:
+            raise ImageReadError(f'{shown(self.file.path)}: annotation {number}: {e}.') from None
+
+
+@DETECTION.register(name='coco')
+class CocoDetection(_CocoTree, Detection):
+    """Boxes and instances from instances_<split>.json. Classes are numbered from 0 in the order of the categories' ids.
+
+    Args:
+        root: the folder that holds `annotations` and the folder of the images.
+        split: 'train2017' or 'val2017', or what another set calls its parts.
+        images: folder of the images below `root`; None: `<split>` or `images/<split>`.
+        annotations: the file below `root`; None: annotations/instances_<split>.json.
+        masks: add the masks of the objects.
+        bad_boxes: 'drop' or 'error' for boxes without area or outside the image.
+        exif: see LabelledImages.
+
+    Attributes:
+        category_ids: number of each class in the file, which COCO's evaluation asks for.
+
+    Raises:
+        DataError: another layout, missing images, or a file that is not in COCO's format.
+    """
+
+    kind = 'coco'
+
+    def __init__(self, root, split='train2017', images=None, annotations=None, masks=False, bad_boxes='drop',
+                 exif=True):
+        super().__init__(root, split, exif, masks, bad_boxes)
+        self._open(root, split, images, annotations)
+        self.classes, self.category_ids = self.file.classes, self.file.category_ids
+        self._objects = []                  # numbers in the file of the objects that are kept
+        for k, found in enumerate(self.file.objects):
+            objects, numbers = [], []
+            for number, (x, y, w, h), label, crowd in found:
+                box = self._dropped.check((x, y, x + w, y + h), self.file.sizes[k], self.ids[k],
+                                          f'{shown(self.file.path)}: annotation {number} ({self.classes[label]})')
+                if box is None:
+                    continue
+                if masks and not self.file.segments.has(number):
+                    raise DataError(f"{shown(self.file.path)}: annotation {number} has no 'segmentation'. Use "
+                                    'masks=False for boxes alone.')
+                objects.append((box, label, crowd, False))
+                numbers.append(number)
+            self._add_image(self.file.sizes[k], objects)
+            self._objects.append(np.array(numbers, np.int64))
+        self.file.objects = None            # arrays hold them now
+        self._filled()
+
+    def annotation_name(self, index):
+        return f'its entry in {shown(self.file.path)}'
+
+    def load_masks(self, index, size):
+        masks = np.zeros((len(self._objects[index]), *size), bool)
+        for k, number in enumerate(self._objects[index]):
+            masks[k] = self._mask_of(index, int(number))
+        return masks
+
+
+@SEGMENTATION.register(name='coco')
+class CocoSegmentation(_CocoTree, Segmentation):
+    """Masks of classes, painted from the instances: 0 is background, then the categories in the order of their ids.
+
+    Large objects are painted first, so that small ones in front of them stay visible. Crowds (`iscrowd`) are coarse:
+    they are 255 where no single object lies.
+
+    Args:
+        root, split, images, annotations: see CocoDetection.
+        exif: see LabelledImages.
+
+    Raises:
+        DataError: as CocoDetection; an object without `segmentation`; more than 253 categories.
+    """
+
+    kind = 'coco'
+
+    def __init__(self, root, split='train2017', images=None, annotations=None, exif=True):
+        super().__init__(root, split, exif)
+        self._open(root, split, images, annotations)
+        if len(self.file.classes) >= MAX_CLASSES:
+            raise DataError(f'{shown(self.file.path)} has {len(self.file.classes)} categories; masks of 8 bits hold '
+                            f'background and {MAX_CLASSES - 1}.')
+        if 'background' in self.file.classes:
+            raise ConfigError(f"{shown(self.file.path)} has a category 'background', which is what pixels without an "
+                              'object are called. Rename it.')
+        bare = next((o[0] for found in self.file.objects for o in found if not self.file.segments.has(o[0])), None)
+        if bare is not None:
+            raise DataError(f"{shown(self.file.path)}: annotation {bare} has no 'segmentation': masks cannot be made "
+                            'from boxes. Use build_detection.')
+        self._filled(['background', *self.file.classes])
+
+    def load_mask(self, index):
+        index = self._number(index)
+        mask, painted = np.zeros(self.file.sizes[index], np.uint8), []
+        for number, _, label, crowd in self.file.objects[index]:
+            one = self._mask_of(index, number)
+            painted.append((not crowd, -int(one.sum()), number, one, IGNORE if crowd else label + 1))
+        for *_, one, value in sorted(painted, key=lambda p: p[:3]):
+            mask[one] = value
+        return mask
+
+    def mask_name(self, index):
+        return f'its entry in {shown(self.file.path)}'
