@@ -43,7 +43,7 @@ def test_one_table_of_all_tasks(backbone_file, classes, masks, tmp_path, capsys)
         assert cell(out, 'knn', 'top1_k10', name)['mean'] > 90
         assert cell(out, 'svm', 'map', name)['mean'] > 90
         assert cell(out, 'lowshot', 'map', name, 32)['mean'] > 90
-        assert cell(out, 'knn-seg', 'miou', name, 100)['mean'] > 40
+        assert cell(out, 'knn-seg', 'pixel_accuracy', name, 100)['mean'] > 40
     assert cell(out, 'linear', 'top1', 'mine')['kind'] == 't95' and cell(out, 'knn', 'top1_k10', 'mine')['half'] is None
     shots = cell(out, 'lowshot', 'map', 'mine', 1)
     assert shots['kind'] == 'sd' and len(shots['values']) == 5
