@@ -21,7 +21,7 @@ from .results import Results, key_of
 from .seg_data import SegmentationSplit
 from .sources import find_sources
 
-_SPLITS = {'ade20k': ('training', 'validation')}        # others: train, val
+_SPLITS = {'ade20k': ('training', 'validation'), 'coco': ('train2017', 'val2017')}         # others: train, val
 
 
 def _splits(args, kind):

@@ -96,8 +96,10 @@ def build_evaluate_parser(prog=None):
     data.add_argument('--seg-data', metavar='DIR', type=not_empty,
                       help='another folder for the dense tasks (default: --data)')
     data.add_argument('--seg-format', choices=FORMATS, help='layout of --seg-data (default: that of --data)')
-    data.add_argument('--train-split', metavar='NAME', type=not_empty, help='default: train, with ade20k training')
-    data.add_argument('--val-split', metavar='NAME', type=not_empty, help='default: val, with ade20k validation')
+    data.add_argument('--train-split', metavar='NAME', type=not_empty,
+                      help='default: train; with ade20k training, with coco train2017')
+    data.add_argument('--val-split', metavar='NAME', type=not_empty,
+                      help='default: val; with ade20k validation, with coco val2017')
     how = parser.add_argument_group('how')
     how.add_argument('--labels-at', metavar='LIST', type=_list_of(_percent), default=[1, 5, 10, 100],
                      help='percent of the labels for the dense tasks (default: 1,5,10,100)')

@@ -38,3 +38,33 @@ def write_classes(root, train=12, val=6, classes=3, side=40, seed=0):
                 image = np.clip(COLOURS[c].astype(int) + rng.randint(-60, 61, (side, side, 3)), 0, 255)
                 cv2.imwrite(os.path.join(folder, f'{i:03d}.png'), image[..., ::-1].astype(np.uint8))
     return str(root)
+
+
+def write_voc(root, train=24, val=12, side=40, seed=0):
+    """VOC2007's folders and lists of several labels per image: a red half is an aeroplane, a green one a bicycle.
+
+    Image 0 of each split shows a difficult bicycle.
+    """
+    from passl.datasets.labelled.voc import CLASSES
+    rng = np.random.RandomState(seed)
+    for folder in ('JPEGImages', 'ImageSets/Main', 'Annotations'):
+        os.makedirs(os.path.join(root, folder), exist_ok=True)
+    first = 0
+    for split, count in (('trainval', train), ('test', val)):
+        ids = [f'{first + i:06d}' for i in range(count)]
+        truth = np.full((count, len(CLASSES)), -1)
+        for i, name in enumerate(ids):
+            there = np.array([i % 4 in (1, 3), i % 4 in (2, 3)])
+            image = rng.randint(0, 90, (side, side, 3))
+            for c in np.flatnonzero(there):
+                image[:, c * side // 2:(c + 1) * side // 2] = COLOURS[c]
+            truth[i, :2] = np.where(there, 1, -1)
+            cv2.imwrite(os.path.join(root, 'JPEGImages', f'{name}.jpg'), image[..., ::-1].astype(np.uint8))
+        truth[0, 1] = 0
+        with open(os.path.join(root, 'ImageSets/Main', f'{split}.txt'), 'w') as f:
+            f.write('\n'.join(ids) + '\n')
+        for c, label in enumerate(CLASSES):
+            with open(os.path.join(root, 'ImageSets/Main', f'{label}_{split}.txt'), 'w') as f:
+                f.write(''.join(f'{i} {v:2d}\n' for i, v in zip(ids, truth[:, c])))
+        first += count
+    return str(root)

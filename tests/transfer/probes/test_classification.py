@@ -127,5 +127,6 @@ def test_fine_tuning_learns_colours_from_few_labels(tmp_path):
     train, val = (build_classification('folder', root, split, 32) for split in ('train', 'val'))
     source, = find_sources(['random'], depth=18)
     got = finetune(source, train, val, 20, seed=0, steps=12)
-    assert got == {'top1': pytest.approx(got['top1']), 'images': 12} and got['top1'] > 80
-    assert finetune(source, train, val, 20, seed=0, steps=12) == got
+    assert got['images'] == 12 and got['top1'] > 80
+    short = [finetune(source, train, val, 20, seed=s, steps=1)['top1'] for s in (0, 0)]
+    assert short[0] == short[1]

@@ -11,6 +11,8 @@ from passl.cli import evaluate_main
 from passl.transfer.probes import jobs
 from tests.engine.small import call, refused
 
+from .sets import write_voc
+
 SMALL = ['--image-size', '32', '--no-cuda']
 
 
@@ -55,7 +57,8 @@ def test_one_table_of_all_tasks(backbone_file, classes, masks, tmp_path, capsys)
     assert 'linear-seg mIoU, 10 % labels' in rows and 'knn top-1, k 20' in rows and 'svm mAP' in rows
     with open(out / 'comparison.csv', encoding='utf-8') as f:
         lines = list(csv.DictReader(f))
-    mine, = [x for x in lines if (x['task'], x['figure'], x['weights'], x['setting']) == ('lowshot', 'map', 'mine', '1')]
+    wanted = ('lowshot', 'map', 'mine', '1')
+    mine, = [x for x in lines if (x['task'], x['figure'], x['weights'], x['setting']) == wanted]
     assert [float(v) for v in mine['values'].split()] == shots['values'] and float(mine['mean']) == shots['mean']
     assert (out / 'comparison.png').read_bytes()[:4] == b'\x89PNG'
 
@@ -63,7 +66,7 @@ def test_one_table_of_all_tasks(backbone_file, classes, masks, tmp_path, capsys)
 def test_a_second_run_measures_only_what_is_new(backbone_file, masks, tmp_path, capsys, monkeypatch):
     out, ran = tmp_path / 'out', []
     measure = jobs.Bench.measure
-    monkeypatch.setattr(jobs.Bench, 'measure', lambda self, run: ran.append((self.source.name, run)) or measure(self, run))
+    monkeypatch.setattr(jobs.Bench, 'measure', lambda self, run: ran.append(run) or measure(self, run))
     words = ['--tasks', 'knn-seg', '--weights', backbone_file, '--data', masks, '--output', out, '--labels-at', '50',
              '--seeds', 2]
     evaluate(capsys, *words)
@@ -72,7 +75,7 @@ def test_a_second_run_measures_only_what_is_new(backbone_file, masks, tmp_path, 
     evaluate(capsys, *words)
     assert len(ran) == 2 and content(out)['rows'] == first
     evaluate(capsys, *words[:-1], 3)
-    assert [r.seed for _, r in ran] == [0, 1, 2]
+    assert [r.seed for r in ran] == [0, 1, 2]
     evaluate(capsys, *words, '--stages', '4')                       # another setting, all anew
     assert len(ran) == 5
     os.rename(out / 'comparison.txt', tmp_path / 'kept')
@@ -112,9 +115,21 @@ def test_the_file_format_of_the_weights_does_not_matter(backbone_file, masks, tm
              '--labels-at', '100', '--seeds', 1)
     a, b = content(out)['weights']
     assert a['backbone'] == b['backbone'] and a['name'] != b['name']
-    assert cell(out, 'knn-seg', 'miou', a['name'], 100)['values'] == cell(out, 'knn-seg', 'miou', b['name'], 100)['values']
+    first, second = (cell(out, 'knn-seg', 'miou', w['name'], 100) for w in (a, b))
+    assert first == second
     with open(out / 'results.jsonl') as f:
         assert len(f.readlines()) == 1
+
+
+def test_several_labels_per_image_as_in_voc07(backbone_file, tmp_path, capsys):
+    root, out = write_voc(tmp_path / 'VOC2007'), tmp_path / 'out'
+    words = ['--weights', backbone_file, '--data', root, '--data-format', 'voc', '--train-split', 'trainval',
+             '--val-split', 'test', '--output', out]
+    evaluate(capsys, '--tasks', 'svm,lowshot', *words)
+    # 18 classes are in no image; they have no AP
+    assert cell(out, 'svm', 'map', 'some')['mean'] > 90
+    assert cell(out, 'lowshot', 'map', 'some', 32)['mean'] > 90 and 'top1' not in str(content(out)['rows'])
+    refused(call(evaluate_main, ['--tasks', 'svm,knn', *words, *SMALL], capsys), 'one label per image')
 
 
 WRONG = [
@@ -146,8 +161,8 @@ def test_mistakes_are_named(words, parts, backbone_file, classes, masks, tmp_pat
 
 
 def test_image_size_must_fit_the_stages(backbone_file, classes, capsys):
-    refused(call(evaluate_main, ['--tasks', 'knn', '--weights', backbone_file, '--data', classes, '--image-size', '100'],
-                 capsys), 'multiple of 32')
+    words = ['--tasks', 'knn', '--weights', backbone_file, '--data', classes, '--image-size', '100']
+    refused(call(evaluate_main, words, capsys), 'multiple of 32')
 
 
 def test_a_file_with_a_missing_tensor_is_refused(backbone_file, masks, tmp_path, capsys):
