@@ -51,10 +51,10 @@ def shown(row):
 
 
 def cell_text(cell):
-    """'12.3 ± 0.4', '12.3', or '-' for what is not measured yet."""
+    """'12.34 ± 0.42', '12.34', or '-' for what is not measured yet."""
     if cell is None:
         return '-'
-    return f"{cell['mean']:.1f}" + ('' if cell['half'] is None else f" ± {cell['half']:.1f}")
+    return f"{cell['mean']:.2f}" + ('' if cell['half'] is None else f" ± {cell['half']:.2f}")
 
 
 def width(text):

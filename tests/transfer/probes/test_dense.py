@@ -145,6 +145,11 @@ def test_labels_of_cells_are_those_of_their_pixels():
     assert ((labels != 255).sum(-1) == 4).all()
 
 
+def test_masks_are_sampled_at_the_centres():
+    rows, columns = np.arange(9)[:, None], np.arange(6)[None]
+    np.testing.assert_array_equal(seg_data.nearest(10 * rows + columns, (3, 2)), [[11, 14], [41, 44], [71, 74]])
+
+
 def test_masks_come_back_as_they_were():
     data = Planted(2)
     split = seg_data.SegmentationSplit(data, 32)
