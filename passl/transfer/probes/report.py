@@ -111,7 +111,8 @@ def write(folder, rows, sources, settings):
     from ...utils.plots import plot_comparison
     names = [s.name for s in sources]
     whole = {'settings': settings, 'rows': rows,
-             'weights': [{'name': s.name, 'file': s.path, 'depth': s.depth, 'backbone': s.digest} for s in sources]}
+             'weights': [{'name': s.name, 'file': s.path, 'network': s.kind, 'depth': s.depth, 'backbone': s.digest}
+                         for s in sources]}
     texts = {TABLE: '\n'.join(table(rows, names)) + '\n', CSV: csv_text(rows, names),
              JSON_FILE: json.dumps(whole, indent=1, ensure_ascii=False) + '\n'}
     for name, text in texts.items():

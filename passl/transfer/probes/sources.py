@@ -20,14 +20,14 @@ class Source:
     Attributes:
         name: for the table.
         path: the file, or 'random'.
-        depth: of the ResNet.
+        depth: of the ResNet; kind: 'ResNet' or 'ResNet_vd' (three convolutions in the stem).
         digest: hash of the backbone's tensors and names, the same in whatever format they are stored; of the random
-            start: of its depth.
+            start: of its kind and depth.
     """
 
-    def __init__(self, name, path, depth, state=None):
-        self.name, self.path, self.depth, self._state = name, path, depth, state
-        self.digest = f'random-{depth}' if state is None else digest_of(state)
+    def __init__(self, name, path, depth, state=None, kind='ResNet'):
+        self.name, self.path, self.depth, self.kind, self._state = name, path, depth, kind, state
+        self.digest = f'random-{kind}-{depth}' if state is None else digest_of(state)
 
     def build(self, seed=0):
         """The backbone in eval mode; `seed` matters for the random start only.
@@ -36,11 +36,16 @@ class Source:
             CheckpointError: not every tensor of the backbone is in the file.
         """
         seed_everything(seed)
-        net = build_backbone({'name': 'ResNet', 'depth': self.depth})
+        net = build_backbone({'name': self.kind, 'depth': self.depth}, 'weights')
         if self._state is not None:
             load_into(net, self._state, f'backbone of {self.name}', source=f"'{self.path}'")
         net.eval()
         return net
+
+
+def kind_of(state):
+    """'ResNet_vd' if the stem of {name: array} is more than one convolution, else 'ResNet'."""
+    return 'ResNet_vd' if any(name.startswith('conv1.') and name != 'conv1.weight' for name in state) else 'ResNet'
 
 
 def digest_of(state):
@@ -72,7 +77,7 @@ def find_sources(paths, names=None, depth=None):
     Args:
         paths: weight files of any kind that `load_weights` reads, and 'random'.
         names: one per path, or None.
-        depth: of the random start; default: that of the first file.
+        depth: of the random start; default: that of the first file, whose kind it always has.
 
     Raises:
         CheckpointError: a file without a whole ResNet backbone, or not readable.
@@ -84,14 +89,15 @@ def find_sources(paths, names=None, depth=None):
         raise ConfigError(f'--names must differ, got {" ".join(names)}.')
     states = [None if path == RANDOM else _backbone(path) for path in paths]
     depths = [None if state is None else resnet_depth(state) for state in states]
-    start = depth or next((d for d in depths if d), None)
+    kinds = [None if state is None else kind_of(state) for state in states]
+    start, start_kind = (next((x for x in found if x), None) for found in ([depth] + depths, kinds))
     if None in depths and start is None:
         raise ConfigError("--weights has only 'random': say which ResNet with --depth 18, 34, 50, 101 or 152.")
     sources = []
     for i, path in enumerate(paths):
         taken = {s.name for s in sources}
         name = names[i] if names else RANDOM if path == RANDOM and RANDOM not in taken else default_name(path, taken)
-        sources.append(Source(name, path, depths[i] or start, states[i]))
+        sources.append(Source(name, path, depths[i] or start, states[i], kinds[i] or start_kind or 'ResNet'))
     return sources
 
 

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from passl.modeling.backbones import resnet_cpu
+from passl.modeling.backbones import BACKBONES, build_backbone, resnet_cpu
 from passl.transfer.probes import features, sources
 from passl.utils.checkpoint import load_file, save_file
 from passl.utils.errors import CheckpointError, ConfigError, DataError
@@ -109,6 +109,19 @@ def test_random_start_takes_the_depth_of_the_files(backbone_file):
     assert start.depth == mine.depth == 18 and start.name == 'random'
     a, b, c = (start.build(seed).state_dict()['layer4.1.conv2.weight'].numpy() for seed in (0, 0, 1))
     assert np.array_equal(a, b) and not np.array_equal(a, c)
+
+
+@pytest.mark.skipif('ResNet_vd' not in BACKBONES.names(), reason='no ResNet_vd in this version')
+def test_weights_with_a_deep_stem_make_a_vd_backbone(images, tmp_path, monkeypatch):
+    state = build_backbone({'name': 'ResNet_vd', 'depth': 18}).state_dict()
+    save_file({f'backbone.{k}': v.numpy() for k, v in state.items()}, str(tmp_path / 'vd.pdparams'))
+    found, start = sources.find_sources([str(tmp_path / 'vd.pdparams'), 'random'])
+    assert (found.kind, start.kind, found.depth) == ('ResNet_vd', 'ResNet_vd', 18)
+    net = found.build()
+    fast = features.stage_maps(net, images, [3, 4])
+    monkeypatch.setattr(resnet_cpu, 'suits', lambda *_: False)
+    for a, b in zip(fast, features.stage_maps(net, images, [3, 4])):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * np.abs(b).max())
 
 
 def test_names_are_short_and_differ(backbone_file, tmp_path):
