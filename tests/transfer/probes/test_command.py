@@ -32,6 +32,7 @@ def cell(folder, task, figure, name, setting=None):
     return row['cells'][name]
 
 
+@pytest.mark.slow
 def test_one_table_of_all_tasks(backbone_file, classes, masks, tmp_path, capsys):
     out = tmp_path / 'out'
     done = evaluate(capsys, '--tasks', 'linear,knn,svm,lowshot,finetune,linear-seg,knn-seg', '--weights', backbone_file,
