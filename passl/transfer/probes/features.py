@@ -3,7 +3,9 @@
 import os
 import shutil
 import sys
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 import numpy as np
 import paddle
@@ -16,6 +18,7 @@ from ...utils.paddle_env import usable_cores
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)        # of ImageNet, as in pre-training
 _BATCH = 16
+_AHEAD = 4              # batches that are loaded while one is computed
 _LARGEST = 60000.0          # of half precision, with a margin
 
 
@@ -55,23 +58,19 @@ def stage_maps(net, images, stages):
 
 def batches(load, count, size=_BATCH, title='features'):
     """Yield (first index, list of up to `size` results of load(i)), loaded ahead by threads, with a progress bar."""
-    show = sys.stderr.isatty()
-    starts = range(0, count, size)
-
     def part(start):
         return [load(i) for i in range(start, min(count, start + size))]
-    with ThreadPoolExecutor(min(4, usable_cores())) as pool, \
-            tqdm(total=count, desc=title, unit=' images', disable=not show, leave=False, dynamic_ncols=True) as bar:
-        waiting = []
-        for start in starts:
-            waiting.append((start, pool.submit(part, start)))
-            if len(waiting) < 4 and start != starts[-1]:
-                continue
-            while waiting and (len(waiting) == 4 or start == starts[-1]):
-                first, job = waiting.pop(0)
-                done = job.result()
-                yield first, done
-                bar.update(len(done))
+    starts = iter(range(0, count, size))
+    with ThreadPoolExecutor(min(_AHEAD, usable_cores())) as pool, \
+            tqdm(total=count, desc=title, unit=' images', disable=not sys.stderr.isatty(), leave=False,
+                 dynamic_ncols=True) as bar:
+        jobs = deque((start, pool.submit(part, start)) for start in islice(starts, _AHEAD))
+        while jobs:
+            first, job = jobs.popleft()
+            done = job.result()
+            jobs.extend((start, pool.submit(part, start)) for start in islice(starts, 1))
+            yield first, done
+            bar.update(len(done))
 
 
 class Cache:
