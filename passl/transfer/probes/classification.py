@@ -8,7 +8,7 @@ from .features import unit_length
 from .metrics import mean_average_precision, top1
 from .segmentation import knn_vote
 
-RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 NEIGHBOURS = (10, 20, 100, 200)
 SHOTS = (1, 2, 4, 8, 16, 32)
 _BATCH = 256
