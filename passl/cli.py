@@ -23,6 +23,7 @@ commands:
   plot             draw the loss curve of a run folder
   check-data       look for broken, equal and mislabelled images
   replay-step      repeat the step at which a run's numbers broke, and say where
+  evaluate         compare backbones by k-NN, linear, SVM, segmentation and fine-tuning
 """
 
 
@@ -111,8 +112,21 @@ def replay_main(argv=None, prog=None):
     return guarded(run)
 
 
+def evaluate_main(argv=None, prog=None):
+    """`tools/evaluate.py` and `passl evaluate`."""
+    from .transfer.probes.options import build_evaluate_parser
+    args = build_evaluate_parser(prog).parse_args(argv)
+
+    def run():
+        from .transfer.probes.command import evaluate
+        from .utils.logger import setup_logger
+        setup_logger()
+        return evaluate(args)
+    return guarded(run)
+
+
 COMMANDS = {'train': train_main, 'extract-weight': extract_main, 'plot': plot_main,
-            'check-data': check_main, 'replay-step': replay_main}
+            'check-data': check_main, 'replay-step': replay_main, 'evaluate': evaluate_main}
 
 
 def main(argv=None):

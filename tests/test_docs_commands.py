@@ -11,15 +11,17 @@ import pytest
 from passl import cli
 from tests.datasets.labelled.render import render_coco, render_folder, render_voc
 from tests.test_docs import FENCE, ROOT, VISUALIZE, module_of, read
+from tests.transfer.probes.sets import write_voc
 from tests.utils.torch_writer import write_zip
 
 PAGES = ['README.md', 'docs/GETTING_STARTED.md', 'docs/OWN_DATA.md', 'docs/CHECK_DATA.md', 'docs/LABELLED_DATA.md',
-         'docs/Train_DenseCL_model.md', 'docs/Train_MoCo_model.md', 'docs/LOSS_CURVE.md', 'configs/densecl/README.md',
-         'configs/moco/README.md']
+         'docs/Train_DenseCL_model.md', 'docs/Train_MoCo_model.md', 'docs/EVALUATE.md', 'docs/LOSS_CURVE.md',
+         'configs/densecl/README.md', 'configs/moco/README.md']
 # starts of lines that install, need several machines, or open a server
 NOT_RUN = ('bash ', 'pip ', 'visualdl ', '. .venv', 'python -m venv', 'python -c', 'tail ')
 PACK = 'tools/pack_dataset.py'
 CHECK = 'tools/check_data.py'
+EVALUATE = 'tools/evaluate.py'
 AUTHORS = 'densecl_r50_imagenet_200ep.pth'
 
 
@@ -65,6 +67,7 @@ def sandbox(tmp_path_factory, make_images):
     make_images(root / 'data/my_images', 8, size=(70, 90))
     make_images(root / 'data/my_labelled/train', 2, size=70, classes=2)
     make_images(root / 'data/my_labelled/val', 1, size=70, classes=2)
+    write_voc(root / 'data/VOCdevkit/VOC2007', 8, 4)
     for part in ('train', 'val', 'test'):
         make_images(root / 'clothing' / part, 2, size=70, classes=2)
     render_folder(root / 'data/my_masks')
@@ -91,18 +94,21 @@ def test_the_shown_commands_run(sandbox, monkeypatch):
             words = [sys.executable] + words[1:] + cheap(words)
             code = subprocess.run(words, env=dict(os.environ, PYTHONPATH=ROOT)).returncode
         else:
-            tool, arguments = words[1], words[2:] + (cheap(words) if training else [])
+            small = ['--image-size', '32', '--seeds', '2', '--finetune-steps', '2'] if words[1] == EVALUATE else []
+            tool, arguments = words[1], words[2:] + (cheap(words) if training else small)
             if '--output' in words:
                 written = words[words.index('--output') + 1]
                 if os.path.exists(written):         # by an earlier page
                     os.remove(written)
             code = {'tools/train.py': cli.train_main, 'tools/extract_weight.py': cli.extract_main,
                     'tools/plot_log.py': cli.plot_main, PACK: module_of(PACK).main, CHECK: cli.check_main,
-                    VISUALIZE: module_of(VISUALIZE).main}[tool](arguments)
+                    EVALUATE: cli.evaluate_main, VISUALIZE: module_of(VISUALIZE).main}[tool](arguments)
         found = CHECK in words and code == 1        # the same made-up images in train and val
         assert not code or found, ' '.join(words)
         ran.append(' '.join(words))
     tools = [w.split()[1] for w in ran if not w.startswith(sys.executable)]
     assert tools.count('tools/train.py') > 15 and tools.count('tools/extract_weight.py') >= 3
     assert any('launch' in w for w in ran) and VISUALIZE in tools and PACK in tools and 'tools/plot_log.py' in tools
+    for folder in ('dense', 'whole', 'voc07'):
+        assert os.path.isfile(f'output_dir/{folder}/comparison.png')
     assert os.path.isfile('correspondence.png') and os.path.isfile('output_dir/densecl_r50/loss.png')

@@ -184,3 +184,36 @@ def plot_correspondence(image1, image2, matches, similarity, out_png, grid1=None
         figure.suptitle(f'the {len(chosen)} most similar of {len(matches)} matches '
                         f'(cosine {similarity[chosen[-1]]:.3f} to {similarity[chosen[0]]:.3f})', fontsize=11)
     _save(figure, out_png)
+
+
+def plot_comparison(rows, names, out_png):
+    """Draw grouped bars with intervals: a group per row, a bar per name, rows of one scale beside each other.
+
+    Args:
+        rows: [(label, cells)]; a cell is {'mean', 'half'} or None, one per name. `half` None: no interval.
+        names: of the bars.
+        out_png: file to write.
+    """
+    plt = _pyplot()
+    figure, axes = plt.subplots(figsize=(9, 1.2 + (0.26 * len(names) + 0.22) * len(rows)), constrained_layout=True)
+    height = 0.8 / len(names)
+    colours = plt.get_cmap('tab10')
+    for k, name in enumerate(names):
+        places = [(i - 0.4 + (k + 0.5) * height, cells[k]) for i, (_, cells) in enumerate(rows) if cells[k]]
+        means = [c['mean'] for _, c in places]
+        axes.barh([p for p, _ in places], means, height, color=colours(k % 10), label=name)
+        bars = [(p, c) for p, c in places if c['half'] is not None]
+        axes.errorbar([c['mean'] for _, c in bars], [p for p, _ in bars], xerr=[c['half'] for _, c in bars], fmt='none',
+                      ecolor='#222222', capsize=2.5, linewidth=1)
+        for place, cell in places:
+            axes.annotate(f"{cell['mean']:.1f}", (cell['mean'] + (cell['half'] or 0), place), (3, 0),
+                          textcoords='offset points', va='center', fontsize=8)
+    axes.set_yticks(range(len(rows)))
+    axes.set_yticklabels([text for text, _ in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel('percent')
+    axes.set_xlim(left=0)
+    axes.margins(x=0.1, y=0.01)
+    axes.grid(axis='x', alpha=0.3)
+    axes.legend(loc='lower center', bbox_to_anchor=(0.5, 1.0), ncol=min(4, len(names)), fontsize=9)
+    _save(figure, out_png)

@@ -24,6 +24,7 @@ ALLOWED = {
     'passl/utils/paddle_env.py': {'ctypes': "mallopt of the C library, no outside input"},
     'passl/modules/onednn.py': {'ctypes': "the library inside Paddle's wheel",
                                 'getattr': 'its functions, by names in this file'},
+    'passl/transfer/probes/command.py': {'vars': 'the flags as the parser has read them, for the record'},
     'passl/datasets/base.py': {'vars': 'whether a class defines `load`; nothing is looked up by a name from outside'},
     'passl/utils/file_lock.py': {'socket': 'the name of this machine'},
     'passl/utils/watch.py': {'socket': 'the name of this machine',

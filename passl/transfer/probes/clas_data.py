@@ -1,0 +1,85 @@
+"""Labelled images for the classification tasks: class folders, and VOC's lists of several labels per image."""
+
+import hashlib
+import os
+
+import numpy as np
+
+from ...datasets.builder import build_dataset
+from ...datasets.folder import check_folder
+from ...datasets.image import read_image
+from ...datasets.labelled import build_multilabel
+from ...datasets.preprocess.compose import build_transforms
+from ...utils.errors import DataError
+
+KINDS = ('folder', 'voc')
+
+
+class ClassificationSplit:
+    """Paths and labels of one split.
+
+    Args:
+        paths: image files; truth: int8 [N, classes] of 1, 0, -1 (difficult: left out for that class).
+        size: the short side is brought to size * 8 / 7, then the central square of side `size` is taken.
+
+    Attributes:
+        labels: class numbers [N], None with several labels per image.
+        digest: hash of names, sizes and times of the files and of the labels.
+    """
+
+    def __init__(self, paths, truth, classes, size):
+        self.paths, self.truth, self.classes, self.size = list(paths), truth, list(classes), size
+        single = (truth >= 0).all() and (truth.sum(1) == 1).all()
+        self.labels = truth.argmax(1) if single else None
+        self._recipe = build_transforms([{'name': 'Resize', 'size': round(size * 8 / 7)},
+                                         {'name': 'CenterCrop', 'size': size}])
+        total = hashlib.sha256(repr(self.classes).encode() + np.ascontiguousarray(truth).tobytes())
+        for path in self.paths:
+            info = os.stat(path)
+            total.update(f'{os.path.abspath(path)} {info.st_size} {info.st_mtime_ns}\n'.encode('utf-8', 'replace'))
+        self.digest = total.hexdigest()[:16]
+
+    def __len__(self):
+        return len(self.paths)
+
+    def image(self, i):
+        """uint8 [size, size, 3]."""
+        return np.ascontiguousarray(self._recipe(read_image(self.paths[i])))
+
+    def flipped(self, i):
+        """`image(i)` mirrored."""
+        return np.ascontiguousarray(self.image(i)[:, ::-1])
+
+
+def build_classification(kind, root, split, size):
+    """A ClassificationSplit.
+
+    Args:
+        kind: 'folder': root/<split>/<class>/<image>; 'voc': see VocMultilabel, several labels per image.
+
+    Raises:
+        DataError: files are missing or damaged.
+    """
+    root = check_folder(root, '--data')
+    if kind == 'voc':
+        dataset = build_multilabel('voc', root, split)
+        return ClassificationSplit(dataset.images, np.asarray(dataset.labels), dataset.classes, size)
+    if not os.path.isdir(os.path.join(root, split)):
+        there = sorted(n for n in os.listdir(root) if os.path.isdir(os.path.join(root, n)))
+        raise DataError(f"'{root}' has no folder '{split}' (it has: {', '.join(there[:8]) or 'none'}). The tasks on "
+                        f'whole images need {root}/{split}/<class>/<image>; other names: --train-split, --val-split.')
+    dataset = build_dataset({'name': 'ImageFolder', 'dataroot': os.path.join(root, split), 'index': False}, '--data')
+    entries = [dataset.samples[i] for i in range(len(dataset))]
+    labels = np.array([label for _, label in entries])
+    truth = (labels[:, None] == np.arange(len(dataset.classes))).astype(np.int8)
+    return ClassificationSplit([path for path, _ in entries], truth, dataset.classes, size)
+
+
+def check_pair(train, val):
+    """Both splits must have the same classes and at least two of them."""
+    if train.classes != val.classes:
+        differing = sorted(set(train.classes) ^ set(val.classes))[:5]
+        raise DataError(f'The training split has {len(train.classes)} classes and the other {len(val.classes)}, and '
+                        f'they differ ({", ".join(differing) or "in order"}): the labels would not mean the same.')
+    if len(train.classes) < 2:
+        raise DataError('The data has one class only; nothing can be told apart.')

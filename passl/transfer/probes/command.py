@@ -1,0 +1,120 @@
+"""The command `passl evaluate`."""
+
+import functools
+import os
+import sys
+import time
+
+import cv2
+from tqdm import tqdm
+
+from ...datasets.labelled import build_segmentation
+from ...engine.device import select_device
+from ...utils import dist
+from ...utils.errors import ConfigError
+from ...utils.logger import get_logger
+from . import report
+from .clas_data import KINDS, build_classification, check_pair
+from .features import Cache
+from .jobs import Bench, check_labels, kinds, runs_of
+from .results import Results, key_of
+from .seg_data import SegmentationSplit
+from .sources import find_sources
+
+_SPLITS = {'ade20k': ('training', 'validation'), 'coco': ('train2017', 'val2017')}         # others: train, val
+
+
+def _splits(args, kind):
+    usual = _SPLITS.get(kind, ('train', 'val'))
+    train, val = args.train_split or usual[0], args.val_split or usual[1]
+    if train == val:
+        raise ConfigError(f"--train-split and --val-split are both '{train}': the figures would be those of images "
+                          'that were learned by heart.')
+    return train, val
+
+
+def _check_flags(args, whole, dense):
+    if args.seg_data and not dense:
+        raise ConfigError('--seg-data is for linear-seg and knn-seg, and --tasks has neither.')
+    if args.seg_format and not args.seg_data:
+        raise ConfigError('--seg-format belongs to --seg-data DIR; the layout of --data is --data-format.')
+    if whole and dense and not args.seg_data and args.data_format == 'folder':
+        raise ConfigError('--tasks asks for whole images and for masks, which lie in folders of different kinds: give '
+                          'the class folders with --data and the masks with --seg-data.')
+    if whole and args.data_format not in KINDS:
+        raise ConfigError(f'--data-format {args.data_format} has masks only. The tasks on whole images take '
+                          f"{' or '.join(KINDS)}; leave them out, or give the masks with --seg-data.")
+    if dist.world_size() > 1:
+        raise ConfigError('passl evaluate is one process. Start it without the launcher.')
+
+
+def load_data(args):
+    """((train, val) of whole images or None, (train, val) with masks or None)."""
+    whole, dense = kinds(args.tasks)
+    _check_flags(args, whole, dense)
+    out = [None, None]
+    if whole:
+        out[0] = [build_classification(args.data_format, args.data, split, args.image_size)
+                  for split in _splits(args, args.data_format)]
+        check_pair(*out[0])
+        check_labels(args.tasks, out[0][0])
+    if dense:
+        kind = (args.seg_format or args.data_format) if args.seg_data else args.data_format
+        sets = [build_segmentation(kind, args.seg_data or args.data, split) for split in _splits(args, kind)]
+        out[1] = [SegmentationSplit(d, args.image_size, title) for d, title in zip(sets, ('train', 'val'))]
+        check_pair(*out[1])
+    return out
+
+
+def evaluate(args):
+    """Measure all weights with all tasks; `args` as `build_evaluate_parser` gives them.
+
+    Every figure is written to results.jsonl when it is there; figures whose weights, data and settings are the same
+    are not measured again. The table is printed at the end and written after each backbone.
+
+    Raises:
+        PasslError: weights, data or flags that do not fit together.
+    """
+    log = get_logger()
+    cv2.setNumThreads(0)        # images are read by threads of our own
+    sources = find_sources(args.weights, args.names, args.depth)
+    select_device(no_cuda=args.no_cuda)
+    with Results(args.output, args.overwrite) as results:
+        whole, dense = load_data(args)
+        for kind, pair in (('whole images', whole), ('masks', dense)):
+            if pair:
+                log.info('%s: %d for training, %d for the test, %d classes', kind, *map(len, pair),
+                         len(pair[0].classes))
+        cache = Cache(os.path.join(args.output, 'cache'), args.cache_gb)
+        labels = functools.lru_cache(None)(dense[0].labels) if dense else None
+        measured, runs = [], runs_of(args)
+        settings = {k: v for k, v in vars(args).items() if k not in ('overwrite', 'output')}
+        with tqdm(total=len(sources) * len(runs), desc='evaluate', unit=' runs', disable=not sys.stderr.isatty(),
+                  dynamic_ncols=True) as bar:
+            for source in sources:
+                bench = Bench(source, args, whole, dense, labels, cache)
+                for run in runs:
+                    measured.append((source.name, run, _figures(bench, run, results)))
+                    bar.update()
+                rows = report.rows_of(measured)
+                report.write(args.output, rows, sources, settings)
+    sys.stdout.write('\n'.join(report.table(rows, [s.name for s in sources])) + '\n')
+    log.info('Wrote %s', os.path.join(args.output, 'comparison.{txt,csv,json,png}'))
+    return 0
+
+
+def _figures(bench, run, results):
+    """The figures of a run, from `results` if they are there."""
+    facts = bench.facts(run)
+    key = key_of(facts)
+    done = results.get(key)
+    if done is None:
+        start = time.perf_counter()
+        figures = bench.measure(run)
+        done = {'key': key, 'name': bench.source.name, 'figures': figures, **facts,
+                'seconds': round(time.perf_counter() - start, 2)}
+        results.add(done)
+        setting = '' if run.setting is None else f' {run.setting}'
+        get_logger().info('%s: %s%s, seed %d: %s', bench.source.name, run.task, setting, run.seed,
+                          ', '.join(f'{k} {v:.4g}' for k, v in figures.items()))
+    return done['figures']

@@ -1,0 +1,95 @@
+"""Semi-supervised fine-tuning: the whole network is trained on a small share of the labels."""
+
+import sys
+
+import numpy as np
+import paddle
+from paddle import nn
+from tqdm import tqdm
+
+from ...datasets.base import seeded
+from ...datasets.image import read_image
+from ...datasets.preprocess.compose import build_transforms
+from ...modules.init import constant_, normal_
+from ...utils.seed import derive_seed, seed_everything
+from .features import MEAN, STD, batches
+from .metrics import top1
+from .softmax import Shuffled
+
+
+class Classifier(nn.Layer):
+    """Backbone, global average pooling and a linear layer, N(0, 0.01)."""
+
+    def __init__(self, backbone, channels, classes):
+        super().__init__()
+        self.backbone = backbone
+        self.fc = nn.Linear(channels, classes)
+        normal_(self.fc.weight, 0.01)
+        constant_(self.fc.bias, 0.0)
+
+    def forward(self, x):
+        return self.fc(self.backbone(x).mean([2, 3]))
+
+
+def labelled_per_class(labels, percent, seed):
+    """Numbers of `percent` of the images of every class, at least one of each; a smaller share is part of a larger."""
+    rng, chosen = np.random.RandomState(derive_seed(seed, 41)), []
+    for c in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == c))
+        chosen.append(members[:max(1, int(round(len(members) * percent / 100)))])
+    return np.sort(np.concatenate(chosen))
+
+
+def _tensor(images):
+    x = (np.asarray(images, np.float32) / np.float32(255) - np.float32(MEAN)) / np.float32(STD)
+    return paddle.to_tensor(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
+
+
+def finetune(source, train, val, percent, seed, steps=200, batch=32, rate=0.01, head_rate=0.1, decay=1e-4):
+    """Train backbone and classifier with `percent` of the labels.
+
+    RandomResizedCrop (scale 0.2 to 1) and flip; SGD with momentum 0.9 and a cosine to 0; the new layer has a rate of
+    its own, since it starts at random.
+
+    Args:
+        source: Source; train, val: ClassificationSplit with one label per image.
+        steps: of `batch` images (all labelled ones if they are fewer).
+        rate, head_rate: of the backbone and of the classifier at the start; decay: weight decay of both.
+
+    Returns:
+        {'top1': percent, 'images': number of labelled images}
+    """
+    seed_everything(derive_seed(seed, 42))
+    chosen = labelled_per_class(train.labels, percent, seed)
+    backbone = source.build(derive_seed(seed, 43))
+    seed_everything(derive_seed(seed, 44))
+    net = Classifier(backbone, backbone.out_channels, len(train.classes))
+    rates = [paddle.optimizer.lr.CosineAnnealingDecay(r, steps) for r in (rate, head_rate)]
+    optimizers = [paddle.optimizer.Momentum(r, 0.9, parameters=[p for p in part.parameters() if not p.stop_gradient],
+                                            weight_decay=decay)
+                  for r, part in zip(rates, (net.backbone, net.fc))]
+    recipe = build_transforms([{'name': 'RandomResizedCrop', 'size': train.size, 'scale': [0.2, 1.0]},
+                               {'name': 'RandomHorizontalFlip'}])
+    order = Shuffled(chosen, batch, np.random.RandomState(derive_seed(seed, 45)))
+    net.train()
+    for step in tqdm(range(steps), desc=f'finetune {percent:g} %', unit=' steps', disable=not sys.stderr.isatty(),
+                     leave=False, dynamic_ncols=True):
+        images, numbers = [], order()
+        for i in numbers:
+            with seeded(derive_seed(seed, step, int(i))):
+                images.append(recipe(read_image(train.paths[i])))
+        labels = paddle.to_tensor(train.labels[numbers].astype('int64'))
+        loss = nn.functional.cross_entropy(net(_tensor(images)), labels)
+        loss.backward()
+        for optimizer, schedule in zip(optimizers, rates):
+            optimizer.step()
+            optimizer.clear_grad()
+            schedule.step()
+    return {'top1': top1(_scores(net, val), val.labels), 'images': len(chosen)}
+
+
+@paddle.no_grad()
+def _scores(net, split):
+    net.eval()
+    return np.concatenate([net(_tensor(np.stack(images))).numpy()
+                           for _, images in batches(split.image, len(split), title='test')])

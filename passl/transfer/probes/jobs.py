@@ -1,0 +1,114 @@
+"""What is measured for one backbone: the single runs of every task, and the features that they share."""
+
+from collections import namedtuple
+
+from ...utils.errors import ConfigError
+from . import classification, finetune, segmentation
+from .features import extract
+from .options import CLASSIFICATION, DENSE
+
+DRAWS = 5       # of low-shot
+# setting: percent of the labels, images per class, or None
+Run = namedtuple('Run', 'task setting seed')
+ONE_LABEL = ('linear', 'knn', 'finetune')
+
+
+def runs_of(args):
+    """All Runs that the flags ask for, in the order of the table."""
+    runs = []
+    for task in args.tasks:
+        settings, seeds = [None], range(args.seeds)
+        if task in DENSE:
+            settings = sorted(args.labels_at)
+        elif task == 'finetune':
+            settings = sorted(args.finetune_at)
+        elif task == 'lowshot':
+            settings, seeds = classification.SHOTS, range(DRAWS)
+        elif task in ('knn', 'svm'):
+            seeds = [0]         # nothing in them is random
+        runs += [Run(task, setting, seed) for setting in settings for seed in seeds]
+    return runs
+
+
+def check_labels(tasks, train):
+    """Raises ConfigError for tasks that need one label per image, where there are several."""
+    wrong = [t for t in tasks if t in ONE_LABEL]
+    if train is not None and train.labels is None and wrong:
+        raise ConfigError(f"The tasks {', '.join(wrong)} need one label per image; this data has several. It suits svm "
+                          'and lowshot.')
+
+
+class Bench:
+    """Runs the tasks on one backbone; features are computed when the first run needs them.
+
+    Args:
+        source: Source.
+        args: flags, see options.
+        whole, dense: (train, val) ClassificationSplits and SegmentationSplits, None where no task needs them.
+        labels: function of a grid -> labels of the training masks on it.
+        cache: features.Cache.
+    """
+
+    def __init__(self, source, args, whole, dense, labels, cache):
+        self.source, self.args, self.whole, self.dense = source, args, whole, dense
+        self.labels, self.cache, self._net, self._kept = labels, cache, None, {}
+
+    def facts(self, run):
+        """All that the figures of a run depend on, for its key."""
+        a, (train, val) = self.args, self.dense if run.task in DENSE else self.whole
+        facts = dict(run._asdict(), weights=self.source.digest, train=train.digest, val=val.digest, size=a.image_size)
+        if run.task in DENSE:
+            facts['stages'] = sorted(a.stages)
+        if run.task == 'knn-seg':
+            facts['patches'] = a.knn_patches
+        if run.task == 'finetune':
+            facts['steps'] = a.finetune_steps
+        return facts
+
+    def measure(self, run):
+        """{name: figure} of one run."""
+        if run.task in DENSE:
+            probe = {'linear-seg': segmentation.linear_segmentation, 'knn-seg': segmentation.knn_segmentation}[run.task]
+            more = {'patches': self.args.knn_patches} if run.task == 'knn-seg' else {}
+            (train, val), (maps, val_maps) = self.dense, self._maps()
+            return probe(train, self.labels(maps.grid), val, maps, val_maps, run.setting, run.seed, **more)
+        train, val = self.whole
+        classes = len(train.classes)
+        if run.task == 'finetune':
+            return finetune.finetune(self.source, train, val, run.setting, run.seed, self.args.finetune_steps)
+        x, y = self._vectors('train'), self._vectors('val')
+        if run.task == 'knn':
+            found = classification.knn(x, train.labels, y, val.labels, classes)
+            return {f'top1_k{k}': value for k, value in found.items()}
+        if run.task == 'svm':
+            return classification.linear_svm(x, train.truth, y, val.truth)
+        if run.task == 'lowshot':
+            return classification.low_shot(x, train.truth, y, val.truth, run.setting, run.seed)
+        views = [x, self._vectors('flipped')]
+        return classification.linear(views, train.labels, y, val.labels, classes, run.seed)
+
+    def _features(self, split, load, stages, part, pool=False):
+        key = f'{self.source.digest}-{split.digest}-{self.args.image_size}-{"".join(map(str, stages))}-{part}'
+        self._net = self._net or self.source.build()
+        return extract(self._net, load, len(split), stages, self.cache, key, f'{self.source.name}: {part}',
+                       pool)
+
+    def _maps(self):
+        if 'maps' not in self._kept:
+            train, val = self.dense
+            self._kept['maps'] = [self._features(s, s.image, sorted(self.args.stages), part)
+                                  for s, part in ((train, 'train-maps'), (val, 'val-maps'))]
+        return self._kept['maps']
+
+    def _vectors(self, part):
+        """float32 [images, C]: averages of the last stage of 'train', 'val' or the mirrored training images."""
+        if part not in self._kept:
+            split = self.whole[part == 'val']
+            load = split.flipped if part == 'flipped' else split.image
+            self._kept[part] = self._features(split, load, [4], part, pool=True).cells(slice(None))[:, 0]
+        return self._kept[part]
+
+
+def kinds(tasks):
+    """(whether a task needs whole images with labels, whether one needs masks)"""
+    return any(t in CLASSIFICATION for t in tasks), any(t in DENSE for t in tasks)

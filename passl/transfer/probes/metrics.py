@@ -1,0 +1,128 @@
+"""The figures: mIoU of a confusion matrix, average precision, accuracy, and the interval of a mean. NumPy only."""
+
+import math
+
+import numpy as np
+
+IGNORE = 255
+
+
+def confusion(truth, predicted, classes):
+    """Pixel counts [classes, classes]; row = truth, column = prediction.
+
+    Args:
+        truth: integers of any shape; 255 is left out.
+        predicted: integers of the same shape in 0..classes - 1.
+    """
+    truth, predicted = np.asarray(truth).ravel(), np.asarray(predicted).ravel()
+    counted = truth != IGNORE
+    cells = truth[counted].astype(np.int64) * classes + predicted[counted]
+    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
+
+
+def segmentation_figures(matrix):
+    """Figures in percent of a confusion matrix.
+
+    `miou` is the mean over the classes that are in the ground truth or predicted anywhere (union > 0), as mmseg and
+    torchmetrics have it; a class in neither has no IoU. `miou_all` is the mean over all classes with 0 for those, as
+    PaddleSeg 2.8 has it. `pixel_accuracy`: share of the pixels.
+
+    Returns:
+        {'miou', 'miou_all', 'pixel_accuracy'}; nan without a single counted pixel.
+    """
+    matrix = np.asarray(matrix, np.float64)
+    hit, total = np.diag(matrix), matrix.sum()
+    union = matrix.sum(0) + matrix.sum(1) - hit
+    present = union > 0
+    if not total:
+        return {'miou': math.nan, 'miou_all': math.nan, 'pixel_accuracy': math.nan}
+    iou = hit[present] / union[present]
+    return {'miou': 100 * float(iou.mean()), 'miou_all': 100 * float(iou.sum() / len(matrix)),
+            'pixel_accuracy': 100 * float(hit.sum() / total)}
+
+
+def precision_recall(scores, positive):
+    """(precision, recall) after each image, the highest score first; equal scores keep the order of the data."""
+    order = np.argsort(-np.asarray(scores, np.float64), kind='stable')
+    hits = np.cumsum(np.asarray(positive, bool)[order])
+    return hits / np.arange(1, len(hits) + 1), hits / max(1, hits[-1] if len(hits) else 1)
+
+
+def average_precision(scores, positive, rule='11point'):
+    """Average precision of one class, 0..1; nan without a positive image.
+
+    Args:
+        scores: [N] higher is more certain; positive: [N] truth.
+        rule: '11point': mean over recall 0, 0.1 .. 1 of the best precision at that recall or more (VOC up to 2009);
+            'area': area below the precision that falls monotonously (VOC from 2010 on).
+    """
+    positive = np.asarray(positive, bool)
+    if not positive.any():
+        return math.nan
+    precision, recall = precision_recall(scores, positive)
+    best = np.maximum.accumulate(precision[::-1])[::-1]         # at this recall or more
+    if rule == '11point':
+        # a tenth that is a whole number of hits must count as reached in spite of rounding
+        at = [np.searchsorted(recall, level - 1e-9) for level in np.arange(11) / 10]
+        return float(np.mean([best[i] if i < len(best) else 0.0 for i in at]))
+    return float(np.sum(np.diff(np.concatenate([[0.0], recall])) * best))
+
+
+def mean_average_precision(scores, truth, rule='11point'):
+    """mAP in percent over the classes that have a positive image.
+
+    Args:
+        scores: [N, classes]; truth: [N, classes] of 1 (there), 0 (not there) and -1 (left out for that class).
+    """
+    each = []
+    for c in range(scores.shape[1]):
+        counted = truth[:, c] >= 0
+        each.append(average_precision(scores[counted, c], truth[counted, c] > 0, rule))
+    each = [ap for ap in each if not math.isnan(ap)]
+    return 100 * float(np.mean(each)) if each else math.nan
+
+
+def top1(scores, labels):
+    """Share of the images, in percent, whose class has the highest score (the first of equal ones)."""
+    return 100 * float(np.mean(np.argmax(scores, axis=1) == np.asarray(labels)))
+
+
+def t_probability(t, freedom):
+    """P(|T| < t) of Student's t with a whole number of degrees of freedom (Abramowitz and Stegun 26.7.3, 26.7.4)."""
+    theta = math.atan(t / math.sqrt(freedom))
+    sin, cos = math.sin(theta), math.cos(theta)
+    odd = freedom % 2
+    term, total = (cos if odd else 1.0), 0.0
+    for k in range(freedom // 2):
+        total += term
+        # odd: cos + 2/3 cos^3 + 2*4/(3*5) cos^5 ...; even: 1 + 1/2 cos^2 + 1*3/(2*4) cos^4 ...
+        term *= cos * cos * ((2 * k + 2) / (2 * k + 3) if odd else (2 * k + 1) / (2 * k + 2))
+    return 2 / math.pi * (theta + sin * total) if odd else sin * total
+
+
+def t_quantile(freedom, level=0.95):
+    """The t with P(|T| < t) = level, by bisection; 12.706 for 1, 4.303 for 2, 1.96 for many degrees of freedom."""
+    low, high = 0.0, 1.0
+    while t_probability(high, freedom) < level:
+        high *= 2
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if t_probability(middle, freedom) < level else (low, middle)
+    return (low + high) / 2
+
+
+def summary(values, kind='t95'):
+    """(mean, half width) of some runs.
+
+    Args:
+        kind: 't95': half width of the 95 % t interval of the mean; 'sd': sample standard deviation; 'none'.
+
+    Returns:
+        The half width is None for one value and for 'none'.
+    """
+    values = np.asarray(values, np.float64)
+    mean = float(values.mean())
+    if kind == 'none' or len(values) < 2:
+        return mean, None
+    deviation = float(values.std(ddof=1))
+    return mean, deviation if kind == 'sd' else t_quantile(len(values) - 1) * deviation / math.sqrt(len(values))

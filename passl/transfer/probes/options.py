@@ -1,0 +1,124 @@
+"""The flags of `passl evaluate`. Needs no Paddle."""
+
+import argparse
+
+from ...utils.options import Parser, not_empty, positive_int
+
+CLASSIFICATION = ('linear', 'knn', 'svm', 'lowshot', 'finetune')
+DENSE = ('linear-seg', 'knn-seg')
+TASKS = CLASSIFICATION + DENSE
+FORMATS = ('folder', 'voc', 'cityscapes', 'ade20k', 'coco')
+
+EXAMPLES = """\
+examples:
+  two backbones and the random start, dense tasks on images/{train,val} and masks/{train,val}:
+    %(prog)s --tasks linear-seg,knn-seg --weights a.pdparams b.pdparams random --data data/seg --output out
+  classification on train/<class>/ and val/<class>/:
+    %(prog)s --tasks linear,knn --weights a.pdparams b.pdparams random --data data/classes --output out
+  VOC07, SVM and low-shot:
+    %(prog)s --tasks svm,lowshot --weights a.pdparams --data VOCdevkit/VOC2007 --data-format voc \\
+      --train-split trainval --val-split test --output out
+The same command again goes on where it was stopped.
+"""
+
+
+def _list_of(read):
+    def words(text):
+        values = [read(word.strip()) for word in text.split(',') if word.strip()]
+        if not values:
+            raise argparse.ArgumentTypeError(f"'{text}' names nothing; expected a list with commas")
+        if len(set(values)) != len(values):
+            raise argparse.ArgumentTypeError(f"'{text}' names something twice")
+        return values
+    return words
+
+
+def _task(word):
+    if word not in TASKS:
+        raise argparse.ArgumentTypeError(f"unknown task '{word}'; known: {', '.join(TASKS)}")
+    return word
+
+
+def _percent(word):
+    try:
+        value = float(word)
+    except ValueError:
+        value = 0
+    if not 0 < value <= 100:
+        raise argparse.ArgumentTypeError(f"'{word}' is no share of the labels: percent, above 0 and up to 100")
+    return int(value) if value == int(value) else value
+
+
+def _stage(word):
+    if word not in ('1', '2', '3', '4'):
+        raise argparse.ArgumentTypeError(f"'{word}' is no stage; they are 1, 2, 3 and 4 (layer1 to layer4)")
+    return int(word)
+
+
+def _side(text):
+    value = positive_int(text)
+    if value < 32 or value % 32:
+        raise argparse.ArgumentTypeError(f"'{text}' must be a multiple of 32: the last stage divides the side by 32")
+    return value
+
+
+def _gigabytes(text):
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"'{text}' is no size in GiB above 0")
+    return value
+
+
+def build_evaluate_parser(prog=None):
+    """Parser of `tools/evaluate.py` and `passl evaluate`.
+
+    The namespace has: tasks, weights, names, depth, data, data_format, seg_data, seg_format, train_split,
+    val_split, labels_at, finetune_at, seeds, image_size, stages, finetune_steps, knn_patches, output, cache_gb,
+    overwrite, no_cuda.
+    """
+    parser = Parser(prog=prog, description='Compare pre-trained backbones by tasks on their frozen features, and by '
+                                           'fine-tuning on few labels.', epilog=EXAMPLES)
+    what = parser.add_argument_group('what is compared')
+    what.add_argument('--tasks', metavar='LIST', required=True, type=_list_of(_task),
+                      help=f'of {",".join(TASKS)}')
+    what.add_argument('--weights', metavar='FILE', nargs='+', required=True, type=not_empty,
+                      help="checkpoints or weight files of a ResNet 18 to 152; the word 'random' is the random start")
+    what.add_argument('--names', metavar='NAME', nargs='+', type=not_empty, help='names in the table, one per file')
+    what.add_argument('--depth', type=int, choices=(18, 34, 50, 101, 152),
+                      help='of the random start (default: that of the first file)')
+    data = parser.add_argument_group('data')
+    data.add_argument('--data', metavar='DIR', required=True, type=not_empty, help='folder of the data set')
+    data.add_argument('--data-format', choices=FORMATS, default='folder',
+                      help='layout of --data (default: %(default)s)')
+    data.add_argument('--seg-data', metavar='DIR', type=not_empty,
+                      help='another folder for the dense tasks (default: --data)')
+    data.add_argument('--seg-format', choices=FORMATS, help='layout of --seg-data (default: that of --data)')
+    data.add_argument('--train-split', metavar='NAME', type=not_empty,
+                      help='default: train; with ade20k training, with coco train2017')
+    data.add_argument('--val-split', metavar='NAME', type=not_empty,
+                      help='default: val; with ade20k validation, with coco val2017')
+    how = parser.add_argument_group('how')
+    how.add_argument('--labels-at', metavar='LIST', type=_list_of(_percent), default=[1, 5, 10, 100],
+                     help='percent of the labels for the dense tasks (default: 1,5,10,100)')
+    how.add_argument('--finetune-at', metavar='LIST', type=_list_of(_percent), default=[1, 10],
+                     help='percent of the labels for finetune (default: 1,10)')
+    how.add_argument('--seeds', metavar='N', type=positive_int, default=3,
+                     help='runs with other choices, starts and orders (default: %(default)s; lowshot always 5)')
+    how.add_argument('--image-size', metavar='N', type=_side, default=128,
+                     help='side of the squares that the backbone sees (default: %(default)s)')
+    how.add_argument('--stages', metavar='LIST', type=_list_of(_stage), default=[3, 4],
+                     help='stages for the dense tasks (default: 3,4)')
+    how.add_argument('--finetune-steps', metavar='N', type=positive_int, default=200, help='default: %(default)s')
+    how.add_argument('--knn-patches', metavar='N', type=positive_int, default=10000,
+                     help='labelled cells that knn-seg keeps (default: %(default)s)')
+    how.add_argument('--no-cuda', action='store_true', help='run on the CPU')
+    out = parser.add_argument_group('results')
+    out.add_argument('--output', metavar='DIR', default='output_dir/evaluate', type=not_empty,
+                     help='folder for table, figures and cache (default: %(default)s)')
+    out.add_argument('--cache-gb', metavar='X', type=_gigabytes, default=8.0,
+                     help='bound of the cached features in GiB (default: %(default)s)')
+    out.add_argument('--overwrite', action='store_true', help='measure anew what --output already holds')
+    return parser

@@ -1,0 +1,126 @@
+"""The dense probes: a linear classifier per cell, and k-NN between cells."""
+
+import sys
+
+import numpy as np
+from tqdm import tqdm
+
+from ...utils.seed import derive_seed
+from . import softmax
+from .features import unit_length
+from .metrics import confusion, segmentation_figures
+from .seg_data import predict_mask, soft_labels
+
+IMAGES_PER_STEP = 8
+_QUERY_CELLS = 2048
+
+
+def labelled_images(count, percent, seed):
+    """Numbers of the images whose labels may be used: `percent` of them, at least one.
+
+    Of one seed, a smaller share is part of every larger one.
+    """
+    order = np.random.RandomState(derive_seed(seed, 11)).permutation(count)
+    return np.sort(order[:max(1, int(round(count * percent / 100)))])
+
+
+def score(split, grid, predict, title):
+    """Figures of predictions at the full size of every mask.
+
+    Args:
+        predict: predict(image numbers) -> scores [images, cells, classes].
+    """
+    classes = len(split.classes)
+    total = np.zeros((classes, classes), np.int64)
+    show = sys.stderr.isatty()
+    with tqdm(total=len(split), desc=title, unit=' images', disable=not show, leave=False, dynamic_ncols=True) as bar:
+        for first in range(0, len(split), IMAGES_PER_STEP):
+            numbers = np.arange(first, min(len(split), first + IMAGES_PER_STEP))
+            for i, scores in zip(numbers, predict(numbers)):
+                truth = split.mask(i)
+                total += confusion(truth, predict_mask(scores, grid, truth.shape), classes)
+            bar.update(len(numbers))
+    return segmentation_figures(total)
+
+
+def linear_segmentation(train, labels, val, features, val_features, percent, seed, steps=300, rate=2e-2, decay=1e-2):
+    """Train a 1x1 convolution on frozen maps and measure it.
+
+    Loss: cross-entropy of every labelled place with its cell's prediction (`soft_labels`), 8 images a step, Adam.
+    Prediction: scores interpolated to the mask's size.
+
+    Args:
+        train, val: SegmentationSplit; features, val_features: their Features.
+        labels: `train.labels(features.grid)`.
+        percent: share of the training images that is used; seed: of that choice, the start and the order.
+
+    Returns:
+        {'miou', 'miou_all', 'pixel_accuracy', 'images'}
+    """
+    classes, chosen = len(train.classes), labelled_images(len(train), percent, seed)
+    rng = np.random.RandomState(derive_seed(seed, 12))
+    draw_images = softmax.Shuffled(chosen, IMAGES_PER_STEP, rng)
+    scale = softmax.Standardise.of(features.cells(chosen[i:i + 16]) for i in range(0, len(chosen), 16))
+
+    def draw(step):
+        images = np.sort(draw_images())
+        x = scale(features.cells(images)).reshape(-1, features.channels)
+        target, weight = soft_labels(labels[images], classes)
+        return x, target.reshape(-1, classes), weight.ravel()
+    w, b = softmax.fit(draw, features.channels, classes, steps, rate, decay, rng)
+    figures = score(val, features.grid, lambda i: scale(val_features.cells(i)) @ w + b, f'linear-seg {percent:g} %')
+    return dict(figures, images=len(chosen))
+
+
+def knn_vote(bank, shares, queries, k, temperature):
+    """Class scores of queries: the k most similar of the bank vote, weighted by exp(cosine / temperature).
+
+    Args:
+        bank: [M, C] and queries: [Q, C], of length 1; shares: [M, K] what each of the bank votes for.
+        k: more than M counts as M.
+
+    Returns:
+        float32 [Q, K]; rows sum to 1 if those of `shares` do.
+    """
+    similarity = queries @ bank.T
+    k = min(k, len(bank))
+    nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
+    near = np.take_along_axis(similarity, nearest, axis=1)
+    weight = np.exp((near - near.max(1, keepdims=True)) / temperature)
+    weight /= weight.sum(1, keepdims=True)
+    return (weight[:, None] @ shares[nearest])[:, 0].astype(np.float32)
+
+
+def knn_segmentation(train, labels, val, features, val_features, percent, seed, k=20, temperature=0.07,
+                     patches=10000):
+    """Label every cell of the validation images by the most similar cells of the labelled training images.
+
+    Nothing is trained. Each stage has length 1 in every cell, then their concatenation.
+
+    Args:
+        patches: so many labelled cells are kept, drawn evenly from the labelled images; bounds memory and time.
+        others as in `linear_segmentation`.
+    """
+    classes, chosen = len(train.classes), labelled_images(len(train), percent, seed)
+    rng = np.random.RandomState(derive_seed(seed, 13))
+    cells = features.grid[0] * features.grid[1]
+    each = min(cells, -(-patches // len(chosen)))
+    bank, shares = [], []
+    for i in chosen:
+        target, weight = soft_labels(labels[i], classes)
+        usable = np.flatnonzero(weight > 0)
+        taken = np.sort(rng.permutation(usable)[:each])
+        bank.append(features.cells([i], unit=True)[0][taken])
+        shares.append(target[taken])
+    bank, shares = np.concatenate(bank), np.concatenate(shares)
+    if len(bank) > patches:
+        taken = np.sort(rng.permutation(len(bank))[:patches])
+        bank, shares = bank[taken], shares[taken]
+    bank = unit_length(bank)
+
+    def predict(images):
+        queries = unit_length(val_features.cells(images, unit=True)).reshape(-1, features.channels)
+        votes = [knn_vote(bank, shares, queries[i:i + _QUERY_CELLS], k, temperature)
+                 for i in range(0, len(queries), _QUERY_CELLS)]
+        return np.concatenate(votes).reshape(len(images), cells, classes)
+    return dict(score(val, features.grid, predict, f'knn-seg {percent:g} %'), images=len(chosen))

@@ -1,0 +1,109 @@
+"""The backbones that are compared: weight files and the random start, each with a name and a hash of its content."""
+
+import hashlib
+import os
+
+import numpy as np
+
+from ...modeling.backbones import build_backbone
+from ...utils.errors import CheckpointError, ConfigError
+from ...utils.key_names import resnet_depth
+from ...utils.seed import seed_everything
+from ...utils.weights import backbone_weights, load_into, load_weights
+
+RANDOM = 'random'
+
+
+class Source:
+    """One column of the table.
+
+    Attributes:
+        name: for the table.
+        path: the file, or 'random'.
+        depth: of the ResNet; kind: 'ResNet' or 'ResNet_vd' (three convolutions in the stem).
+        digest: hash of the backbone's tensors and names, the same in whatever format they are stored; of the random
+            start: of its kind and depth.
+    """
+
+    def __init__(self, name, path, depth, state=None, kind='ResNet'):
+        self.name, self.path, self.depth, self.kind, self._state = name, path, depth, kind, state
+        self.digest = f'random-{kind}-{depth}' if state is None else digest_of(state)
+
+    def build(self, seed=0):
+        """The backbone in eval mode; `seed` matters for the random start only.
+
+        Raises:
+            CheckpointError: not every tensor of the backbone is in the file.
+        """
+        seed_everything(seed)
+        net = build_backbone({'name': self.kind, 'depth': self.depth}, 'weights')
+        if self._state is not None:
+            load_into(net, self._state, f'backbone of {self.name}', source=f"'{self.path}'")
+        net.eval()
+        return net
+
+
+def kind_of(state):
+    """'ResNet_vd' if the stem of {name: array} is more than one convolution, else 'ResNet'."""
+    return 'ResNet_vd' if any(name.startswith('conv1.') and name != 'conv1.weight' for name in state) else 'ResNet'
+
+
+def digest_of(state):
+    """SHA-256 (16 digits) of {name: array}, independent of the order."""
+    total = hashlib.sha256()
+    for name in sorted(state):
+        array = np.ascontiguousarray(state[name])
+        total.update(f'{name} {array.dtype} {array.shape} '.encode())
+        total.update(array.tobytes())
+    return total.hexdigest()[:16]
+
+
+def default_name(path, taken):
+    """A short name that differs from those `taken`: the file's, or for latest.pdparams its folder's."""
+    folder, file = os.path.split(os.path.abspath(path))
+    stem = os.path.splitext(file)[0]
+    name = os.path.basename(folder) if stem in ('latest', 'backbone', 'model') and os.path.basename(folder) else stem
+    if name in taken:
+        name = f'{os.path.basename(folder)}/{stem}'
+    number, wanted = 2, name
+    while name in taken:
+        name, number = f'{wanted} ({number})', number + 1
+    return name
+
+
+def find_sources(paths, names=None, depth=None):
+    """The Sources of a command line.
+
+    Args:
+        paths: weight files of any kind that `load_weights` reads, and 'random'.
+        names: one per path, or None.
+        depth: of the random start; default: that of the first file, whose kind it always has.
+
+    Raises:
+        CheckpointError: a file without a whole ResNet backbone, or not readable.
+        ConfigError: names and paths do not pair, or the random start has no depth.
+    """
+    if names and len(names) != len(paths):
+        raise ConfigError(f'--names gives {len(names)} names for {len(paths)} --weights. Give one for each.')
+    if names and len(set(names)) != len(names):
+        raise ConfigError(f'--names must differ, got {" ".join(names)}.')
+    states = [None if path == RANDOM else _backbone(path) for path in paths]
+    depths = [None if state is None else resnet_depth(state) for state in states]
+    kinds = [None if state is None else kind_of(state) for state in states]
+    start, start_kind = (next((x for x in found if x), None) for found in ([depth] + depths, kinds))
+    if None in depths and start is None:
+        raise ConfigError("--weights has only 'random': say which ResNet with --depth 18, 34, 50, 101 or 152.")
+    sources = []
+    for i, path in enumerate(paths):
+        taken = {s.name for s in sources}
+        name = names[i] if names else RANDOM if path == RANDOM and RANDOM not in taken else default_name(path, taken)
+        sources.append(Source(name, path, depths[i] or start, states[i], kinds[i] or start_kind or 'ResNet'))
+    return sources
+
+
+def _backbone(path):
+    state = backbone_weights(load_weights(path), f"'{path}'")
+    if resnet_depth(state) is None:
+        raise CheckpointError(f"'{path}' holds no whole ResNet backbone: its names are like '{next(iter(state))}'. "
+                              'Known depths: 18, 34, 50, 101, 152, with the names of torchvision (conv1, layer1.0...).')
+    return state
