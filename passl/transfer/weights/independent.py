@@ -29,6 +29,8 @@ _PATTERNS = {
     'paddledet': [r'conv1\.conv1(?:_(?P<i>\d))?\.(?:conv|norm)\.',
                   r'res(?P<s>\d)\.res\d(?P<b>[a-z]\d*)\.(?:branch2(?P<i>[a-c])|(?P<short>short))\.(?:conv\.)?'
                   r'(?:conv|norm)\.'],
+    'lightly': [r'(?P<stem>[01])\.',
+                r'(?P<s>[4-7])\.(?P<b>\d+)\.(?:(?:conv|bn)(?P<i>\d)|(?P<short>downsample)\.\d)\.'],
     'mmseg': [r'stem\.(?P<i>\d)\.'],
 }
 _PATTERNS['mmseg'] += _PATTERNS['torchvision']

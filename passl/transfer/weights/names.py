@@ -9,7 +9,7 @@ from typing import NamedTuple, Optional
 import numpy as np
 
 from ...utils.errors import CheckpointError
-from ...utils.key_names import RESNET_BLOCKS, has_deep_stem, resnet_depth
+from ...utils.key_names import RESNET_BLOCKS
 
 BN_EPSILON = 1e-5
 NORM = ('weight', 'bias', '_mean', '_variance')
@@ -134,14 +134,24 @@ def _paddledet(arch, part):
     return path + '.conv', path + '.norm'
 
 
+def _lightly(arch, part):
+    """torchvision's ResNet as a sequence: 0 is conv1, 1 is bn1, 4 to 7 are the stages."""
+    if part.stage == 0:
+        return '0', '1'
+    front = f'layer{part.stage}.'
+    return tuple(path.replace(front, f'{part.stage + 3}.', 1) for path in _ours(arch, part))
+
+
 CONVENTIONS = {'passl': _ours, 'torchvision': _ours, 'timm': _ours, 'mmseg': _mmlab, 'detectron2': _detectron2,
-               'paddleseg': _paddleseg, 'paddleclas': _paddleclas, 'paddledet': _paddledet}
-TORCH = ('torchvision', 'timm', 'mmseg', 'detectron2')
+               'lightly': _lightly, 'paddleseg': _paddleseg, 'paddleclas': _paddleclas, 'paddledet': _paddledet}
+TORCH = ('torchvision', 'timm', 'mmseg', 'detectron2', 'lightly')
+ARCHS = [Arch(depth, vd) for vd in (False, True) for depth in RESNET_BLOCKS]
 # These have a convolution on the first shortcut of ResNet-18 and 34 that the ResNet of the paper has not.
 FIRST_SHORT = ('paddleclas', 'paddledet')
 _NO_SUCH_MODEL = {
     'torchvision': 'torchvision has no ResNet with a deep stem; timm has (resnet50d): --to timm',
     'detectron2': "detectron2's ResNet has no average pooling on its shortcuts",
+    'lightly': "its ResNet has no deep stem",
 }
 
 
@@ -190,17 +200,22 @@ def first_short(arch, convention):
             f'{norm}._mean': zeros.copy(), f'{norm}._variance': ones}
 
 
-def arch_of(names, where):
-    """The Arch that names of ours belong to.
+def nearest_arch(names, convention, where):
+    """The Arch whose tensors `names` are, or nearly are (then `check_complete` tells what differs).
 
     Raises:
-        CheckpointError: they are not those of one whole ResNet.
+        CheckpointError: fewer than half of the names fit any of them.
     """
-    depth = resnet_depth(names)
-    if depth is None:
-        raise CheckpointError(f'{where} holds no whole ResNet-18, 34, 50, 101 or 152 backbone: the blocks of its four '
-                              'stages are those of none of them. Was it cut off, or is it another network?')
-    return Arch(depth, has_deep_stem(names))
+    names = set(names)
+
+    def agreement(arch):
+        theirs = set(table(arch, convention).values())
+        return len(theirs & names) / len(theirs | names)
+    best = max(ARCHS, key=agreement)
+    if agreement(best) < 0.5:
+        raise CheckpointError(f'{where} holds no ResNet-18, 34, 50, 101 or 152 backbone (nor a ResNet_vd): less than half of '
+                              f'its names fit. They are like: {", ".join(sorted(names)[:5])}.')
+    return best
 
 
 def check_complete(state, arch, where):
