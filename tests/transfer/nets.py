@@ -1,5 +1,7 @@
 """Weights of whole ResNets with values that show every mistake: nothing is zero, one, or the same twice."""
 
+import functools
+
 import numpy as np
 
 from passl.transfer.weights import proof
@@ -10,7 +12,12 @@ R18, R50, R101, V18, V50 = Arch(18), Arch(50), Arch(101), Arch(18, True), Arch(5
 
 
 def state_of(arch, seed=0):
-    """{our name: float32 array} of a backbone; the maps stay near 1 through all depths."""
+    """{our name: float32 array} of a backbone; the maps stay near 1 through all depths. A dict of one's own."""
+    return dict(_state(arch, seed))
+
+
+@functools.lru_cache(4)
+def _state(arch, seed):
     rng, found = np.random.default_rng([seed, arch.depth, arch.vd]), {}
     last = f'bn{3 if arch.bottleneck else 2}.weight'
     for name, shape in shapes(arch).items():
@@ -21,6 +28,7 @@ def state_of(arch, seed=0):
         else:
             value = rng.standard_normal(shape) * 0.1
         found[name] = value.astype(np.float32)
+        found[name].setflags(write=False)
     return found
 
 
@@ -30,9 +38,10 @@ def small_images(monkeypatch, height=37, width=52):
 
 
 def save_checkpoint(path, arch, **more):
-    """Write a checkpoint of DenseCL: query encoder (seed 0), key encoder (seed 1), a neck, a queue; its path."""
+    """Write a checkpoint of DenseCL: query encoder (seed 0), ResNet-18's key encoder (seed 1), a neck, a queue; its path."""
     full = {'queue': np.ones((2, 4), np.float32), 'encoder_q.1.mlp.0.weight': np.ones((2, 2), np.float32)}
     full.update({'encoder_q.0.' + k: v for k, v in state_of(arch).items()})
-    full.update({'encoder_k.0.' + k: v for k, v in state_of(arch, 1).items()})
+    if arch == R18:
+        full.update({'encoder_k.0.' + k: v for k, v in state_of(arch, 1).items()})
     save_file({'epoch': 1, 'state_dict': full, **more}, path)
     return str(path)
