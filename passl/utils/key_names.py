@@ -1,4 +1,4 @@
-"""ResNet weight names: which network they belong to. What other libraries call them: passl/transfer/weights/names.py."""
+"""ResNet weight names: which network they belong to. Other libraries' names: passl/transfer/weights/names.py."""
 
 import re
 

@@ -58,7 +58,8 @@ def test_sizes():
     assert net(paddle.randn([2, 3, 32, 32])).shape == [2, 2048, 1, 1]
     for stage, (block, pooled) in enumerate([(64, False), (256, True), (512, True), (1024, True)], 1):
         pool, conv, _ = getattr(net, f'layer{stage}')[0].downsample
-        assert isinstance(pool, paddle.nn.AvgPool2D) == pooled and conv.weight.shape[1] == block and conv._stride == [1, 1]
+        assert isinstance(pool, paddle.nn.AvgPool2D) == pooled
+        assert conv.weight.shape[1] == block and conv._stride == [1, 1]
 
 
 def test_frozen_stages():

@@ -38,7 +38,7 @@ def small_images(monkeypatch, height=37, width=52):
 
 
 def save_checkpoint(path, arch, **more):
-    """Write a checkpoint of DenseCL: query encoder (seed 0), ResNet-18's key encoder (seed 1), a neck, a queue; its path."""
+    """Write a checkpoint of DenseCL: query encoder (seed 0), ResNet-18's key encoder (seed 1), a neck, a queue."""
     full = {'queue': np.ones((2, 4), np.float32), 'encoder_q.1.mlp.0.weight': np.ones((2, 2), np.float32)}
     full.update({'encoder_q.0.' + k: v for k, v in state_of(arch).items()})
     if arch == R18:

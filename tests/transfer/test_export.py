@@ -148,12 +148,14 @@ def fourth_bn_is_nan(state):
     (lambda s: s.pop('layer3.1.bn2.bias'), ['99 of 100 tensors match', 'missing (1): layer3.1.bn2.bias']),
     (lambda s: s.update({'layer3.1.bn9.bias': s.pop('layer3.1.bn2.bias')}),
      ['missing (1): layer3.1.bn2.bias', 'left over (1): layer3.1.bn9.bias']),
-    (lambda s: [s.pop(k) for k in list(s) if k.startswith('layer4.1.')], ['90 of 100', 'missing (10): layer4.1.conv1.weight']),
+    (lambda s: [s.pop(k) for k in list(s) if k.startswith('layer4.1.')],
+     ['90 of 100', 'missing (10): layer4.1.conv1.weight']),
     (lambda s: s.update({'conv1.weight': np.ones((64, 3, 3, 3), np.float32)}),
      ['another shape (1): conv1.weight [64, 3, 3, 3] in place of [64, 3, 7, 7]']),
     (lambda s: s.update({'conv1.0.weight': s.pop('conv1.weight')}), ['missing (1): conv1.weight', 'conv1.0.weight']),
     (lambda s: s.update({k: v for k, v in state_of(R50).items() if k.startswith('layer2.0')}),
-     ['left over (5): layer2.0.', 'another shape (6): layer2.0.conv1.weight [128, 256, 1, 1] in place of [128, 64, 3, 3]']),
+     ['left over (5): layer2.0.',
+      'another shape (6): layer2.0.conv1.weight [128, 256, 1, 1] in place of [128, 64, 3, 3]']),
     (fourth_bn_is_nan, ['nan or inf in: layer4.0.bn2.bias'])])
 def test_wrong_sources_are_refused(change, words, tmp_path, capsys):
     source = spoilt(tmp_path, change)
@@ -274,5 +276,6 @@ def test_the_library_is_asked_for_but_not_there(checkpoints, tmp_path, monkeypat
     with open(tmp_path / 'x.pth.json') as f:
         record = json.load(f)['proof']
     assert record['library_not_used'] == 'torchvision is not installed' and record['by'].startswith('independent')
-    assert export_main([checkpoints(R18), '--to', 'mmseg', '--output', str(tmp_path / 'y.pth'), '--proof', 'library']) == 2
+    arguments = [checkpoints(R18), '--to', 'mmseg', '--output', str(tmp_path / 'y.pth'), '--proof', 'library']
+    assert export_main(arguments) == 2
     assert "no proof by the library for 'mmseg'" in capsys.readouterr().err

@@ -63,11 +63,13 @@ def lightly(path):
 
 def detectron2(path):
     with open(path, 'wb') as f:         # as MoCo's converter writes it
-        pickle.dump({'model': called('detectron2', counters=False), '__author__': 'MOCO', 'matching_heuristics': True}, f)
+        content = {'model': called('detectron2', counters=False), '__author__': 'MOCO', 'matching_heuristics': True}
+        pickle.dump(content, f)
 
 
 def trained_detector(path):
-    state = {**called('detectron2', prefix='backbone.bottom_up.'), 'proposal_generator.anchor.0': np.ones(4, np.float32),
+    state = {**called('detectron2', prefix='backbone.bottom_up.'),
+             'proposal_generator.anchor.0': np.ones(4, np.float32),
              'roi_heads.box_head.fc1.weight': np.ones((4, 4), np.float32)}
     write_zip(path, {'model': state, 'iteration': 5})
 
@@ -87,11 +89,13 @@ def paddle_file(library):
 
 
 @pytest.mark.parametrize('write, name, library, prefix', [
-    (authors, 'densecl.pth', 'torchvision', 'the whole file'), (old_torch, 'resnet.pth', 'torchvision', 'the whole file'),
+    (authors, 'densecl.pth', 'torchvision', 'the whole file'),
+    (old_torch, 'resnet.pth', 'torchvision', 'the whole file'),
     (moco, 'moco.pth.tar', 'torchvision', 'module.encoder_q'), (mmpretrain, 'mm.pth', 'torchvision', 'backbone'),
     (lightly, 'lightly.ckpt', 'lightly', 'backbone'), (detectron2, 'moco.pkl', 'detectron2', 'the whole file'),
     (trained_detector, 'model_final.pth', 'detectron2', 'backbone.bottom_up'),
-    (passl_v1, 'epoch_1.pd', 'passl', 'encoder_q.0'), (paddle_file('paddleclas'), 'clas.pdparams', 'paddleclas', 'the whole file'),
+    (passl_v1, 'epoch_1.pd', 'passl', 'encoder_q.0'),
+    (paddle_file('paddleclas'), 'clas.pdparams', 'paddleclas', 'the whole file'),
     (paddle_file('paddledet'), 'det.pdparams', 'paddledet', 'the whole file')])
 def test_every_origin(write, name, library, prefix, tmp_path, capsys):
     source, output = tmp_path / name, tmp_path / 'out.pdparams'
@@ -110,7 +114,8 @@ def test_a_part_can_be_chosen(tmp_path, capsys):
     moco(tmp_path / 'moco.pth')
     import_weights(tmp_path / 'moco.pth', tmp_path / 'k.pdparams', prefix='module.encoder_k')
     assert all(np.array_equal(v, state_of(R18, 1)[k]) for k, v in load_file(tmp_path / 'k.pdparams').items())
-    assert import_main([str(tmp_path / 'moco.pth'), '--output', str(tmp_path / 'x.pdparams'), '--prefix', 'encoder_z']) == 2
+    arguments = [str(tmp_path / 'moco.pth'), '--output', str(tmp_path / 'x.pdparams'), '--prefix', 'encoder_z']
+    assert import_main(arguments) == 2
     assert "no ResNet backbone below 'encoder_z.'" in capsys.readouterr().err
     twins = {**called('torchvision', prefix='left.'), **called('torchvision', prefix='right.')}
     with pytest.raises(CheckpointError, match='several backbones, below left., right.. Choose one with --prefix'):
@@ -119,8 +124,8 @@ def test_a_part_can_be_chosen(tmp_path, capsys):
 
 
 def test_recognised_by_the_names():
-    for library, arch in (('passl', V50), ('passl', R50), ('timm', V50), ('mmseg', V50), ('paddleseg', V18), ('paddleclas', V18),
-                          ('paddledet', V50), ('lightly', R50), ('detectron2', R50)):
+    for library, arch in (('passl', V50), ('passl', R50), ('timm', V50), ('mmseg', V50), ('paddleseg', V18),
+                          ('paddleclas', V18), ('paddledet', V50), ('lightly', R50), ('detectron2', R50)):
         named = called(library, arch, 'some.part.')
         assert recognise(named, 'x') == (library, 'some.part.')
         theirs = {k[len('some.part.'):]: v for k, v in named.items() if not k.endswith('tracked')}
@@ -146,7 +151,8 @@ def test_wrong_files_are_refused(library, tmp_path, capsys):
     name = table(R18, library)['layer3.1.bn2.bias']
     whole = {**called(library, counters=False), **first_short(R18, library)}
     odd = table(R50, library)['layer1.2.bn3.bias']
-    for spoil, words in ((drop, [f'missing (1): {name}']), (rename_one, [f'missing (1): {name}', 'left over (1): ', 'bais']),
+    for spoil, words in ((drop, [f'missing (1): {name}']),
+                         (rename_one, [f'missing (1): {name}', 'left over (1): ', 'bais']),
                          (cut, ['another shape (1): layer3.1.bn2.bias [255] in place of [256]']),
                          (lambda s, _: s.update({odd: np.ones(256, np.float32)}), [f'left over (1): {odd}'])):
         state = dict(whole)

@@ -9,7 +9,8 @@ from passl.utils.checkpoint import file_format, load_file, save_file
 
 VALUES = {'float32': np.arange(6, dtype=np.float32).reshape(2, 3), 'scalar': np.zeros((), np.int64),
           'empty': np.zeros((0, 3), np.float32), 'transposed': np.arange(6, dtype=np.float64).reshape(2, 3).T,
-          **{t: np.array([[1, 0, 3]]).astype(t) for t in ('float16', 'int64', 'int32', 'int16', 'int8', 'uint8', 'bool')}}
+          **{t: np.array([[1, 0, 3]]).astype(t)
+             for t in ('float16', 'int64', 'int32', 'int16', 'int8', 'uint8', 'bool')}}
 CONTENT = {'state_dict': VALUES, 'author': 'ü', 'epoch': -3, 'big': 2**40, 'lr': 0.5, 'list': [1, (True, None)]}
 
 

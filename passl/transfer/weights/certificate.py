@@ -85,8 +85,8 @@ def expected_input(content, source):
     mean, std = (_three(found.get(key, default)) for key, default in (('mean', 0.0), ('std', 1.0)))
     scale = found.get('scale', 1.0)
     return {'channel_order': 'RGB', 'formula': '(pixel * scale - mean) / std, pixels from 0 to 255', 'scale': scale,
-            'mean': mean, 'std': std, 'mean_in_pixels': [m / scale for m in mean], 'std_in_pixels': [s / scale for s in std],
-            'source': told}
+            'mean': mean, 'std': std, 'mean_in_pixels': [m / scale for m in mean],
+            'std_in_pixels': [s / scale for s in std], 'source': told}
 
 
 def _find_normalisation(node):

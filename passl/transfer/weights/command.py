@@ -35,8 +35,8 @@ def build_export_parser(prog=None):
     parser.add_argument('--encoder', choices=['q', 'k'], default='q',
                         help='query encoder, or key encoder of MoCo and DenseCL (default: %(default)s)')
     parser.add_argument('--proof', choices=['auto', 'library', 'independent'], default='auto',
-                        help="who computes the features of the written file: the library's own model, or a forward pass in "
-                             'numpy (default: the library, if it is installed)')
+                        help="who computes the features of the written file: the library's own model, or a forward "
+                             'pass in numpy (default: the library, if it is installed)')
     parser.add_argument('--overwrite', action='store_true', help='replace an existing file and certificate')
     return parser
 
@@ -47,13 +47,14 @@ def build_import_parser(prog=None):
     The namespace has: file, output, library, prefix, overwrite.
     """
     from .importing import LIBRARIES
-    parser = Parser(prog=prog, description='Take the backbone out of a weight file of another library, and prove that it '
-                                           'computes the same here.', epilog=IMPORT_EXAMPLES)
+    parser = Parser(prog=prog, description='Take the backbone out of a weight file of another library, and prove '
+                                           'that it computes the same here.', epilog=IMPORT_EXAMPLES)
     parser.add_argument('file', metavar='FILE', type=not_empty, help='.pth, .pkl, .pd, .pdparams or .safetensors')
-    parser.add_argument('--output', metavar='FILE', required=True, type=not_empty, help='.pdparams (or .safetensors) to write')
+    parser.add_argument('--output', metavar='FILE', required=True, type=not_empty,
+                        help='.pdparams (or .safetensors) to write')
     parser.add_argument('--from', dest='library', choices=LIBRARIES,
-                        help='whose names they are (default: they are recognised; authors, MoCo and mmpretrain use those of '
-                             'torchvision)')
+                        help='whose names they are (default: they are recognised; authors, MoCo and mmpretrain use '
+                             'those of torchvision)')
     parser.add_argument('--prefix', metavar='PREFIX', type=not_empty,
                         help="what stands before the backbone's names, such as encoder_k.0 (default: it is found)")
     parser.add_argument('--overwrite', action='store_true', help='replace an existing file and certificate')
@@ -82,8 +83,9 @@ def run_import(args):
 def summary(made, source, output):
     """What a certificate says, in two sentences."""
     tensors, proof, expected = made['tensors'], made['proof'], made['input']
-    return (f"Wrote {made['architecture']} (stem: {made['stem']}; {made['library']}) from '{source}' to '{output}': matched "
-            f"{tensors['matched']} of {tensors['total']} tensors; features differ by {proof['max_relative_deviation']:.1e} of "
-            f"the largest value, allowed {proof['tolerance_relative']:g} ({proof['by']}). Input: {expected['channel_order']}, "
-            f"mean {expected['mean']}, std {expected['std']}, scale {expected['scale']:.6g} ({expected['source']}). "
+    return (f"Wrote {made['architecture']} (stem: {made['stem']}; {made['library']}) from '{source}' to '{output}': "
+            f"matched {tensors['matched']} of {tensors['total']} tensors; features differ by "
+            f"{proof['max_relative_deviation']:.1e} of the largest value, allowed {proof['tolerance_relative']:g} "
+            f"({proof['by']}). Input: {expected['channel_order']}, mean {expected['mean']}, std {expected['std']}, scale "
+            f"{expected['scale']:.6g} ({expected['source']}). "
             f"Certificate: '{output.rstrip('/')}.json'.")

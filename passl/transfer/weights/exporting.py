@@ -82,8 +82,8 @@ def check_equal(path, tensors):
     wrong = [n for n in set(back) | set(tensors) if n not in back or n not in tensors
              or back[n].dtype != tensors[n].dtype or not np.array_equal(back[n], tensors[n])]
     if wrong:
-        raise CheckpointError(f"'{path}' does not hold what was written to it: {', '.join(sorted(wrong)[:10])}. Is the disk "
-                              'sound?')
+        raise CheckpointError(f"'{path}' does not hold what was written to it: {', '.join(sorted(wrong)[:10])}. "
+                              'Is the disk sound?')
 
 
 def encoder_weights(state, encoder, where):
@@ -98,8 +98,8 @@ def encoder_weights(state, encoder, where):
         found = select_prefix(state, prefix)
         if any(n in found for n in ('conv1.weight', 'conv1.0.weight')):
             return {n: v for n, v in found.items() if not n.startswith('fc.')}
-    raise CheckpointError(f"{where} has no key encoder. It has: {', '.join(prefixes(state))}. Take a whole checkpoint of "
-                          'MoCo or DenseCL, or --encoder q.')
+    raise CheckpointError(f"{where} has no key encoder. It has: {', '.join(prefixes(state))}. Take a whole checkpoint "
+                          'of MoCo or DenseCL, or --encoder q.')
 
 
 def as_float32(state, where):
@@ -116,8 +116,8 @@ def as_float32(state, where):
         found[name] = np.ascontiguousarray(value, np.float32)
     bad = [name for name, value in found.items() if not np.isfinite(value).all()]
     if bad:
-        raise CheckpointError(f'{where} holds nan or inf in: {", ".join(bad)}. The run that wrote it had failed; take an '
-                              'older checkpoint.')
+        raise CheckpointError(f'{where} holds nan or inf in: {", ".join(bad)}. The run that wrote it had failed; '
+                              'take an older checkpoint.')
     return found
 
 
@@ -140,8 +140,8 @@ def check_place(output, overwrite, source, endings):
     if os.path.isdir(output):
         others = sorted(set(os.listdir(output)) - _STATIC_FILES)
         if others:
-            raise CheckpointError(f"--output '{output}' is a folder with other files ({', '.join(others[:5])}); it would be "
-                                  'replaced as a whole. Choose another name.')
+            raise CheckpointError(f"--output '{output}' is a folder with other files ({', '.join(others[:5])}); it "
+                                  'would be replaced as a whole. Choose another name.')
 
 
 @contextlib.contextmanager

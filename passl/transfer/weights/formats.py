@@ -21,17 +21,17 @@ class Target(NamedTuple):
 
 TARGETS = {
     'passl': Target(('.pdparams', '.safetensors'), 'tools/train.py --pretrained FILE'),
-    'paddleseg': Target(_PADDLE, 'model.backbone.pretrained: FILE (ResNet*_vd of PaddleSeg; a plain ResNet needs a backbone '
-                                 'with the names of paddle.vision)'),
+    'paddleseg': Target(_PADDLE, 'model.backbone.pretrained: FILE (ResNet*_vd of PaddleSeg; a plain ResNet needs a '
+                                 'backbone with the names of paddle.vision)'),
     'paddledet': Target(_PADDLE, 'pretrain_weights: FILE; set freeze_at: -1 and freeze_norm: false in ResNet'),
     'paddleclas': Target(_PADDLE, 'Global.pretrained_model: FILE, without .pdparams'),
-    'torchvision': Target(('.pth', '.safetensors'), 'load_state_dict(torch.load(FILE, weights_only=True), strict=False); '
-                                                    'only fc may be missing'),
+    'torchvision': Target(('.pth', '.safetensors'), 'load_state_dict(torch.load(FILE, weights_only=True), '
+                                                    'strict=False); only fc may be missing'),
     'timm': Target(('.pth', '.safetensors'), 'create_model(..., num_classes=0, checkpoint_path=FILE)'),
-    'mmseg': Target(('.pth',), "init_cfg=dict(type='Pretrained', checkpoint=FILE) on a backbone of type ResNet (7x7 stem; "
-                               'the default ResNetV1c has a deep one) or ResNetV1d (vd)'),
+    'mmseg': Target(('.pth',), "init_cfg=dict(type='Pretrained', checkpoint=FILE) on a backbone of type ResNet (7x7 "
+                               'stem; the default ResNetV1c has a deep one) or ResNetV1d (vd)'),
     'detectron2': Target(('.pkl',), 'MODEL.WEIGHTS FILE; INPUT.FORMAT RGB, MODEL.RESNETS.STRIDE_IN_1X1 False, '
-                                    'MODEL.PIXEL_MEAN and PIXEL_STD as below'),
+                                    'MODEL.PIXEL_MEAN and PIXEL_STD as in the certificate'),
     'onnx': Target(('.onnx',), 'any ONNX runtime: image [N, 3, H, W] -> the last map [N, C, H/32, W/32]'),
     'paddle-inference': Target(('',), 'paddle.inference, FILE is a folder: image [N, 3, H, W] -> the last map'),
 }
@@ -46,7 +46,8 @@ def convert(state, arch, target):
     names = table(arch, target)
     added = first_short(arch, target)
     if target in TORCH and target != 'detectron2':      # torch's batch norms count batches; nobody reads it
-        counters = [n.replace('running_mean', 'num_batches_tracked') for n in names.values() if n.endswith('running_mean')]
+        means = [n for n in names.values() if n.endswith('running_mean')]
+        counters = [n.replace('running_mean', 'num_batches_tracked') for n in means]
         added = {n: np.zeros((), np.int64) for n in counters}
     return {**{names[n]: value for n, value in state.items()}, **added}, sorted(added)
 
@@ -95,5 +96,5 @@ def write_onnx(net, path):
     except (Exception, SystemExit) as e:        # it ends the program where it should raise
         raise CheckpointError(f'paddle2onnx cannot convert the model: {type(e).__name__}: {e}.') from e
     if not os.path.exists(path):
-        raise CheckpointError('paddle2onnx has written no file. Its version must fit Paddle: 2.1.0 for Paddle 3, 1.3.1 for '
-                              'Paddle 2.6.')
+        raise CheckpointError('paddle2onnx has written no file. Its version must fit Paddle: 2.1.0 for Paddle 3, '
+                              '1.3.1 for Paddle 2.6.')

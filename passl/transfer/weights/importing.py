@@ -52,7 +52,8 @@ def import_weights(source, output, library=None, prefix=None, overwrite=False):
         net = backbone(arch, load_file(path), f"'{path}'")
         found = Network(as_float32(theirs, where), library, where).maps(images())
         record = compare(found, source_maps(net), INDEPENDENT, where)
-        counts = {'matched': len(state), 'total': len(state), 'in_the_file': len(named), 'read_back': 'equal bit for bit'}
+        counts = {'matched': len(state), 'total': len(state), 'in_the_file': len(named),
+                  'read_back': 'equal bit for bit'}
         made = certificate.make('import', library, source, prefix.rstrip('.') or 'the whole file', arch, counts, record,
                                 content)
         return put(path, output, made)
@@ -84,7 +85,8 @@ def recognise(named, where, library=None, prefix=None):
         # a checkpoint of PASSL has the query encoder a second time, as `backbone.`
         leading = [p for best in _PREFERRED for p in leading if p in (best, 'module.' + best)][:1] or leading
         if len(leading) > 1:
-            raise CheckpointError(f'{where} holds several backbones, below {", ".join(p or "(nothing)" for p in leading)}. '
+            below = ', '.join(p or '(nothing)' for p in leading)
+            raise CheckpointError(f'{where} holds several backbones, below {below}. '
                                   'Choose one with --prefix.')
         if leading:
             return _refine(named, leading[0], candidate) if library is None else candidate, leading[0]
@@ -120,8 +122,8 @@ def rename(theirs, library, where):
     names = table(arch, library)
     extra = first_short(arch, library)
     if any(n in theirs for n in extra) and not _is_identity(theirs, extra):
-        raise CheckpointError(f"{where} has a trained convolution on the first shortcut ({', '.join(sorted(extra))}), which "
-                              f"{arch.name} here and in the other libraries has not. It cannot be imported.")
+        raise CheckpointError(f"{where} has a trained convolution on the first shortcut ({', '.join(sorted(extra))}), "
+                              f"which {arch.name} here and in the other libraries has not. It cannot be imported.")
     missing = [n for n in names.values() if n not in theirs]
     left = sorted(set(theirs) - set(names.values()) - set(extra))
     refuse_unless_empty(where, arch, len(names), missing, left)
@@ -131,4 +133,4 @@ def rename(theirs, library, where):
 
 
 def _is_identity(theirs, extra):
-    return all(n in theirs and np.shape(theirs[n]) == v.shape and np.array_equal(theirs[n], v) for n, v in extra.items())
+    return all(n in theirs and np.array_equal(theirs[n], v) for n, v in extra.items())

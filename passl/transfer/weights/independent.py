@@ -1,8 +1,8 @@
 """A ResNet in numpy that is built from nothing but the names and shapes in a weight file.
 
 It is the second opinion on a written file: it reads the other library's names with patterns of its own, arranges the
-tensors into a network, and computes the four stages in double precision. It shares no code with the renaming (`names`) or
-with the models of this project.
+tensors into a network, and computes the four stages in double precision. It shares no code with the renaming
+(`names`) or with the models of this project.
 """
 
 import re
@@ -115,8 +115,8 @@ class Network:
         layers = [*self.stem.values(), *(layer for block in self.blocks.values() for layer in block.values())]
         broken = [layer for layer in layers if not layer.whole()]
         if broken or len(self.stages) != 4 or not self.stem:
-            raise CheckpointError(f"{where} holds no whole ResNet: {len(self.stages)} stages in place of 4, "
-                                  f'{len(broken)} of {len(layers)} convolutions lack their weight or a part of their norm.')
+            raise CheckpointError(f'{where} holds no whole ResNet: {len(self.stages)} stages (4 are needed); '
+                                  f'{len(broken)} of {len(layers)} convolutions lack their weight or part of their norm.')
         self.deep = len(self.stem) > 1
 
     def _take(self, name, value, patterns):

@@ -1,4 +1,4 @@
-"""The other libraries' own models, as judges of a written file: each loads it its own way and computes the four stages."""
+"""The other libraries' own models, as judges of a written file: each loads it its own way and computes the stages."""
 
 import os
 
@@ -15,14 +15,15 @@ class MissingLibrary(Exception):
 
 def _check_loaded(net, path, head=()):
     """Every tensor of the library's model has the file's value (its own loaders only warn, or say nothing)."""
-    own = {k: v for k, v in net.state_dict().items() if not k.endswith('num_batches_tracked') and not k.startswith(head)}
+    own = {k: v for k, v in net.state_dict().items()
+           if not k.endswith('num_batches_tracked') and not k.startswith(head)}
     written = find_state_dict(load_file(path), f"'{path}'")
     wrong = [k for k, v in own.items() if k not in written or not np.array_equal(written[k], v.numpy())]
     left = [k for k in written if k not in own and not k.endswith('num_batches_tracked')]
     if wrong or left:
         raise CheckpointError(f"{len(own) - len(wrong)} of {len(own)} tensors of {type(net).__name__} in "
-                              f"{type(net).__module__} were loaded from '{path}'. Not loaded: {', '.join(wrong) or '-'}. "
-                              f"Left over: {', '.join(left) or '-'}.")
+                              f"{type(net).__module__} were loaded from '{path}'. "
+                              f"Not loaded: {', '.join(wrong) or '-'}. Left over: {', '.join(left) or '-'}.")
 
 
 def _paddle_maps(net, compute, x):

@@ -159,8 +159,8 @@ def check_exists(arch, convention):
     """CheckpointError if the library has no such network."""
     reason = _NO_SUCH_MODEL.get(convention) if arch.vd else None
     if arch.vd and convention in ('timm', 'mmseg') and not arch.bottleneck:
-        reason = (f'its ResNet-{arch.depth} with a deep stem has no convolution on the first shortcut, which PaddleSeg, '
-                  'PaddleClas and so this project have')
+        reason = (f'its ResNet-{arch.depth} with a deep stem has no convolution on the first shortcut, which '
+                  'PaddleSeg, PaddleClas and so this project have')
     if reason:
         raise CheckpointError(f"{arch.name} has no counterpart for '{convention}': {reason}.")
 
@@ -213,8 +213,8 @@ def nearest_arch(names, convention, where):
         return len(theirs & names) / len(theirs | names)
     best = max(ARCHS, key=agreement)
     if agreement(best) < 0.5:
-        raise CheckpointError(f'{where} holds no ResNet-18, 34, 50, 101 or 152 backbone (nor a ResNet_vd): less than half of '
-                              f'its names fit. They are like: {", ".join(sorted(names)[:5])}.')
+        raise CheckpointError(f'{where} holds no ResNet-18, 34, 50, 101 or 152 backbone (nor a ResNet_vd): less than '
+                              f'half of its names fit. They are like: {", ".join(sorted(names)[:5])}.')
     return best
 
 

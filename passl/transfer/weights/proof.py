@@ -11,8 +11,8 @@ from ...utils.weights import find_state_dict
 from . import libraries
 from .independent import Network
 
-# Largest difference relative to the largest value of a stage. Rounding of float32 gives about 2e-6; a transposed kernel,
-# exchanged statistics or a tensor in the wrong place give 1e-2 and more.
+# Largest difference relative to the largest value of a stage. Rounding of float32 gives about 2e-6; a transposed
+# kernel, exchanged statistics or a tensor in the wrong place give 1e-3 and more.
 TOLERANCE = 1e-4
 SIZE = (75, 101)        # odd and not square, so that padding, rounding of sizes and the order of the axes count
 KINDS = ('auto', 'library', 'independent')
