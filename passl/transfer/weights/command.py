@@ -86,6 +86,6 @@ def summary(made, source, output):
     return (f"Wrote {made['architecture']} (stem: {made['stem']}; {made['library']}) from '{source}' to '{output}': "
             f"matched {tensors['matched']} of {tensors['total']} tensors; features differ by "
             f"{proof['max_relative_deviation']:.1e} of the largest value, allowed {proof['tolerance_relative']:g} "
-            f"({proof['by']}). Input: {expected['channel_order']}, mean {expected['mean']}, std {expected['std']}, scale "
-            f"{expected['scale']:.6g} ({expected['source']}). "
+            f"({proof['by']}). Input: {expected['channel_order']}, mean {expected['mean']}, std {expected['std']}, "
+            f"scale {expected['scale']:.6g} ({expected['source']}). "
             f"Certificate: '{output.rstrip('/')}.json'.")

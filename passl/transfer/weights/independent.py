@@ -116,7 +116,7 @@ class Network:
         broken = [layer for layer in layers if not layer.whole()]
         if broken or len(self.stages) != 4 or not self.stem:
             raise CheckpointError(f'{where} holds no whole ResNet: {len(self.stages)} stages (4 are needed); '
-                                  f'{len(broken)} of {len(layers)} convolutions lack their weight or part of their norm.')
+                                  f'{len(broken)} of {len(layers)} convolutions lack weight or norm.')
         self.deep = len(self.stem) > 1
 
     def _take(self, name, value, patterns):
