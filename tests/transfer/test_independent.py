@@ -66,7 +66,9 @@ def far(found, wanted):
 
 @pytest.mark.parametrize('arch, library', [(a, lib) for a in ALL for lib in CONVENTIONS
                                            if not (a.vd and lib in ('torchvision', 'detectron2', 'lightly'))
-                                           and not (a == V18 and lib in ('timm', 'mmseg'))],
+                                           and not (a == V18 and lib in ('timm', 'mmseg'))
+                                           # the names of two libraries depend on the depth
+                                           and (a != R101 or lib in ('passl', 'paddleclas', 'paddledet'))],
                          ids=lambda x: x if isinstance(x, str) else x.name)
 def test_every_convention_computes_what_our_model_does(arch, library, made, monkeypatch):
     small_images(monkeypatch)
