@@ -75,7 +75,7 @@ class ResNet(vision.ResNet):
             fast = resnet_cpu.suits(self, x)
             if fast or (self.recompute_stages and self.training and paddle.is_grad_enabled()):
                 return self._forward_in_parts(x, fast)
-            return super().forward(x)
+            return vision.ResNet.forward(self, x)       # Paddle 2.6's to_static does not understand super()
 
     def _forward_in_parts(self, x, fast):
         """The same as `forward`, of `recompute_stages` only the inputs of stem and blocks are kept for backward.
