@@ -48,6 +48,8 @@ setup(
         'gpu': ['paddlepaddle-gpu>=2.6.2', *PADDLE_NEEDS],
         # PaddleSeg holds OpenCV at 4.5, which was built for numpy 1.
         'seg': ['paddleseg==2.8.0', 'numpy<2', *PADDLE_NEEDS],
+        # `passl export --to onnx`, in an environment of its own; with Paddle 2.6 use paddle2onnx 1.3.1
+        'onnx': ['paddle2onnx>=1.3.1', 'onnxruntime>=1.16'],
         # tools/pack_dataset.py and the data set PackedImages
         'pack': PACK_NEEDS,
         'test': ['pytest>=7.0', 'pytest-cov>=4.0', 'pytest-timeout>=2.1', 'pytest-xdist>=3.0', 'hypothesis>=6.0',

@@ -20,6 +20,8 @@ usage: passl COMMAND [flags]       passl COMMAND --help       passl --version
 commands:
   train            pre-train, train, evaluate or export the model of a config file
   extract-weight   write the backbone of a checkpoint to a file of its own
+  export           write the backbone for another library, proven to compute the same there
+  import           take the backbone out of another library's weight file
   plot             draw the loss curve of a run folder
   check-data       look for broken, equal and mislabelled images
   replay-step      repeat the step at which a run's numbers broke, and say where
@@ -76,6 +78,18 @@ def extract_main(argv=None, prog=None):
     return guarded(run)
 
 
+def export_main(argv=None, prog=None):
+    """`tools/export_weights.py` and `passl export`."""
+    from .transfer.weights.command import build_export_parser, run_export
+    return guarded(run_export, build_export_parser(prog).parse_args(argv))
+
+
+def import_main(argv=None, prog=None):
+    """`tools/import_weights.py` and `passl import`."""
+    from .transfer.weights.command import build_import_parser, run_import
+    return guarded(run_import, build_import_parser(prog).parse_args(argv))
+
+
 def plot_main(argv=None, prog=None):
     """`tools/plot_log.py` and `passl plot`."""
     args = build_plot_parser(prog).parse_args(argv)
@@ -126,7 +140,8 @@ def evaluate_main(argv=None, prog=None):
 
 
 COMMANDS = {'train': train_main, 'extract-weight': extract_main, 'plot': plot_main,
-            'check-data': check_main, 'replay-step': replay_main, 'evaluate': evaluate_main}
+            'check-data': check_main, 'replay-step': replay_main, 'evaluate': evaluate_main, 'export': export_main,
+            'import': import_main}
 
 
 def main(argv=None):

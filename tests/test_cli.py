@@ -56,7 +56,8 @@ def test_wrong_command(argv, words, capsys):
 
 
 @pytest.mark.parametrize('command, entry', [('train', 'train_main'), ('extract-weight', 'extract_main'),
-                                            ('plot', 'plot_main'), ('replay-step', 'replay_main')])
+                                            ('plot', 'plot_main'), ('replay-step', 'replay_main'),
+                                            ('export', 'export_main'), ('import', 'import_main')])
 def test_subcommands_have_help(command, entry, capsys):
     with pytest.raises(SystemExit) as e:
         cli.main([command, '--help'])
@@ -66,7 +67,8 @@ def test_subcommands_have_help(command, entry, capsys):
 
 
 @pytest.mark.parametrize('words', [('-m', 'passl'), ('tools/train.py',), ('tools/extract_weight.py',),
-                                   ('tools/plot_log.py',), ('tools/replay_step.py',)])
+                                   ('tools/plot_log.py',), ('tools/replay_step.py',), ('tools/export_weights.py',),
+                                   ('tools/import_weights.py',)])
 def test_tools_start_and_help(words):
     done = run(*words, '--help')
     assert done.returncode == 0, done.stderr

@@ -118,6 +118,7 @@ def without_paddle(code, *argv):
 @pytest.mark.parametrize('module', ['passl', 'passl.cli', 'passl.utils.config', 'passl.utils.schema',
                                     'passl.utils.options', 'passl.utils.registry', 'passl.utils.errors',
                                     'passl.utils.checkpoint', 'passl.utils.weights', 'passl.utils.extract',
+                                    'passl.transfer.weights.command',
                                     'passl.utils.logger', 'passl.utils.plots', 'passl.utils.misc'])
 def test_importable_without_paddle(module):
     done = without_paddle(f'import {module}; print("fine", "paddle" in sys.modules)')

@@ -29,6 +29,16 @@ class _Inference(nn.Layer):
         return nn.functional.softmax(x, axis=1) if self.softmax else x
 
 
+def save_static(net, shape, prefix):
+    """Write `net` (a Layer in eval mode) as `<prefix>.pdiparams` and `.pdmodel` (Paddle 2) or `.json` (Paddle 3).
+
+    Args:
+        shape: of one input, [channels, height, width]; -1 leaves a side free. The batch size is free.
+    """
+    static = paddle.jit.to_static(net, input_spec=[InputSpec([-1, *shape], 'float32', 'image')], full_graph=True)
+    paddle.jit.save(static, prefix)
+
+
 def export(cfg, weights, run_dir):
     """Write a static model of `weights` that `paddle.jit.load` and paddle.inference read.
 
@@ -48,7 +58,6 @@ def export(cfg, weights, run_dir):
     existing = [prefix + e for e in ('.pdmodel', '.json', '.pdiparams') if os.path.exists(prefix + e)]
     if existing:
         raise ConfigError(f"'{existing[0]}' exists already. Choose another folder with -o save_inference_dir=DIR.")
-    static = paddle.jit.to_static(net, input_spec=[InputSpec([-1] + shape, 'float32', 'image')], full_graph=True)
-    paddle.jit.save(static, prefix)
+    save_static(net, shape, prefix)
     get_logger().info('Exported to %s.*', prefix)
     return 0

@@ -146,6 +146,12 @@ def max_pool(kernel_size, stride, padding, x):
     return _MaxPool.apply(x, kernel) if paddle.is_grad_enabled() else kernel.forward(x)[0]
 
 
+def avg_pool(layer, x):
+    """What the AvgPool2D `layer` makes of x [N, H, W, C], by Paddle's own operator."""
+    return F.avg_pool2d(_dense(x), layer.ksize, layer.stride, layer.padding, ceil_mode=layer.ceil_mode,
+                        exclusive=layer.exclusive, divisor_override=layer.divisor, data_format='NHWC')
+
+
 def _shape(x):
     """(N, C, H, W) of a channels-last x."""
     n, h, w, c = x.shape

@@ -19,6 +19,7 @@ from .safe_arrays import DamagedError, RefusedError, UnsupportedError
 from .safe_pickle import SafeUnpickler
 from .safetensors_file import read_header, read_safetensors, write_safetensors
 from .torch_reader import LEGACY_MAGIC, read_torch_legacy, read_torch_zip
+from .torch_writer import write_torch
 
 
 # A file of ours begins with a pickle's protocol byte and a word that is pushed and dropped: any pickle reader
@@ -77,18 +78,19 @@ def _check_plain(obj, where=''):
                         'convert it to numpy or plain Python.')
 
 
-def save_file(obj, path, note=None):
+def save_file(obj, path, note=None, torch_layout=False):
     """Save nested dicts, lists and tuples of numpy arrays, numbers, strings and None.
 
     The file appears under its name complete or not at all, also when the process is killed
     or the disk is full; a file that was there before stays until then. A checksum at the end lets
-    `load_file` notice every changed byte. `paddle.load` reads it too. A path ending in
-    `.safetensors` takes a flat {name: array} and that format.
+    `load_file` notice every changed byte. `paddle.load` and `pickle.load` read it too. A path ending in
+    `.safetensors` takes a flat {name: array} and that format; `.pth` is written as `torch.save` does.
 
     Args:
         obj: what to save.
         path: the file.
         note: {name: plain value}, a few facts that `read_note` gets without reading the file.
+        torch_layout: mark a `.safetensors` file as one with torch's names and layout.
 
     Raises:
         CheckpointError: the file cannot be written (no space, no permission, no folder).
@@ -106,7 +108,9 @@ def save_file(obj, path, note=None):
             os.unlink(tmp)
         with open(tmp, 'xb') as f:      # x: never through a link that somebody put there
             if path.endswith('.safetensors'):
-                write_safetensors(f, obj)
+                write_safetensors(f, obj, 'pt' if torch_layout else 'paddle')
+            elif path.endswith('.pth'):
+                write_torch(f, obj)
             else:
                 writer = _HashingWriter(f)
                 writer.write(_SEALED)

@@ -5,7 +5,7 @@ import os
 
 from .checkpoint import save_file
 from .errors import CheckpointError
-from .key_names import describe, to_paddleclas
+from .key_names import describe
 from .weights import backbone_weights, load_weights, prefixes, select_prefix
 
 _ENDINGS = ('.pdparams', '.safetensors')
@@ -59,40 +59,27 @@ def convert_torch(path_in, path_out, overwrite=False):
     return _log(f"Wrote {len(state)} tensors from '{path_in}' to '{path_out}'.")
 
 
-def convert_to_paddleclas(checkpoint, output, depth, overwrite=False):
-    """Save the backbone of a checkpoint under PaddleClas's names of ResNet{depth}.
-
-    Returns:
-        One or two sentences for the log.
-    """
-    check_output(output, overwrite, checkpoint)
-    renamed, added = to_paddleclas(backbone_weights(load_weights(checkpoint), f"'{checkpoint}'"), depth)
-    save_file(renamed, output)
-    note = '' if not added else (
-        f" {len(added)} of them (blocks.0.short.*) are an identity: PaddleClas's ResNet{depth} has a "
-        "convolution on its first shortcut. With 'use_first_short_conv: False' there, they are not needed.")
-    return _log(f"Wrote {len(renamed)} tensors from '{checkpoint}' to '{output}' with PaddleClas's names of "
-                f'ResNet{depth}.{note}')
-
-
 def _log(text):
     logging.getLogger('passl').info('%s', text)
     return text
 
 
-def check_output(output, overwrite, source=None):
+def check_output(output, overwrite, source=None, endings=_ENDINGS):
     """Say before the work what would fail after it.
 
+    Args:
+        endings: those that the file's name may have; ('',) means that a folder is written.
+
     Raises:
-        CheckpointError: no name, another ending than .pdparams and .safetensors, a folder, a
-            file that exists (unless `overwrite`), or the source itself.
+        CheckpointError: no name, another ending, a folder, a file that exists (unless `overwrite`), or the source
+            itself.
     """
     if not output:
         raise CheckpointError('Where to? Give --output FILE.pdparams (or FILE.safetensors).')
     output = os.fspath(output)
-    if not output.endswith(_ENDINGS):
-        raise CheckpointError(f"--output '{output}' must end in {' or '.join(_ENDINGS)}.")
-    if os.path.isdir(output):
+    if not output.endswith(endings):
+        raise CheckpointError(f"--output '{output}' must end in {' or '.join(endings)}.")
+    if os.path.isdir(output) and '' not in endings:
         raise CheckpointError(f"--output '{output}' is a folder. Name a file in it.")
     if os.path.exists(output):
         if source is not None and os.path.exists(source) and os.path.samefile(output, source):

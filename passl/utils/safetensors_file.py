@@ -77,9 +77,9 @@ def read_safetensors(file, size):
     return {name: tensors[name] for name in header if name in tensors}
 
 
-def write_safetensors(file, tensors):
-    """Write {name: array} to an open binary file, marked as tensors in Paddle's layout."""
-    header, offset, arrays = {'__metadata__': {'format': 'paddle'}}, 0, []
+def write_safetensors(file, tensors, layout='paddle'):
+    """Write {name: array} to an open binary file, marked as tensors in the `layout` of 'paddle' or 'pt' (torch)."""
+    header, offset, arrays = {'__metadata__': {'format': layout}}, 0, []
     for name, value in tensors.items():
         array = np.asarray(value)
         if array.dtype not in _NAMES:

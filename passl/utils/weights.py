@@ -117,7 +117,7 @@ def find_backbone_prefix(state):
         if prefix in ('encoder_q.0.', 'backbone.', 'encoder.0.'):
             if any(k.startswith(prefix) for k in state):
                 return prefix
-        elif prefix + 'conv1.weight' in state:
+        elif prefix + 'conv1.weight' in state or prefix + 'conv1.0.weight' in state:
             return prefix
     return None
 

@@ -35,6 +35,8 @@ ALLOWED = {
     'passl/datasets/builder.py': {'setattr': 'settings that all data sets have, from a table in the file'},
     'passl/datasets/check/pool.py': {'multiprocessing.connection': 'waiting for own workers'},
     'passl/datasets/worker_watch.py': {'multiprocessing.connection': 'waiting for the end of own workers'},
+    'passl/transfer/weights/proof.py': {'importlib': 'versions of installed packages (importlib.metadata)'},
+    'passl/transfer/weights/libraries.py': {'load': 'torch.load(weights_only=True) of the file that was just written'},
     'passl/datasets/packed.py': {'ctypes': 'page numbers while writing, from the map of the file just written'},
 }
 # getattr with a name from outside is a door; with one from the code it is none

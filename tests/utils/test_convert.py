@@ -7,9 +7,11 @@ import sys
 import numpy as np
 import pytest
 
+from passl.transfer.weights.formats import convert
+from passl.transfer.weights.names import Arch
 from passl.utils.checkpoint import load_file, save_file
-from passl.utils.errors import CheckpointError
-from passl.utils.key_names import RESNET_BLOCKS, describe, paddleclas_name, resnet_depth, to_paddleclas
+from passl.utils.key_names import RESNET_BLOCKS, describe, resnet_depth
+from tests.transfer.nets import R18, V50, state_of
 
 from .test_weights import prefixed, resnet_names
 
@@ -82,7 +84,7 @@ def test_same_features(depth):
     for name, value in ours.state_dict().items():
         if 'bn' in name or 'downsample.1' in name:
             value.set_value(rng.uniform(0.5, 1.5, value.shape).astype(np.float32))
-    renamed, added = to_paddleclas({k: v.numpy() for k, v in ours.state_dict().items()}, depth)
+    renamed, added = convert({k: v.numpy() for k, v in ours.state_dict().items()}, Arch(depth), 'paddleclas')
     theirs, forward = paddleclas_resnet(depth)
     shapes = [{k: list(v.shape) for k, v in s.items()} for s in (theirs.state_dict(), renamed)]
     assert shapes[0] == shapes[1]
@@ -102,38 +104,15 @@ def test_all_depths_have_paddleclas_names(depth):
     paddle = pytest.importorskip('paddle')
     ours = getattr(paddle.vision.models, f'resnet{depth}')(num_classes=0, with_pool=False).state_dict()
     assert resnet_depth(ours) == depth
-    renamed, _ = to_paddleclas(ours, depth)
+    renamed, _ = convert(ours, Arch(depth), 'paddleclas')
     theirs, _ = paddleclas_resnet(depth)
     assert set(renamed) == set(theirs.state_dict())
-
-
-@pytest.mark.parametrize('name, depth, want', [
-    ('conv1.weight', 50, 'stem.0.conv.weight'), ('bn1._mean', 50, 'stem.0.bn._mean'),
-    ('layer1.0.conv1.weight', 50, 'blocks.0.conv0.conv.weight'),
-    ('layer2.0.bn3.bias', 50, 'blocks.3.conv2.bn.bias'),
-    ('layer3.5.conv2.weight', 50, 'blocks.12.conv1.conv.weight'),
-    ('layer4.2.bn1._variance', 50, 'blocks.15.conv0.bn._variance'),
-    ('layer4.0.downsample.0.weight', 50, 'blocks.13.short.conv.weight'),
-    ('layer4.0.downsample.1.weight', 101, 'blocks.30.short.bn.weight'),
-    ('layer4.2.conv3.weight', 152, 'blocks.49.conv2.conv.weight'),
-    ('layer4.1.conv2.weight', 18, 'blocks.7.conv1.conv.weight')])
-def test_single_names(name, depth, want):
-    assert paddleclas_name(name, depth) == want
-
-
-@pytest.mark.parametrize('name', ['fc.weight', 'layer5.0.conv1.weight', 'layer1.3.conv1.weight', 'queue'])
-def test_names_that_have_none(name):
-    with pytest.raises(CheckpointError, match='no name in PaddleClas'):
-        paddleclas_name(name, 50)
 
 
 def test_depth_is_told_from_the_names():
     assert describe(prefixed(resnet_names(50), 'encoder_q.0.')) == 'ResNet-50 (bottleneck blocks)'
     assert resnet_depth({'a': 1}) is None
-    with pytest.raises(CheckpointError, match='type that fits: --type res50'):
-        to_paddleclas(resnet_names(50), 101)
-    with pytest.raises(CheckpointError, match='no whole ResNet'):
-        to_paddleclas({'conv1.weight': np.ones(1)}, 50)
+    assert describe(prefixed(state_of(V50), 'backbone.')) == 'ResNet-50_vd (bottleneck blocks, deep stem)'
 
 
 def run(*args):
@@ -142,17 +121,16 @@ def run(*args):
 
 
 def test_command_line(tmp_path):
-    state = resnet_names(50)
+    state = state_of(R18)
     save_file({'epoch': 1, 'state_dict': prefixed(state, 'encoder_q.0.')}, tmp_path / 'epoch_1.pdparams')
-    arguments = ('--type', 'res50', '--checkpoint', tmp_path / 'epoch_1.pdparams',
+    arguments = ('--type', 'res18', '--checkpoint', tmp_path / 'epoch_1.pdparams',
                  '--output', tmp_path / 'x.pdparams')
     done = run(*arguments)
-    assert done.returncode == 0 and 'Wrote 265 tensors' in done.stdout, done.stderr
+    assert done.returncode == 0 and 'matched 100 of 100 tensors' in done.stdout, done.stderr
     back = load_file(tmp_path / 'x.pdparams')
-    assert np.array_equal(back['blocks.13.short.bn._mean'], state['layer4.0.downsample.1._mean'])
+    assert np.array_equal(back['blocks.6.short.bn._mean'], state['layer4.0.downsample.1._mean'])
     again = run(*arguments)
     assert again.returncode == 2 and 'exists already' in again.stderr and 'Traceback' not in again.stderr
-    assert run(*arguments, '--overwrite').returncode == 0
-    wrong = run('--type', 'res18', *arguments[2:], '--overwrite')
-    assert wrong.returncode == 2 and '--type res50' in wrong.stderr
+    wrong = run('--type', 'res50', *arguments[2:], '--overwrite')
+    assert wrong.returncode == 2 and '--type res18' in wrong.stderr
     assert run('--type', 'res20', *arguments[2:]).returncode == 2

@@ -5,10 +5,8 @@ import zipfile
 
 import numpy as np
 
-STORAGES = {'float32': 'FloatStorage', 'float64': 'DoubleStorage', 'float16': 'HalfStorage',
-            'int64': 'LongStorage', 'int32': 'IntStorage', 'int16': 'ShortStorage',
-            'int8': 'CharStorage', 'uint8': 'ByteStorage',
-            'bool': 'BoolStorage', 'bfloat16': 'BFloat16Storage'}
+from passl.utils import torch_writer
+
 MAGIC = 0x1950a86a20f9469cfc6c
 
 
@@ -32,59 +30,43 @@ class Raw(bytes):
     """Pickle opcodes that go into the stream as they are."""
 
 
-def encode(obj, storages):
-    """Pickle opcodes (protocol 2) of `obj`; appends the storages' bytes to the list `storages`."""
-    def sub(value):
-        return encode(value, storages)
+class Encoder(torch_writer.Encoder):
+    """The package's, which also takes what only a test writes: views of storages, and raw opcodes."""
 
-    if isinstance(obj, Raw):
-        return bytes(obj)
-    if isinstance(obj, np.ndarray):
-        obj = Tensor.of(obj)
-    if obj is None:
-        return b'N'
-    if isinstance(obj, bool):
-        return b'\x88' if obj else b'\x89'
-    if isinstance(obj, int):
-        data = obj.to_bytes(obj.bit_length() // 8 + 1, 'little', signed=True)
-        return b'\x8a' + bytes([len(data)]) + data
-    if isinstance(obj, float):
-        return b'G' + struct.pack('>d', obj)
-    if isinstance(obj, str):
-        data = obj.encode()
-        return b'X' + struct.pack('<I', len(data)) + data
-    if isinstance(obj, tuple):
-        return b'(' + b''.join(map(sub, obj)) + b't'
-    if isinstance(obj, list):
-        return b'](' + b''.join(map(sub, obj)) + b'e'
-    if isinstance(obj, dict):
-        items = b''.join(sub(k) + sub(v) for k, v in obj.items())
-        # as torch writes a state_dict: an OrderedDict with an attribute
-        return b'ccollections\nOrderedDict\n)R(' + items + b'u}' + sub('_metadata') + b'}sb'
-    key = next((i for i, raw in enumerate(storages) if raw is obj.raw), len(storages))
-    if key == len(storages):
-        storages.append(obj.raw)
-    pid = (b'(' + sub('storage') + f'ctorch\n{STORAGES[obj.dtype]}\n'.encode() + sub(str(key)) + sub('cpu')
-           + sub(obj.numel) + (b'N' if getattr(storages, 'legacy', False) else b'') + b'tQ')
-    tensor = (b'ctorch._utils\n_rebuild_tensor_v2\n(' + pid + sub(obj.offset) + sub(tuple(obj.size))
-              + sub(tuple(obj.stride)) + b'\x89ccollections\nOrderedDict\n)RtR')
-    if obj.parameter:
-        tensor = b'ctorch._utils\n_rebuild_parameter\n(' + tensor + b'\x88ccollections\nOrderedDict\n)RtR'
-    return tensor
+    def __init__(self, legacy=False):
+        super().__init__()
+        self.legacy = legacy
+
+    def encode(self, obj):
+        if isinstance(obj, Raw):
+            return bytes(obj)
+        if isinstance(obj, np.ndarray):
+            obj = Tensor.of(obj)
+        if not isinstance(obj, Tensor):
+            return super().encode(obj)
+        key = next((i for i, raw in enumerate(self.storages) if raw is obj.raw), len(self.storages))
+        if key == len(self.storages):
+            self.storages.append(obj.raw)
+        tensor = self.tensor(obj.dtype, key, obj.numel, obj.size, obj.stride, obj.offset,
+                             (None,) if self.legacy else ())
+        if obj.parameter:
+            tensor = b'ctorch._utils\n_rebuild_parameter\n(' + tensor + b'\x88ccollections\nOrderedDict\n)RtR'
+        return tensor
 
 
-class _Storages(list):
-    legacy = False
+def encode(obj):
+    """Pickle opcodes (protocol 2) of `obj`, which holds no tensors."""
+    return Encoder().encode(obj)
 
 
 def write_zip(path, obj, prefix='archive', compression=zipfile.ZIP_STORED, byteorder=b'little', extra=()):
     """The format of torch >= 1.6."""
-    storages = _Storages()
-    data = b'\x80\x02' + encode(obj, storages) + b'.'
+    encoder = Encoder()
+    data = b'\x80\x02' + encoder.encode(obj) + b'.'
     with zipfile.ZipFile(path, 'w', compression) as archive:
         archive.writestr(f'{prefix}/data.pkl', data)
         archive.writestr(f'{prefix}/byteorder', byteorder)
-        for i, raw in enumerate(storages):
+        for i, raw in enumerate(encoder.storages):
             archive.writestr(f'{prefix}/data/{i}', raw)
         archive.writestr(f'{prefix}/version', '3\n')
         for name in extra:
@@ -93,14 +75,13 @@ def write_zip(path, obj, prefix='archive', compression=zipfile.ZIP_STORED, byteo
 
 def write_legacy(path, obj, little_endian=True, numel_change=0):
     """The format of torch 0.1.10 to 1.5."""
-    storages = _Storages()
-    storages.legacy = True
-    main = encode(obj, storages)
-    plain = b'\x80\x02}(' + encode('little_endian', []) + encode(little_endian, []) + b'u.'
+    encoder = Encoder(legacy=True)
+    main, storages = encoder.encode(obj), encoder.storages
+    plain = b'\x80\x02}(' + encode('little_endian') + encode(little_endian) + b'u.'
     with open(path, 'wb') as f:
-        f.write(b'\x80\x02' + encode(MAGIC, []) + b'.' + b'\x80\x02' + encode(1001, []) + b'.' + plain)
+        f.write(b'\x80\x02' + encode(MAGIC) + b'.' + b'\x80\x02' + encode(1001) + b'.' + plain)
         f.write(b'\x80\x02' + main + b'.')
-        f.write(b'\x80\x02' + encode([str(i) for i in range(len(storages))], []) + b'.')
+        f.write(b'\x80\x02' + encode([str(i) for i in range(len(storages))]) + b'.')
         for raw, numel in zip(storages, numels(obj, storages)):
             f.write(struct.pack('<q', numel + numel_change) + raw)
 

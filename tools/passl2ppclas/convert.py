@@ -1,4 +1,4 @@
-"""Save a backbone under the names of PaddleClas's ResNet.
+"""Save a backbone under the names of PaddleClas's ResNet: `passl export --to paddleclas` under PASSL's name.
 
     python tools/passl2ppclas/convert.py --type res50 --checkpoint epoch_200.pdparams --output r50.pdparams
 """
@@ -9,8 +9,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from passl.utils.errors import PasslError  # noqa: E402
-from passl.utils.extract import convert_to_paddleclas  # noqa: E402
+from passl.cli import guarded  # noqa: E402
 from passl.utils.key_names import RESNET_BLOCKS  # noqa: E402
 
 
@@ -21,20 +20,21 @@ def parse_args(argv=None):
     parser.add_argument('--checkpoint', required=True, metavar='FILE',
                         help='checkpoint or weight file: of this project, of PASSL, or a torch .pth')
     parser.add_argument('--output', required=True, metavar='FILE',
-                        help='.pdparams (or .safetensors) file to write')
+                        help='.pdparams file to write')
     parser.add_argument('--overwrite', action='store_true', help='replace an existing output file')
     return parser.parse_args(argv)
 
 
 def main(argv=None):
     args = parse_args(argv)
-    try:
-        text = convert_to_paddleclas(args.checkpoint, args.output, int(args.type[3:]), args.overwrite)
-        sys.stdout.write(text + '\n')
-    except PasslError as e:
-        sys.stderr.write(f'Error: {e}\n')
-        return 2
-    return 0
+
+    def run():
+        from passl.transfer.weights.command import summary
+        from passl.transfer.weights.exporting import export_weights
+        made = export_weights(args.checkpoint, 'paddleclas', args.output, overwrite=args.overwrite,
+                              depth=int(args.type[3:]))
+        sys.stdout.write(summary(made, args.checkpoint, args.output) + '\n')
+    return guarded(run)
 
 
 if __name__ == '__main__':

@@ -51,6 +51,7 @@ class ResNet(vision.ResNet):
         self.out_channels = num_classes if num_classes > 0 else 512 * BLOCKS[depth].expansion
         self.frozen_stages = frozen_stages
         self.recompute_stages = _stages(recompute)
+        self._vary()
         init_resnet_(self, zero_init_residual)
         if pretrained:
             source = f"'{pretrained}'"
@@ -58,6 +59,9 @@ class ResNet(vision.ResNet):
         for part in self._frozen_parts():
             freeze_(part)
         self._all_frozen = is_frozen(self)
+
+    def _vary(self):
+        """Replace what a variant builds in another way; its parameters get their values afterwards."""
 
     def _frozen_parts(self):
         parts = [self.conv1, self.bn1] if self.frozen_stages >= 0 else []
@@ -71,7 +75,7 @@ class ResNet(vision.ResNet):
             fast = resnet_cpu.suits(self, x)
             if fast or (self.recompute_stages and self.training and paddle.is_grad_enabled()):
                 return self._forward_in_parts(x, fast)
-            return super().forward(x)
+            return vision.ResNet.forward(self, x)       # Paddle 2.6's to_static does not understand super()
 
     def _forward_in_parts(self, x, fast):
         """The same as `forward`, of `recompute_stages` only the inputs of stem and blocks are kept for backward.

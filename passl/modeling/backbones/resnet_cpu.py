@@ -1,5 +1,6 @@
-"""The parts of a paddle.vision ResNet, computed on channels-last CPU tensors [N, H, W, C]."""
+"""The parts of a ResNet or ResNet_vd, computed on channels-last CPU tensors [N, H, W, C]."""
 
+from paddle import nn
 from paddle.vision.models import resnet as vision
 
 from ...modules import channels_last as cl
@@ -17,15 +18,24 @@ def suits(net, x):
 
 def stem(net, x):
     """Images [N, 3, H, W] -> [N, H/4, W/4, 64]."""
-    x = cl.norm(net.bn1, cl.conv(net.conv1, cl.to_channels_last(x)), relu=True)
-    return cl.max_pool(3, 2, 1, x)
+    x = cl.to_channels_last(x)
+    if isinstance(net.conv1, nn.Sequential):        # deep: three convolutions, the first two with norm and ReLU
+        *inner, last = [part for part in net.conv1 if not isinstance(part, nn.ReLU)]
+        for conv, norm in zip(inner[::2], inner[1::2]):
+            x = cl.norm(norm, cl.conv(conv, x), relu=True)
+    else:
+        last = net.conv1
+    return cl.max_pool(3, 2, 1, cl.norm(net.bn1, cl.conv(last, x), relu=True))
 
 
 def block(layer, x):
     """A residual block of [N, H, W, C]."""
     out = cl.norm(layer.bn1, cl.conv(layer.conv1, x), relu=True)
     if layer.downsample is not None:
-        x = cl.norm(layer.downsample[1], cl.conv(layer.downsample[0], x))
+        *pool, conv, norm = layer.downsample
+        for part in pool:       # ResNet_vd: average pooling, or the identity
+            x = cl.avg_pool(part, x) if isinstance(part, nn.AvgPool2D) else x
+        x = cl.norm(norm, cl.conv(conv, x))
     if isinstance(layer, vision.BasicBlock):
         return cl.norm(layer.bn2, cl.conv(layer.conv2, out), relu=True, add=x)
     out = cl.norm(layer.bn2, cl.conv(layer.conv2, out), relu=True)

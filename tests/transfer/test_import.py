@@ -1,0 +1,201 @@
+"""`passl import`: every origin, recognised by its names, and what is refused."""
+
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from passl.cli import import_main
+from passl.transfer.weights.importing import import_weights, recognise, rename
+from passl.transfer.weights.names import first_short, table
+from passl.utils.checkpoint import load_file, save_file
+from passl.utils.errors import CheckpointError
+from tests.utils.torch_writer import Tensor, write_legacy, write_zip
+
+from .nets import R18, R50, V18, V50, small_images, state_of
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    small_images(monkeypatch)
+
+
+def called(library, arch=R18, prefix='', seed=0, counters=True):
+    """Weights of a network as `library` calls them."""
+    names = table(arch, library)
+    found = {prefix + names[k]: v for k, v in state_of(arch, seed).items()}
+    if counters and any(n.endswith('running_mean') for n in found):
+        found.update({n.replace('running_mean', 'num_batches_tracked'): np.int64(7) for n in list(found)
+                      if n.endswith('running_mean')})
+    return found
+
+
+def fc(prefix='', n=3):
+    return {prefix + 'fc.weight': np.ones((n, 512), np.float32), prefix + 'fc.bias': np.ones(n, np.float32)}
+
+
+def authors(path):
+    write_zip(path, {'state_dict': called('torchvision'), 'author': 'somebody'})
+
+
+def old_torch(path):
+    write_legacy(path, {k: Tensor.of(v) for k, v in {**called('torchvision'), **fc()}.items()})
+
+
+def moco(path):
+    state = {**called('torchvision', prefix='module.encoder_q.'), **called('torchvision', R18, 'module.encoder_k.', 1),
+             **fc('module.encoder_q.'), 'module.queue': np.ones((2, 2), np.float32)}
+    write_zip(path, {'epoch': 3, 'arch': 'resnet18', 'state_dict': state})
+
+
+def mmpretrain(path):
+    state = {**called('torchvision', prefix='backbone.'), **called('torchvision', R18, 'encoder_k.module.0.', 1),
+             'neck.mlp.0.weight': np.ones((4, 4), np.float32)}
+    write_zip(path, {'meta': {'epoch': 1}, 'state_dict': state})
+
+
+def lightly(path):
+    state = {**called('lightly', prefix='backbone.'), **called('lightly', R18, 'backbone_momentum.', 1)}
+    write_zip(path, {'state_dict': state, 'epoch': 1})
+
+
+def detectron2(path):
+    with open(path, 'wb') as f:         # as MoCo's converter writes it
+        content = {'model': called('detectron2', counters=False), '__author__': 'MOCO', 'matching_heuristics': True}
+        pickle.dump(content, f)
+
+
+def trained_detector(path):
+    state = {**called('detectron2', prefix='backbone.bottom_up.'),
+             'proposal_generator.anchor.0': np.ones(4, np.float32),
+             'roi_heads.box_head.fc1.weight': np.ones((4, 4), np.float32)}
+    write_zip(path, {'model': state, 'iteration': 5})
+
+
+def passl_v1(path):
+    """PASSL's checkpoint: the query encoder stands in it twice."""
+    state = {**called('passl', prefix='backbone.'), **called('passl', prefix='encoder_q.0.'),
+             **called('passl', R18, 'encoder_k.0.', 1), 'queue': np.ones((2, 4), np.float32)}
+    with open(path, 'wb') as f:
+        pickle.dump({'epoch': 1, 'state_dict': state}, f)
+
+
+def paddle_file(library):
+    def write(path):
+        save_file({**called(library), **first_short(R18, library), 'fc.weight': np.ones((512, 3), np.float32)}, path)
+    return write
+
+
+@pytest.mark.parametrize('write, name, library, prefix', [
+    (authors, 'densecl.pth', 'torchvision', 'the whole file'),
+    (old_torch, 'resnet.pth', 'torchvision', 'the whole file'),
+    (moco, 'moco.pth.tar', 'torchvision', 'module.encoder_q'), (mmpretrain, 'mm.pth', 'torchvision', 'backbone'),
+    (lightly, 'lightly.ckpt', 'lightly', 'backbone'), (detectron2, 'moco.pkl', 'detectron2', 'the whole file'),
+    (trained_detector, 'model_final.pth', 'detectron2', 'backbone.bottom_up'),
+    (passl_v1, 'epoch_1.pd', 'passl', 'encoder_q.0'),
+    (paddle_file('paddleclas'), 'clas.pdparams', 'paddleclas', 'the whole file'),
+    (paddle_file('paddledet'), 'det.pdparams', 'paddledet', 'the whole file')])
+def test_every_origin(write, name, library, prefix, tmp_path, capsys):
+    source, output = tmp_path / name, tmp_path / 'out.pdparams'
+    write(source)
+    assert import_main([str(source), '--output', str(output)]) == 0
+    assert 'matched 100 of 100 tensors' in capsys.readouterr().out
+    mine, wanted = load_file(output), state_of(R18)
+    assert list(mine) == list(wanted) and all(np.array_equal(mine[k], v) for k, v in wanted.items())
+    with open(f'{output}.json') as f:
+        made = json.load(f)
+    assert (made['direction'], made['library'], made['encoder']) == ('import', library, prefix)
+    assert made['proof']['max_relative_deviation'] < 1e-5 and made['source'][0]['file'] == name
+
+
+def test_a_part_can_be_chosen(tmp_path, capsys):
+    moco(tmp_path / 'moco.pth')
+    import_weights(tmp_path / 'moco.pth', tmp_path / 'k.pdparams', prefix='module.encoder_k')
+    assert all(np.array_equal(v, state_of(R18, 1)[k]) for k, v in load_file(tmp_path / 'k.pdparams').items())
+    arguments = [str(tmp_path / 'moco.pth'), '--output', str(tmp_path / 'x.pdparams'), '--prefix', 'encoder_z']
+    assert import_main(arguments) == 2
+    assert "no ResNet backbone below 'encoder_z.'" in capsys.readouterr().err
+    twins = {**called('torchvision', prefix='left.'), **called('torchvision', prefix='right.')}
+    with pytest.raises(CheckpointError, match='several backbones, below left., right.. Choose one with --prefix'):
+        recognise(twins, 'x')
+    assert recognise(twins, 'x', prefix='right') == ('torchvision', 'right.')
+
+
+def test_recognised_by_the_names():
+    for library, arch in (('passl', V50), ('passl', R50), ('timm', V50), ('mmseg', V50), ('paddleseg', V18),
+                          ('paddleclas', V18), ('paddledet', V50), ('lightly', R50), ('detectron2', R50)):
+        named = called(library, arch, 'some.part.')
+        assert recognise(named, 'x') == (library, 'some.part.')
+        theirs = {k[len('some.part.'):]: v for k, v in named.items() if not k.endswith('tracked')}
+        found, state = rename(theirs, library, 'x')
+        wanted = state_of(arch)
+        assert found == arch and set(state) == set(wanted) and all(state[k] is v for k, v in wanted.items())
+
+
+def drop(s, name):
+    del s[name]
+
+
+def rename_one(s, name):
+    s[name.replace('bias', 'bais')] = s.pop(name)
+
+
+def cut(s, name):
+    s[name] = s[name][:-1]
+
+
+@pytest.mark.parametrize('library', ['torchvision', 'detectron2', 'paddleclas', 'paddledet', 'passl', 'lightly'])
+def test_wrong_files_are_refused(library, tmp_path, capsys):
+    name = table(R18, library)['layer3.1.bn2.bias']
+    whole = {**called(library, counters=False), **first_short(R18, library)}
+    odd = table(R50, library)['layer1.2.bn3.bias']
+    for spoil, words in ((drop, [f'missing (1): {name}']),
+                         (rename_one, [f'missing (1): {name}', 'left over (1): ', 'bais']),
+                         (cut, ['another shape (1): layer3.1.bn2.bias [255] in place of [256]']),
+                         (lambda s, _: s.update({odd: np.ones(256, np.float32)}), [f'left over (1): {odd}'])):
+        state = dict(whole)
+        spoil(state, name)
+        source, output = tmp_path / 'wrong.pth', tmp_path / 'x.pdparams'
+        save_file({'state_dict': state}, source)
+        assert import_main([str(source), '--output', str(output)]) == 2
+        err = capsys.readouterr().err
+        assert all(w in err for w in words), err
+        assert os.listdir(tmp_path) == ['wrong.pth']
+
+
+def test_a_first_shortcut_that_was_trained_cannot_be_imported(tmp_path):
+    short = first_short(R18, 'paddleclas')
+    short['blocks.0.short.bn.bias'] = short['blocks.0.short.bn.bias'] + 1
+    save_file({**called('paddleclas'), **short}, tmp_path / 'clas.pdparams')
+    with pytest.raises(CheckpointError, match='a trained convolution on the first shortcut .blocks.0.short.bn._mean'):
+        import_weights(tmp_path / 'clas.pdparams', tmp_path / 'x.pdparams')
+
+
+def test_other_things_are_refused(tmp_path, capsys):
+    save_file({'a.weight': np.ones(2, np.float32)}, tmp_path / 'a.pdparams')
+    assert import_main([str(tmp_path / 'a.pdparams'), '--output', str(tmp_path / 'x.pdparams')]) == 2
+    assert 'holds no ResNet backbone. Its names begin with a' in capsys.readouterr().err
+    authors(tmp_path / 'b.pth')
+    assert import_main([str(tmp_path / 'b.pth'), '--output', str(tmp_path / 'x.pdparams'), '--from', 'detectron2']) == 2
+    assert "holds no ResNet backbone as 'detectron2' names it" in capsys.readouterr().err
+    with open(tmp_path / 'evil.pkl', 'wb') as f:
+        f.write(b'\x80\x02cposix\nsystem\n(X\x05\x00\x00\x00touchtR.')
+    assert import_main([str(tmp_path / 'evil.pkl'), '--output', str(tmp_path / 'x.pdparams')]) == 2
+    assert 'Refusing to read' in capsys.readouterr().err and not (tmp_path / 'x.pdparams').exists()
+
+
+def test_a_wrong_renaming_is_seen(tmp_path, monkeypatch):
+    from passl.transfer.weights import importing
+    original = importing.rename
+
+    def wrong(*arguments):
+        arch, state = original(*arguments)
+        state['layer4.1.bn1.bias'], state['layer4.1.bn2.bias'] = state['layer4.1.bn2.bias'], state['layer4.1.bn1.bias']
+        return arch, state
+    monkeypatch.setattr(importing, 'rename', wrong)
+    authors(tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match='not a true copy'):
+        import_weights(tmp_path / 'a.pth', tmp_path / 'x.pdparams')
+    assert os.listdir(tmp_path) == ['a.pth']

@@ -1,0 +1,33 @@
+"""PaddleSeg's own ResNet50_vd, as its configs build it, with a file that `passl export` wrote. Needs PaddleSeg."""
+
+import numpy as np
+import paddle
+import pytest
+
+from passl.transfer.weights.exporting import backbone, export_weights
+from passl.transfer.weights.names import table
+from passl.transfer.weights.proof import images, source_maps
+
+from .nets import V50, save_checkpoint, small_images, state_of
+
+
+def test_its_configs_take_our_weights(tmp_path, monkeypatch):
+    pytest.importorskip('paddleseg')
+    from paddleseg.cvlibs import manager
+    import paddleseg.models  # noqa: F401  registers the backbones
+    small_images(monkeypatch)
+    path = str(tmp_path / 'vd.pdparams')
+    made = export_weights(save_checkpoint(tmp_path / 'c.pdparams', V50), 'paddleseg', path, proof='library')
+    assert made['proof']['by'].startswith('library: paddleseg') and made['proof']['max_relative_deviation'] < 1e-5
+    # type: ResNet50_vd with its default output_stride 8: dilated, the same tensors
+    net = manager.BACKBONES['ResNet50_vd'](pretrained=path)
+    net.eval()
+    state, names = net.state_dict(), table(V50, 'paddleseg')
+    assert set(state) == set(names.values()) and len(state) == 275
+    assert all(np.array_equal(state[names[k]].numpy(), v) for k, v in state_of(V50).items())
+    with paddle.no_grad():
+        theirs = [m.numpy() for m in net(paddle.to_tensor(images()))]
+    ours = source_maps(backbone(V50, state_of(V50), 'x'))
+    for a, b in zip(theirs[:2], ours[:2]):      # the first two stages are not dilated
+        assert np.abs(a - b).max() < 1e-5 * np.abs(b).max()
+    assert theirs[3].shape[2:] == theirs[1].shape[2:]
