@@ -20,6 +20,7 @@ commands:
   extract-weight   write the backbone of a checkpoint to a file of its own
   plot             draw the loss curve of a run folder
   check-data       look for broken, equal and mislabelled images
+  transfer-seg     train and use a segmentation model with PaddleSeg
 """
 
 
@@ -98,8 +99,19 @@ def check_main(argv=None, prog=None):
     return guarded(run)
 
 
+def transfer_seg_main(argv=None, prog=None):
+    """`tools/transfer_seg.py` and `passl transfer-seg`."""
+    from .transfer.paddleseg.options import build_seg_parser
+    args = build_seg_parser(prog).parse_args(argv)
+
+    def run():
+        from .transfer.paddleseg.run import run as run_seg
+        return run_seg(args)
+    return guarded(run)
+
+
 COMMANDS = {'train': train_main, 'extract-weight': extract_main, 'plot': plot_main,
-            'check-data': check_main}
+            'check-data': check_main, 'transfer-seg': transfer_seg_main}
 
 
 def main(argv=None):
