@@ -3,6 +3,7 @@
 * its trainer reads `loss[0]`, but a loss is a 0-D tensor now: `loss_computation` gives tensors of shape [1];
 * `CrossEntropyLoss` multiplies float32 by int64, which Paddle 3 refuses: a subclass takes its place in the registry;
 * `metrics.calculate_area` joins 0-D tensors: it counts with numpy here, which is faster too;
+* several processes evaluate with the batch-norm statistics of process 0, which are saved, and not each with its own;
 * weights are read with `paddle.load`, which runs what a pickle says: they go through this project's reader, and must
   match completely.
 """
@@ -14,6 +15,7 @@ import sys
 import numpy as np
 import paddle
 
+from ...utils import dist
 from ...utils.checkpoint import load_file
 from ...utils.errors import CheckpointError
 from ...utils.weights import load_into, load_weights
@@ -50,11 +52,26 @@ def _at_least_1d(compute):
 
 
 def _remembered(evaluate):
-    def evaluate_and_remember(*args, **kwargs):
-        result = evaluate(*args, **kwargs)
+    def evaluate_and_remember(model, *args, **kwargs):
+        share_statistics(model)
+        result = evaluate(model, *args, **kwargs)
         evaluations.append(as_figures(result))
         return result
     return evaluate_and_remember
+
+
+def share_statistics(model):
+    """Give every process the batch-norm statistics of process 0, whose model is the one that is saved.
+
+    Where norms are not synchronised (on the CPU) each process has its own, and an evaluation by several processes
+    would be one of several models.
+    """
+    if dist.world_size() == 1:
+        return
+    own = {name: t for name, t in model.state_dict().items() if name.endswith(('._mean', '._variance'))}
+    first = dist.broadcast_object({name: t.numpy() for name, t in own.items()} if dist.is_main() else None)
+    for name, tensor in own.items():
+        tensor.set_value(first[name])
 
 
 def as_figures(result):
