@@ -75,7 +75,8 @@ def take_pretrained(cfg, given):
     named = inside.pop('pretrained', None)
     for place, settings in (('model', model), ('model.backbone', inside)):
         for key, value in settings.items():
-            if key == 'pretrained' and value or isinstance(value, dict) and value.get('pretrained') and key != 'backbone':
+            below = key != 'backbone' and isinstance(value, dict) and value.get('pretrained')
+            if key == 'pretrained' and value or below:
                 raise ConfigError(f"'{place}.{key}' names weights; only a backbone is loaded before a training. Remove "
                                   'it, or use --evaluate-only --weights FILE for a whole model.')
     model.pop('pretrained', None)

@@ -191,7 +191,7 @@ def _look_at(pairs, classes, ignored):
     """All files exist; some label maps, spread evenly, have one channel, the image's size and known values."""
     lost = [p for pair in pairs for p in pair if not os.path.isfile(p)]
     if lost:
-        raise DataError(f'{len(lost)} of {2 * len(pairs)} files of the data set are missing: {", ".join(lost[:3])}, ...')
+        raise DataError(f'{len(lost)} of {2 * len(pairs)} files of the data set are missing: {", ".join(lost[:3])}')
     for image, label in pairs[::max(1, len(pairs) // _LOOKED_AT)]:
         try:
             with Image.open(image) as a, Image.open(label) as b:
@@ -199,8 +199,8 @@ def _look_at(pairs, classes, ignored):
         except OSError as e:
             raise DataError(f"Cannot read '{image}' or '{label}': {e}.") from None
         if mode not in ('L', 'P'):
-            raise DataError(f"'{label}' has the mode {mode}; a label map has one channel of 8 bits that holds the class "
-                            'of each pixel (PNG mode L or P).')
+            raise DataError(f"'{label}' has the mode {mode}; a label map has one channel of 8 bits that holds the "
+                            'class of each pixel (PNG mode L or P).')
         if size != mask_size:
             raise DataError(f"'{image}' is {size[0]} x {size[1]}, its label map {mask_size[0]} x {mask_size[1]}.")
         wrong = sorted(set(np.unique(values[values >= classes]).tolist()) - {ignored})

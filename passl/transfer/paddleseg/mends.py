@@ -167,7 +167,7 @@ def resume(model, optimizer, folder):
     lost = [name for name, p in model.named_parameters()
             if not p.stop_gradient and not any(str(key).startswith(f'{p.name}_') for key in state)]
     if lost:
-        raise CheckpointError(f"'{path}' has no state for {len(lost)} of the model's parameters ({', '.join(lost[:5])}, "
-                              '...): it was written by another model or optimizer.')
+        raise CheckpointError(f"'{path}' has no state for {len(lost)} of the model's parameters "
+                              f"({', '.join(lost[:5])}, ...): it was written by another model or optimizer.")
     optimizer.set_state_dict(state)
     return int(match.group(1))

@@ -1,22 +1,17 @@
 """From the flags of `passl transfer-seg` to PaddleSeg's trainer, evaluator and predictor."""
 
 import contextlib
-import copy
-import json
 import os
 import random
 import sys
 import tempfile
-import time
 
 from ...utils import dist
-from ...utils.config import dump_config
 from ...utils.errors import ConfigError, DataError, PasslError
 from ...utils.logger import get_logger, setup_logger
 from ...utils.seed import derive_seed, seed_everything
 from . import config, layout, library
-
-STATUS, CONFIG = 'status.json', 'config.yml'
+from .run_folder import RunFolder
 
 
 def run(args):
@@ -31,6 +26,8 @@ def run(args):
     using = args.evaluate_only or args.predict
     _check_flags(args, using)
     paddleseg = library.load()
+    import paddle
+
     from ...engine.device import select_device
     select_device(None, args.no_cuda)
     cfg = config.read(args.config_file, args.override, args.iters, args.data)
@@ -44,8 +41,11 @@ def run(args):
     with tempfile.TemporaryDirectory(prefix='passl_seg_') as scratch:
         parts = () if args.predict else ('val_dataset',) if args.evaluate_only else config.DATASETS
         sizes = {part: layout.check(cfg, part, scratch) for part in parts}
-        job = _Job(args, cfg, folder, scratch, paddleseg)
-        with job.recorded():
+        job = _Job(args, cfg, folder)
+        job.record.update(config=args.config_file, seed=args.seed, device=job.device, processes=dist.world_size(),
+                          paddle=paddle.__version__, paddleseg=paddleseg.__version__)
+        doing = 'predict' if args.predict else 'evaluate' if args.evaluate_only else 'train'
+        with RunFolder(folder, doing, job.record).claimed(args, cfg, scratch):
             return job.predict() if args.predict else job.evaluate() if args.evaluate_only else job.train(start, sizes)
 
 
@@ -54,7 +54,7 @@ def _check_flags(args, using):
     if using and not args.weights:
         raise ConfigError('--evaluate-only and --predict need a trained model: --weights FILE (a model.pdparams).')
     for flag in ('pretrained', 'iters', 'resume', 'save_interval') if using else ('weights',):
-        if getattr(args, flag) is not None:             # noqa: B009  destinations of the parser
+        if getattr(args, flag) is not None:
             raise ConfigError(f"--{flag.replace('_', '-')} has no effect "
                               + ('on a trained model.' if using else 'on a training; did you mean --pretrained?'))
     if args.resume and args.pretrained:
@@ -82,77 +82,11 @@ def refusals():
 
 
 class _Job:
-    """One run with its folder, its parts and its record."""
+    """One run: its settings and the parts that PaddleSeg builds. `record`: what is told of it afterwards."""
 
-    def __init__(self, args, cfg, folder, scratch, paddleseg):
-        self.args, self.cfg, self.folder, self.scratch = args, cfg, folder, scratch
+    def __init__(self, args, cfg, folder):
         import paddle
-        self.device = paddle.get_device()
-        self.doing = 'predict' if args.predict else 'evaluate' if args.evaluate_only else 'train'
-        self.record = {'job': self.doing, 'config': args.config_file, 'seed': args.seed, 'device': self.device,
-                       'processes': dist.world_size(), 'paddle': paddle.__version__,
-                       'paddleseg': paddleseg.__version__}
-
-    @contextlib.contextmanager
-    def recorded(self):
-        """The run folder is free, and afterwards tells in status.json how the run ended."""
-        began = time.time()
-        if dist.is_main():
-            self._claim()
-        self._tell('running')
-        try:
-            yield
-        except BaseException as e:
-            self._tell('failed', message=f'{type(e).__name__}: {e}', seconds=round(time.time() - began, 1))
-            raise
-        self._tell('done', seconds=round(time.time() - began, 1))
-        if dist.is_main():
-            get_logger().info("How it went is in '%s'.", self._status())
-
-    def _status(self):
-        return os.path.join(self.folder, STATUS if self.doing == 'train' else f'{self.doing}.json')
-
-    def _claim(self):
-        """Make the run folder; ConfigError if results would be replaced, or with --overwrite move it aside."""
-        if os.path.lexists(self.folder) and not os.path.isdir(self.folder):
-            raise ConfigError(f"'{self.folder}' is a file. Choose another run folder with --output DIR.")
-        held = [n for n in (os.listdir(self.folder) if os.path.isdir(self.folder) else ())
-                if n == os.path.basename(self._status())
-                or self.doing == 'train' and (n.startswith('iter_') or n == 'best_model')
-                or self.doing == 'predict' and n.endswith('_prediction')]
-        if held and not self.args.resume:
-            if not self.args.overwrite:
-                raise ConfigError(f"'{self.folder}' holds {', '.join(sorted(held)[:4])} of a former run. Choose another "
-                                  'folder with --output DIR, or move this one aside with --overwrite'
-                                  + (', or go on with --resume DIR/iter_N.' if self.doing == 'train' else '.'))
-            if self.args.weights and os.path.realpath(self.args.weights).startswith(
-                    os.path.realpath(self.folder) + os.sep):
-                raise ConfigError(f"--overwrite would move '{self.args.weights}' aside too: choose another folder with "
-                                  '--output DIR.')
-            number = 1
-            while os.path.lexists(f'{self.folder}.bak-{number}'):
-                number += 1
-            os.rename(self.folder, f'{self.folder}.bak-{number}')
-            get_logger().info("Moved the former run to '%s.bak-%d'.", self.folder, number)
-        os.makedirs(self.folder, exist_ok=True)
-        if self.doing == 'train':
-            kept = copy.deepcopy(self.cfg)
-            for part in config.DATASETS:        # lists that are made anew from the folders
-                made = [k for k, v in kept[part].items() if str(v).startswith(self.scratch)]
-                for key in made + ['separator'] * bool(made):
-                    del kept[part][key]
-            self._write(CONFIG, dump_config(kept))
-
-    def _tell(self, state, **more):
-        if dist.is_main():
-            self.record.update(state=state, time=time.strftime('%Y-%m-%dT%H:%M:%S%z'), **more)
-            self._write(os.path.basename(self._status()), json.dumps(self.record, indent=1, ensure_ascii=False) + '\n')
-
-    def _write(self, name, text):
-        path = os.path.join(self.folder, name)
-        with open(f'{path}.{os.getpid()}.tmp', 'w', encoding='utf-8') as f:
-            f.write(text)
-        os.replace(f.name, path)
+        self.args, self.cfg, self.folder, self.record, self.device = args, cfg, folder, {}, paddle.get_device()
 
     def _builder(self):
         import paddle
@@ -211,8 +145,8 @@ class _Job:
         wanted = self.cfg.get('total_batch')
         get_logger().info('Batch: %d images per process x %d = %d per step.', batch, processes, batch * processes)
         if wanted and wanted != batch * processes:
-            get_logger().warning('The protocol has %d images per step, this run %d: set -o batch_size=%g, or change the '
-                                 'learning rate in proportion.', wanted, batch * processes, wanted / processes)
+            get_logger().warning('The protocol has %d images per step, this run %d: set -o batch_size=%g, or change '
+                                 'the learning rate in proportion.', wanted, batch * processes, wanted / processes)
 
     def _check_resume(self, iters):
         number = os.path.basename(os.path.normpath(self.args.resume)).rpartition('_')[2]

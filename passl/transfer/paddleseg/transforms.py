@@ -26,7 +26,7 @@ class ClassBalancedCrop:
         if len(crop_size) != 2 or min(crop_size) < 1:
             raise ConfigError(f"'crop_size' is {crop_size!r}; it must be [width, height].")
         if not 0 < max_ratio <= 1 or tries < 1:
-            raise ConfigError(f"'max_ratio' is {max_ratio!r} and 'tries' is {tries!r}; they must be in (0, 1] and >= 1.")
+            raise ConfigError(f"'max_ratio' is {max_ratio!r}, 'tries' is {tries!r}; they must be in (0, 1] and >= 1.")
         self.width, self.height = crop_size
         self.max_ratio, self.ignore_index, self.tries = max_ratio, ignore_index, tries
 

@@ -25,8 +25,8 @@ def load_backbone(backbone, path):
     if not own <= set(state):
         deep = [name for name in state if name in _DEEP_STEM]
         if deep and 'conv1.weight' in own:
-            raise CheckpointError(f"'{path}' holds a ResNet with a deep stem ('{deep[0]}'); this backbone has the plain "
-                                  '7x7 stem. Use the backbone that fits, such as ResNet50_vd of PaddleSeg.')
+            raise CheckpointError(f"'{path}' holds a ResNet with a deep stem ('{deep[0]}'); this backbone has the "
+                                  'plain 7x7 stem. Use the backbone that fits, such as ResNet50_vd of PaddleSeg.')
         state = backbone_weights(state, f"'{path}'")
     report = load_into(backbone, state, 'backbone', source=f"'{path}'")
     return {'file': str(path), 'sha256': _sha256(path), 'matched': len(report.matched), 'total': report.total}

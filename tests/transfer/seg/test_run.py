@@ -157,10 +157,11 @@ def test_wrong_weights_end_the_run_at_the_start(folders, backbone18, trained, tm
                            (['--pretrained', 'no_such.pdparams'], 'no_such.pdparams'),
                            (['--evaluate-only', '--weights', backbone18], 'does not fit the model')]:
         capsys.readouterr()
-        assert seg(*common, *words, '--overwrite') == 2
+        assert seg(*common, *words) == 2            # a run that failed does not keep the next one from its folder
         err = capsys.readouterr().err
         assert message in err and 'Traceback' not in err
-    assert status(tmp_path / 'run.bak-2')['state'] == 'failed'
+    record = status(tmp_path / 'run')
+    assert record['state'] == 'failed' and 'no_such.pdparams' in record['message']
 
 
 @pytest.mark.parametrize('words, message', [
@@ -187,7 +188,8 @@ def test_norms_are_synchronised_over_gpus_and_never_on_the_cpu(folders, tmp_path
     def called(*_):
         raise AssertionError('there is no kernel for it')
     monkeypatch.setattr(paddle.nn.SyncBatchNorm, 'convert_sync_batchnorm', called)
-    assert seg(*CUSTOM, *QUICK, '--data', folders, '--pretrained', 'none', '--iters', 1, '--output', tmp_path / 'a') == 0
+    words = [*CUSTOM, *QUICK, '--data', folders, '--pretrained', 'none', '--iters', 1, '--output']
+    assert seg(*words, tmp_path / 'a') == 0
 
     class Converted(Exception):
         pass
@@ -205,7 +207,7 @@ def test_norms_are_synchronised_over_gpus_and_never_on_the_cpu(folders, tmp_path
         self.device = 'gpu:0'
     monkeypatch.setattr(_Job, '__init__', on_gpu)
     with pytest.raises(Converted):
-        seg(*CUSTOM, *QUICK, '--data', folders, '--pretrained', 'none', '--iters', 1, '--output', tmp_path / 'b')
+        seg(*words, tmp_path / 'b')
 
 
 @pytest.mark.slow
