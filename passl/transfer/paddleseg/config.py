@@ -92,22 +92,38 @@ def take_pretrained(cfg, given):
     return start
 
 
-def set_normalize(cfg, mean, std):
+def drop_pretrained(cfg):
+    """Remove what the config says about weights: they come from elsewhere."""
+    for settings in (cfg['model'], *cfg['model'].values()):
+        if isinstance(settings, dict):
+            settings.pop('pretrained', None)
+
+
+def set_normalize(cfg, mean, std, change=True):
     """Let every Normalize of the config use the values of pre-training; PaddleSeg's default is 0.5.
 
     A backbone that saw images in one range is of little use in another, and nothing would tell.
+
+    Args:
+        change: False: only warn, for backbones that may come from elsewhere.
     """
     for part in DATASETS:
         transforms = cfg[part].get('transforms') or []
         found = [t for t in transforms if isinstance(t, dict) and t.get('type') == 'Normalize']
-        if not found:
+        if not found and change:
             raise ConfigError(f"'{part}.transforms' has no Normalize, which the backbone needs: add one with the mean "
                               f'{mean} and the std {std}.')
         for transform in found:
-            if [transform.get('mean'), transform.get('std')] != [mean, std]:
-                get_logger().warning("%s: Normalize set to the mean %s and std %s of the pre-training (it was %s, %s).",
-                                     part, mean, std, transform.get('mean', 0.5), transform.get('std', 0.5))
+            if [transform.get('mean'), transform.get('std')] == [mean, std]:
+                continue
+            was = transform.get('mean', 0.5), transform.get('std', 0.5)
+            if change:
+                get_logger().warning('%s: Normalize set to the mean %s and std %s of the pre-training (it was %s, %s).',
+                                     part, mean, std, *was)
                 transform['mean'], transform['std'] = list(mean), list(std)
+            else:
+                get_logger().warning('%s: Normalize has the mean %s and std %s. Weights of this project were trained '
+                                     'with %s and %s.', part, *was, mean, std)
 
 
 def as_paddleseg(cfg):

@@ -33,10 +33,9 @@ def run(args):
     cfg = config.read(args.config_file, args.override, args.iters, args.data)
     start = None if using or args.resume else config.take_pretrained(cfg, args.pretrained)
     if using or args.resume:        # the weights come with the whole model
-        config.take_pretrained(cfg, 'none')
-    if _plain(cfg):
-        from .resnet import MEAN, STD
-        config.set_normalize(cfg, MEAN, STD)
+        config.drop_pretrained(cfg)
+    from .resnet import MEAN, STD
+    config.set_normalize(cfg, MEAN, STD, change=_plain(cfg))
     folder = args.output or os.path.join('output_dir', os.path.splitext(os.path.basename(args.config_file))[0])
     with tempfile.TemporaryDirectory(prefix='passl_seg_') as scratch:
         parts = () if args.predict else ('val_dataset',) if args.evaluate_only else config.DATASETS

@@ -60,6 +60,9 @@ def test_where_the_weights_come_from_is_always_said():
     named = custom('model.backbone.pretrained=b.pdparams')
     assert config.take_pretrained(named, None) == 'b.pdparams' and 'pretrained' not in named['model']['backbone']
     assert config.take_pretrained(custom('model.backbone.pretrained=https://x/y'), 'c') == 'c'
+    dropped = custom('model.backbone.pretrained=https://x/y', 'model.pretrained=whole.pdparams')
+    config.drop_pretrained(dropped)
+    assert 'pretrained' not in str(dropped)
     for wrong in ('model.backbone.pretrained=https://x/y.pdparams', 'model.pretrained=whole.pdparams'):
         with pytest.raises(ConfigError, match='Nothing is downloaded|names weights'):
             config.take_pretrained(custom(wrong), None)
@@ -73,6 +76,9 @@ def test_normalize_becomes_that_of_pre_training():
     cfg['val_dataset']['transforms'] = [{'type': 'Normalize'}]
     config.set_normalize(cfg, MEAN, STD)
     assert cfg['val_dataset']['transforms'] == [{'type': 'Normalize', 'mean': MEAN, 'std': STD}]
+    cfg['val_dataset']['transforms'] = [{'type': 'Normalize'}]
+    config.set_normalize(cfg, MEAN, STD, change=False)
+    assert cfg['val_dataset']['transforms'] == [{'type': 'Normalize'}]
     cfg['train_dataset']['transforms'] = []
     with pytest.raises(ConfigError, match="'train_dataset.transforms' has no Normalize"):
         config.set_normalize(cfg, MEAN, STD)
