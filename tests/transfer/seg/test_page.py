@@ -13,7 +13,8 @@ from passl.utils.weights import backbone_weights, load_weights
 from tests.test_docs import FENCE, read
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-SHORTER = {'240': '2', '300': '3', 'iter_240': 'iter_2', '112': '32', '128': '40'}
+SHORTER = {'240': '2', '300': '3', '112': '32', '128': '40', '150': '2',
+           '64,64': '32,32', '=64': '=40'}
 SMALL = ['--log-iters', '1', '--num-workers', '0']
 TINY = ['-o', 'model.channels=8', '-o', 'model.aux_channels=4', '-o', 'train_dataset.transforms.0.short_size=40',
         '-o', 'train_dataset.transforms.2.crop_size=[32,32]', '-o', 'val_dataset.transforms.0.short_size=36']
@@ -55,5 +56,5 @@ def test_the_shown_commands_run(folders, backbone18, tmp_path, monkeypatch):
             code = transfer_seg_main(words[2:] + more)
         assert code == 0, ' '.join(words)
         ran.append(words)
-    assert len(ran) == 7 and os.path.isfile('output_dir/seg_small/iter_3/model.pdparams')
+    assert len(ran) == 8 and os.path.isfile('output_dir/seg_small/iter_3/model.pdparams')
     assert os.path.isfile('output_dir/seg_pictures/pseudo_color_prediction/a 0.png')
