@@ -26,6 +26,10 @@ commands:
   check-data       look for broken, equal and mislabelled images
   replay-step      repeat the step at which a run's numbers broke, and say where
   evaluate         compare backbones by k-NN, linear, SVM, segmentation and fine-tuning
+    return guarded(run)
+
+
+  transfer-seg     train and use a segmentation model with PaddleSeg
 """
 
 
@@ -139,9 +143,20 @@ def evaluate_main(argv=None, prog=None):
     return guarded(run)
 
 
+def transfer_seg_main(argv=None, prog=None):
+    """`tools/transfer_seg.py` and `passl transfer-seg`."""
+    from .transfer.paddleseg.options import build_seg_parser
+    args = build_seg_parser(prog).parse_args(argv)
+
+    def run():
+        from .transfer.paddleseg.run import run as run_seg
+        return run_seg(args)
+    return guarded(run)
+
+
 COMMANDS = {'train': train_main, 'extract-weight': extract_main, 'plot': plot_main,
             'check-data': check_main, 'replay-step': replay_main, 'evaluate': evaluate_main, 'export': export_main,
-            'import': import_main}
+            'import': import_main, 'transfer-seg': transfer_seg_main}
 
 
 def main(argv=None):

@@ -57,7 +57,8 @@ def test_wrong_command(argv, words, capsys):
 
 @pytest.mark.parametrize('command, entry', [('train', 'train_main'), ('extract-weight', 'extract_main'),
                                             ('plot', 'plot_main'), ('replay-step', 'replay_main'),
-                                            ('export', 'export_main'), ('import', 'import_main')])
+                                            ('export', 'export_main'), ('import', 'import_main'),
+                                            ('transfer-seg', 'transfer_seg_main')])
 def test_subcommands_have_help(command, entry, capsys):
     with pytest.raises(SystemExit) as e:
         cli.main([command, '--help'])

@@ -28,13 +28,17 @@ def load_config(path, overrides=(), training=None):
     Raises:
         ConfigError: naming the file and line, the key, or the override.
     """
-    cfg = _load_file(os.path.expanduser(os.fspath(path)), (), [_MAX_FILES])
-    cfg = apply_overrides(cfg, overrides)
+    cfg = apply_overrides(read_config(path), overrides)
     try:
         validate(cfg, training)
     except ConfigError as e:
         raise ConfigError(f'{path}: {e}') from None
     return cfg
+
+
+def read_config(path):
+    """The YAML file with its bases, as `load_config` merges them, its keys unchecked: configs of other programs too."""
+    return _load_file(os.path.expanduser(os.fspath(path)), (), [_MAX_FILES])
 
 
 def validate(cfg, training=None):
@@ -169,11 +173,12 @@ def merge(base, top, where='config'):
     return merged
 
 
-def apply_overrides(cfg, overrides):
+def apply_overrides(cfg, overrides, schema=SCHEMA):
     """New dict: `cfg` after the overrides 'a.b.0.c=value', in their order.
 
     A key that is missing may be added where the schema knows it, and to a component (model,
-    data set, transform, optimizer, hook, ...), whose constructor checks it later.
+    data set, transform, optimizer, hook, ...), whose constructor checks it later. `schema` None, for
+    configs of other programs: to every mapping.
 
     Raises:
         ConfigError: no '=', unknown key, index out of range, path through a plain value, bad YAML.
@@ -193,15 +198,14 @@ def apply_overrides(cfg, overrides):
         except ConfigError as e:
             raise ConfigError(f"{e} If the value is meant as text, write -o '{_cut(path)}=\"...\"'.") from None
         try:
-            _set(cfg, keys, value)
+            _set(cfg, keys, value, schema)
         except ConfigError as e:
             raise ConfigError(f'-o {_cut(text)}: {e}') from None
     return cfg
 
 
-def _set(node, keys, value):
-    """Walk `node` and the schema side by side along `keys`, and put `value` at the end."""
-    spec = SCHEMA
+def _set(node, keys, value, spec):
+    """Walk `node` and the schema `spec` side by side along `keys`, and put `value` at the end."""
     for depth, key in enumerate(keys):
         here, last = '.'.join(keys[:depth]), depth == len(keys) - 1
         if isinstance(node, list):

@@ -43,7 +43,8 @@ ALLOWED = {
 GETATTR = {'passl/engine/trainer.py': 'names of hook points, all in the file',
            'passl/modules/feature_queue.py': "the queue's name, given by the architecture",
            'passl/solver/builder.py': 'names of clip classes in the file',
-           'passl/utils/options.py': 'destinations of the parser'}
+           'passl/utils/options.py': 'destinations of the parser',
+           'passl/transfer/paddleseg/run.py': 'destinations of the parser'}
 TOOLS = {'subprocess', 'importlib', 'ctypes', 'multiprocessing.connection', 'getattr', 'setattr', 'vars', 'socket'}
 # what only developers start
 TOOL_FILES = ('tools/benchmark.py', 'tools/benchmarks/', 'tools/quickstart.py')

@@ -9,7 +9,8 @@ import textwrap
 import numpy as np
 import pytest
 
-from passl.utils.config import apply_overrides, dump_config, load_config, merge, validate, with_defaults
+from passl.utils.config import (apply_overrides, dump_config, load_config, merge, read_config, validate,
+                                with_defaults)
 from passl.utils.errors import ConfigError
 from passl.utils.schema import describe, structural_keys
 from passl.utils.yaml_text import parse_yaml
@@ -299,6 +300,18 @@ def test_override_errors(override, parts):
     message = error_of(apply_overrides, CONFIG, [override])
     for part in parts:
         assert part in message
+
+
+def test_configs_of_other_programs(tmp_path):
+    """Merged and overridden by the same rules, their keys unchecked."""
+    (tmp_path / 'base.yml').write_text('model: {type: FCN, channels: 8}\niters: 5\n')
+    (tmp_path / 'a.yml').write_text('_base_: base.yml\nmodel: {type: Other}\n')
+    cfg = read_config(tmp_path / 'a.yml')
+    assert cfg == {'model': {'type': 'Other', 'channels': 8}, 'iters': 5}
+    assert apply_overrides(cfg, ['model.new=1e-4', 'fresh=2'], schema=None) == {
+        'model': {'type': 'Other', 'channels': 8, 'new': 1e-4}, 'iters': 5, 'fresh': 2}
+    with pytest.raises(ConfigError, match="'model' has no 'no'"):
+        apply_overrides(cfg, ['model.no.x=1'], schema=None)
 
 
 def test_override_of_a_wrong_type_is_reported_with_the_file(write):

@@ -1,0 +1,106 @@
+"""ResNet 18 to 101 with the plain 7x7 stem as a backbone for PaddleSeg, which itself has the deep-stem variant only."""
+
+from paddle import nn
+from paddle.vision.models import resnet as vision
+
+from ...modeling.backbones import resnet_cpu
+from ...modeling.backbones.resnet import BLOCKS
+from ...modules.init import init_resnet_
+from ...utils.errors import ConfigError
+
+# output stride -> strides and dilations of the four stages. 8 is the "D8" of mmsegmentation and of the paper.
+LAYOUTS = {8: ((1, 2, 1, 1), (1, 1, 2, 4)), 16: ((1, 2, 2, 1), (1, 1, 1, 2)), 32: ((1, 2, 2, 2), (1, 1, 1, 1))}
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]        # of RGB in 0..1, as in pre-training
+
+
+class DilatedResNet(vision.ResNet):
+    """ResNet whose last stages keep the resolution; names of the weights as in pre-training (paddle.vision's).
+
+    A stage that gives up its stride dilates its 3x3 convolutions instead: those before its stride by half as much
+    (mmsegmentation's `contract_dilation`). So what the pre-trained network computes is computed here too, at more
+    places: every s-th place of a map holds the value of the network with strides. mmsegmentation dilates only the
+    first convolution of a basic block (ResNet 18, 34), which breaks that; bottlenecks are the same there.
+
+    Args:
+        depth: 18, 34, 50 or 101.
+        output_stride: 8, 16 or 32, image size / size of the last maps.
+        in_channels: 3; PaddleSeg hands it over.
+
+    Attributes:
+        feat_channels: channels of the four outputs, as PaddleSeg's heads ask for.
+
+    `forward(x [N, 3, H, W])` -> list of the four stages' maps [N, feat_channels[i], H / s, W / s], s = 4, 8, 8, 8
+    with output_stride 8.
+    """
+
+    def __init__(self, depth, output_stride=8, in_channels=3):
+        if in_channels != 3:
+            raise ConfigError(f"'model.backbone.in_channels' is {in_channels!r}; the pre-trained stem takes 3 (RGB).")
+        if output_stride not in LAYOUTS:
+            raise ConfigError(f"'model.backbone.output_stride' is {output_stride!r}; it must be one of "
+                              f'{sorted(LAYOUTS)}.')
+        super().__init__(BLOCKS[depth], depth, num_classes=0, with_pool=False)
+        for number, (stride, dilation) in enumerate(zip(*LAYOUTS[output_stride]), 1):
+            _reshape_stage(getattr(self, f'layer{number}'), stride, dilation)
+        init_resnet_(self)
+        self.feat_channels = [n * BLOCKS[depth].expansion for n in (64, 128, 256, 512)]
+
+    def forward(self, x):
+        fast = resnet_cpu.suits(self, x)        # without dilation the CPU kernels of pre-training serve here too
+        x = resnet_cpu.stem(self, x) if fast else self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        outputs = []
+        for number in range(1, 5):
+            for block in getattr(self, f'layer{number}'):
+                x = resnet_cpu.block(block, x) if fast else block(x)
+            outputs.append(resnet_cpu.end(x) if fast else x)
+        return outputs
+
+
+def _reshape_stage(stage, stride, dilation):
+    """Give the stage another stride and dilation; its layers keep their names and places."""
+    for number, block in enumerate(stage):
+        before = dilation if number else max(1, dilation // 2)      # up to where the stride was
+        here = stride if number == 0 else 1
+        if isinstance(block, vision.BasicBlock):
+            block.conv1, block.conv2 = _conv(block.conv1, here, before), _conv(block.conv2, 1, dilation)
+        else:
+            block.conv2 = _conv(block.conv2, here, before)
+        if block.downsample is not None:
+            block.downsample[0] = _conv(block.downsample[0], here, 1)
+
+
+def _conv(conv, stride, dilation):
+    """A new convolution with the channels and kernel of `conv`, all that is taken over."""
+    out, inside, size, _ = conv.weight.shape
+    return nn.Conv2D(inside, out, size, stride=stride, padding=size // 2 * dilation, dilation=dilation, bias_attr=False)
+
+
+def ResNet18(**settings):
+    """`DilatedResNet` of depth 18."""
+    return DilatedResNet(18, **settings)
+
+
+def ResNet34(**settings):
+    """`DilatedResNet` of depth 34."""
+    return DilatedResNet(34, **settings)
+
+
+def ResNet50(**settings):
+    """`DilatedResNet` of depth 50."""
+    return DilatedResNet(50, **settings)
+
+
+def ResNet101(**settings):
+    """`DilatedResNet` of depth 101."""
+    return DilatedResNet(101, **settings)
+
+
+PLAIN = (ResNet18, ResNet34, ResNet50, ResNet101)
+
+
+def register():
+    """Put the four into PaddleSeg's BACKBONES."""
+    from paddleseg.cvlibs import manager
+    for backbone in PLAIN:
+        if backbone.__name__ not in manager.BACKBONES.components_dict:
+            manager.BACKBONES.add_component(backbone)

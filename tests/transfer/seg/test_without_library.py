@@ -1,0 +1,44 @@
+"""What holds where PaddleSeg is not installed. The other files of this folder are left out there."""
+
+import subprocess
+import sys
+
+import pytest
+
+from passl.cli import main
+from passl.transfer.paddleseg.options import build_seg_parser
+
+HIDE = """
+import sys
+
+class Hide:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] == 'paddleseg':
+            raise ModuleNotFoundError("No module named 'paddleseg'", name='paddleseg')
+
+sys.meta_path.insert(0, Hide())
+from passl.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_the_other_files_need_paddleseg():
+    pytest.importorskip('paddleseg', reason="PaddleSeg is not installed: PASSL_TEST_EXTRAS=seg bash tools/run_tests.sh")
+
+
+def test_it_is_said_how_to_install_it(project_root):
+    done = subprocess.run([sys.executable, '-c', HIDE, 'transfer-seg', '-c', 'configs/transfer/seg/custom.yml',
+                           '--pretrained', 'none'], cwd=project_root, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and 'Traceback' not in done.stderr
+    assert "pip install 'passl[cpu,seg]'" in done.stderr
+
+
+def test_flags(capsys):
+    args = build_seg_parser().parse_args(['-c', 'x.yml', '--pretrained', 'w', '-o', 'a.b=1', '--save_interval', '5'])
+    assert (args.config_file, args.pretrained, args.override, args.save_interval) == ('x.yml', 'w', ['a.b=1'], 5)
+    assert (args.seed, args.num_workers, args.log_iters, args.evaluate_only, args.predict) == (0, 2, 10, False, None)
+    with pytest.raises(SystemExit) as e:
+        main(['transfer-seg', '-c', 'x.yml', '--pretraned', 'w'])
+    assert e.value.code == 2 and "Did you mean '--pretrained'?" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(['transfer-seg', '-c', 'x.yml', '--evaluate-only', '--predict', 'y'])
