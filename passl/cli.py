@@ -9,6 +9,7 @@ import os
 import sys
 
 from . import __version__
+from .transfer.paddledet.command import transfer_det_main
 from .utils.errors import PasslError, suggest
 from .utils.options import Parser, build_check_parser, build_extract_parser, build_train_parser, not_empty
 
@@ -20,6 +21,7 @@ commands:
   extract-weight   write the backbone of a checkpoint to a file of its own
   plot             draw the loss curve of a run folder
   check-data       look for broken, equal and mislabelled images
+  transfer-det     fine-tune and evaluate a detector with PaddleDetection
 """
 
 
@@ -99,7 +101,7 @@ def check_main(argv=None, prog=None):
 
 
 COMMANDS = {'train': train_main, 'extract-weight': extract_main, 'plot': plot_main,
-            'check-data': check_main}
+            'check-data': check_main, 'transfer-det': transfer_det_main}
 
 
 def main(argv=None):
