@@ -11,11 +11,11 @@ def decode(segmentation, where):
     Raises:
         DataError: the runs do not fill the size.
     """
-    from pycocotools import mask as coco_mask
     size, counts = segmentation.get('size'), segmentation.get('counts')
     if not isinstance(size, list) or len(size) != 2 or not isinstance(counts, (list, str)):
         raise DataError(f"'{where}': a run-length mask needs 'size': [height, width] and 'counts'.")
     if isinstance(counts, str):
+        from pycocotools import mask as coco_mask       # comes with PaddleDetection
         return coco_mask.decode(segmentation).astype(bool)
     if sum(counts) != size[0] * size[1] or min(counts, default=0) < 0:
         raise DataError(f"'{where}': the runs of a mask add up to {sum(counts)} pixels, its size is "

@@ -13,6 +13,7 @@ from ppdet.modeling.layers import ConvNormLayer
 from ppdet.modeling.shape_spec import ShapeSpec
 
 from ...utils.key_names import RESNET_BLOCKS
+from . import fast_cpu
 
 
 @register
@@ -39,6 +40,17 @@ class PlainResNet(ResNet):
         if isinstance(first, BasicBlock):
             del first.short
             first.shortcut = True
+
+    def forward(self, inputs):
+        image = inputs['image']
+        if not fast_cpu.suits(self, image):
+            return super().forward(inputs)
+        x, maps = fast_cpu.stem(self.conv1, image), []
+        for index, stage in enumerate(self.res_layers):
+            x = fast_cpu.stage(stage, x)
+            if index in self.return_idx:
+                maps.append(fast_cpu.from_channels_last(x))
+        return maps
 
 
 @register
@@ -74,7 +86,10 @@ class Res5NormHead(nn.Layer):
         return [ShapeSpec(channels=self.feat_out, stride=16)]
 
     def forward(self, roi_feat, stage=0):
-        return self.norm(self.res5(roi_feat))
+        if not fast_cpu.suits(self.res5, roi_feat):
+            return self.norm(self.res5(roi_feat))
+        x = fast_cpu.stage(self.res5, fast_cpu.to_channels_last(roi_feat))
+        return self.norm(fast_cpu.from_channels_last(x))
 
 
 @register
