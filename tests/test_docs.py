@@ -9,6 +9,7 @@ import shlex
 import pytest
 
 from passl import cli
+from passl.transfer.paddledet.command import build_transfer_det_parser
 from passl.utils.config import load_config
 from passl.utils.errors import PasslError
 from passl.utils.options import build_check_parser, build_extract_parser, build_train_parser
@@ -24,6 +25,7 @@ CJK = re.compile(r'[\u4e00-\u9fff]')
 VISUALIZE = 'tools/visualize_correspondence.py'
 PARSERS = {'tools/train.py': build_train_parser, 'tools/extract_weight.py': build_extract_parser,
            'tools/plot_log.py': cli.build_plot_parser, 'tools/check_data.py': build_check_parser,
+           'tools/transfer_det.py': build_transfer_det_parser,
            'tools/pack_dataset.py': lambda: module_of('tools/pack_dataset.py').build_parser(),
            'tools/benchmark.py': lambda: module_of('tools/benchmark.py').build_parser(),
            VISUALIZE: lambda: module_of(VISUALIZE).build_parser()}

@@ -38,8 +38,8 @@ def check_coco(content, path, image_dir):
         DataError: images that do not exist, annotations of unknown images or classes, missing entries.
     """
     if not os.path.isdir(image_dir):
-        raise DataError(f"No image folder '{image_dir}' for '{path}'. Give its parent with --data, and the folder's name "
-                        'in the config (TrainDataset.image_dir, EvalDataset.image_dir).')
+        raise DataError(f"No image folder '{image_dir}' for '{path}'. Give its parent with --data, and the folder's "
+                        'name in the config (TrainDataset.image_dir, EvalDataset.image_dir).')
     for kind, needed in (('images', ('id', 'file_name', 'width', 'height')), ('categories', ('id', 'name')),
                          ('annotations', ('image_id', 'category_id', 'bbox'))):
         for entry in content[kind]:
@@ -56,8 +56,8 @@ def check_coco(content, path, image_dir):
     flat = set()
     for a in content['annotations']:
         if a['image_id'] not in images or a['category_id'] not in classes:
-            raise DataError(f"'{path}': an annotation names image {a['image_id']} and class {a['category_id']}; one of them "
-                            'is not in the file.')
+            raise DataError(f"'{path}': an annotation names image {a['image_id']} and class {a['category_id']}; one of "
+                            'them is not in the file.')
         if len(a['bbox']) != 4 or a['bbox'][2] <= 0 or a['bbox'][3] <= 0:
             flat.add(images[a['image_id']])
     return [f"'{path}': boxes without area in {len(flat)} images are left out: "
@@ -67,8 +67,8 @@ def check_coco(content, path, image_dir):
 def complete_coco(content, path, folder, masks):
     """Write what PaddleDetection needs and the file lacks into a copy.
 
-    It takes `area` and `iscrowd` for granted, fails on boxes without area in the evaluation's file no more than on others,
-    and trains masks from polygons only; run-length masks become their outlines.
+    It takes `area` and `iscrowd` for granted, and trains masks from polygons only: run-length masks become their
+    outlines.
 
     Args:
         content: what `read_coco` gave.
@@ -88,8 +88,8 @@ def complete_coco(content, path, folder, masks):
         new.setdefault('iscrowd', 0)
         new.setdefault('area', max(0, a['bbox'][2]) * max(0, a['bbox'][3]))
         if masks and not new.get('segmentation'):
-            raise DataError(f"'{path}': annotation {a.get('id')} of image {a['image_id']} has no 'segmentation'. For boxes "
-                            'only, use a Faster R-CNN config.')
+            raise DataError(f"'{path}': annotation {a.get('id')} of image {a['image_id']} has no 'segmentation'. For "
+                            'boxes only, use a Faster R-CNN config.')
         if masks and isinstance(new['segmentation'], dict) and not new['iscrowd']:
             polygons, filled = outlines(new['segmentation'], path)
             redrawn, holes = redrawn + 1, holes + filled
@@ -106,8 +106,8 @@ def complete_coco(content, path, folder, masks):
         json.dump(dict(content, annotations=complete), f)
     said = [f"'{copy}' is a completed copy of '{path}' ({changed} annotations differ)"]
     if redrawn:
-        said.append(f'{redrawn} run-length masks were turned into outlines for the training ({holes} of them had holes, which '
-                    'outlines fill); the evaluation uses the masks themselves')
+        said.append(f'{redrawn} run-length masks were turned into outlines for the training ({holes} of them had '
+                    'holes, which outlines fill); the evaluation uses the masks themselves')
     return copy, said
 
 

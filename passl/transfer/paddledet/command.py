@@ -1,11 +1,11 @@
-"""The command `passl transfer-det` and `tools/transfer_det.py`. Needs neither Paddle nor PaddleDetection to be parsed."""
+"""The command `passl transfer-det` and `tools/transfer_det.py`. Parsed without Paddle and PaddleDetection."""
 
 from ...utils.options import Parser, not_empty, override, positive_int
 
 EXAMPLES = """\
 examples:
   train on your own boxes in COCO json, from pre-trained weights, then evaluate:
-    %(prog)s -c configs/transfer/det/faster_rcnn_r18_fpn_custom.yml --pretrained backbone.pdparams --data data/my_detection
+    %(prog)s -c configs/transfer/det/faster_rcnn_r18_fpn_custom.yml --pretrained FILE --data data/my_detection
   evaluate a trained detector again:
     %(prog)s -c FILE --evaluate-only --weights output_det/NAME/model_final.pdparams --data data/my_detection
   draw its predictions:
@@ -24,8 +24,8 @@ def build_transfer_det_parser(prog=None):
     Args:
         prog: program name in the help, for example 'passl transfer-det'.
     """
-    parser = Parser(prog=prog, description='Fine-tune a detector on pre-trained weights with PaddleDetection, evaluate it, '
-                                           'or draw its predictions.', epilog=EXAMPLES)
+    parser = Parser(prog=prog, description='Fine-tune a detector on pre-trained weights with PaddleDetection, evaluate '
+                                           'it, or draw its predictions.', epilog=EXAMPLES)
     parser.add_argument('-c', '--config-file', metavar='FILE', required=True, type=not_empty,
                         help="config in PaddleDetection's format (required)")
     parser.add_argument('-o', '--override', metavar='KEY=VALUE', action='append', default=[], type=override,
@@ -33,19 +33,22 @@ def build_transfer_det_parser(prog=None):
     parser.add_argument('--pretrained', metavar='WEIGHTS', type=not_empty,
                         help='backbone weights: a checkpoint, extracted weights, or a file with the names of '
                              "PaddleDetection; 'none' trains from scratch")
-    parser.add_argument('--data', metavar='FOLDER', type=not_empty, help="data folder (replaces the config's dataset_dir)")
+    parser.add_argument('--data', metavar='FOLDER', type=not_empty,
+                        help="data folder (replaces the config's dataset_dir)")
     parser.add_argument('--output', metavar='FOLDER', type=not_empty,
                         help='folder for weights, metrics and pictures (default: output_det/NAME OF THE CONFIG)')
     parser.add_argument('--iters', metavar='N', type=positive_int,
                         help="train so many iterations; the steps of the schedule move along (default: the config's)")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument('--evaluate-only', action='store_true', help='evaluate --weights and exit')
-    kind.add_argument('--predict', metavar='IMAGES', type=not_empty, help='draw predictions on an image or a folder of them')
+    kind.add_argument('--predict', metavar='IMAGES', type=not_empty,
+                      help='draw predictions on an image or a folder of them')
     parser.add_argument('--weights', metavar='FILE', type=not_empty, help='trained detector, for the two above')
     parser.add_argument('--threshold', metavar='SCORE', type=float, default=0.5,
                         help='least score of a drawn prediction (default: %(default)s)')
     parser.add_argument('--no-cuda', action='store_true', help='run on the CPU')
-    parser.add_argument('--overwrite', action='store_true', help='replace the results of a former run in the output folder')
+    parser.add_argument('--overwrite', action='store_true',
+                        help='replace the results of a former run in the output folder')
     return parser
 
 

@@ -11,17 +11,19 @@ from ...utils.yaml_text import MAX_TEXT, Loader, parse_yaml
 
 BASE = '_BASE_'         # PaddleDetection's word for a list of files to inherit from
 TAG = '!'               # key under which the name of a tagged mapping is kept until it is built
+ARCHITECTURES = ('FasterRCNN', 'MaskRCNN')
 SCHEDULES = ('PiecewiseDecay', 'CosineDecay', 'LinearWarmup', 'ExpWarmup')
 _MAX_FILES = 50
 # settings of a run that are no component: ours, then those PaddleDetection looks for
 RUN_KEYS = {'iterations', 'total_batch', 'voc', 'masks', 'seed',
-            'architecture', 'metric', 'map_type', 'num_classes', 'norm_type', 'worker_num', 'log_iter', 'snapshot_epoch',
-            'find_unused_parameters', 'classwise', 'amp', 'amp_level'}
+            'architecture', 'metric', 'map_type', 'num_classes', 'norm_type', 'worker_num', 'log_iter',
+            'snapshot_epoch', 'find_unused_parameters', 'classwise', 'amp', 'amp_level'}
 REFUSED = {
     'pretrain_weights': "PaddleDetection drops what does not fit without an error. Give the weights with --pretrained.",
     'weights': 'Give the weights with --weights.',
     'epoch': "The length of a run is given in iterations: 'iterations: 24000'.",
-    'use_wandb': 'This program sends nothing over the network.', 'wandb': 'This program sends nothing over the network.',
+    'use_wandb': 'This program sends nothing over the network.',
+    'wandb': 'This program sends nothing over the network.',
     'slim': "PaddleDetection's compression is not supported here."}
 _CACHES = {'DecodeCache'}       # reads pickles from a folder
 
@@ -131,10 +133,11 @@ def check_config(cfg):
     for reader in ('TrainReader', 'EvalReader', 'TestReader'):
         for kind in ('sample_transforms', 'batch_transforms'):
             wrong += _wrong_transforms(f'{reader}.{kind}', (cfg.get(reader) or {}).get(kind) or [])
-    for key, check in (('iterations', _is_count), ('total_batch', _is_count), ('architecture', lambda v: v in registered)):
-        if not check(cfg.get(key)):
-            wrong.append(f"'{key}' is {cfg.get(key)!r}; " + ('it must be a whole number of 1 or more' if check is _is_count
-                                                             else suggest(cfg.get(key), ['FasterRCNN', 'MaskRCNN'])))
+    for key in ('iterations', 'total_batch'):
+        if not _is_count(cfg.get(key)):
+            wrong.append(f"'{key}' is {cfg.get(key)!r}; it must be a whole number of 1 or more")
+    if cfg.get('architecture') not in ARCHITECTURES:
+        wrong.append(f"'architecture' is {cfg.get('architecture')!r}; it must be {' or '.join(ARCHITECTURES)}")
     if cfg.get('metric') not in ('COCO', 'VOC'):
         wrong.append(f"'metric' is {cfg.get('metric')!r}; it must be COCO or VOC")
     if wrong:
@@ -160,8 +163,8 @@ def _wrong_tags(where, value, registered):
         return []
     wrong, name = [], value.get(TAG)
     if name is not None and name not in registered and name not in (*SCHEDULES, 'IterationSteps'):
-        wrong.append(f"'{where}': the tag '!{name}' is not allowed: only components registered in PaddleDetection may be "
-                     'built, since a config is data.')
+        wrong.append(f"'{where}': the tag '!{name}' is not allowed: only components registered in PaddleDetection may "
+                     'be built, since a config is data.')
     elif name is not None:
         arguments = inspect.signature(_class_of(name).__init__).parameters
         wrong += [f"'{where}': {name} has no argument '{k}'. {suggest(k, list(arguments)[1:])}" for k in value

@@ -13,8 +13,8 @@ _IMAGES = ('.jpg', '.jpeg', '.png', '.bmp')
 def prepare_data(cfg, data, folder, parts=('train', 'eval')):
     """Check the data that a config names and complete the config with what was found.
 
-    `num_classes: from_data` is replaced by the number of classes. Files that PaddleDetection needs beside the user's own
-    are written to `folder`; the data's folder is never written to.
+    `num_classes: from_data` is replaced by the number of classes. Files that PaddleDetection needs beside the
+    user's own are written to `folder`; the data's folder is never written to.
 
     Args:
         cfg: plain config; changed in place.
@@ -57,7 +57,8 @@ def _prepare_voc(cfg, folder, parts):
                           'eval: [VOC2007/test]}')
     roots = {cfg[SECTIONS[p]]['dataset_dir'] for p in parts}
     if len(roots) > 1:
-        raise ConfigError(f"Training and evaluation take VOC data from one folder, not from {' and '.join(sorted(roots))}.")
+        raise ConfigError(f"Training and evaluation take VOC data from one folder, not"
+                          f" from {' and '.join(sorted(roots))}.")
     classes, said = write_lists(roots.pop(), {p: entries[p] for p in parts}, folder)
     for part in parts:
         cfg[SECTIONS[part]].update(anno_path=os.path.join(folder, f'{part}.txt'), image_dir='',
@@ -80,8 +81,9 @@ def _prepare_coco(cfg, folder, parts):
         section['anno_path'] = os.path.abspath(new)
         here = class_names(content)
         if classes is not None and here != classes:
-            raise DataError(f"The annotations of training and evaluation have different classes: {', '.join(classes[:20])} "
-                            f"against {', '.join(here[:20])}. Both files must list the same 'categories'.")
+            raise DataError(f"The annotations of training and evaluation have different classes: "
+                            f"{', '.join(classes[:20])} against {', '.join(here[:20])}. Both files must list the "
+                            "same 'categories'.")
         classes = here
     return classes, said
 
@@ -109,5 +111,5 @@ def known_classes(weights):
         if os.path.isfile(path):
             with open(path, encoding='utf-8') as f:
                 return [line.strip() for line in f if line.strip()], path
-    raise DataError(f"No '{LABEL_LIST}' with the names of the classes beside '{weights}'. Put one there, a name a line, in "
-                    "the order of the training's classes.")
+    raise DataError(f"No '{LABEL_LIST}' with the names of the classes beside '{weights}'. Put one there, a name a "
+                    "line, in the order of the training's classes.")

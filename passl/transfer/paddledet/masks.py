@@ -27,8 +27,8 @@ def decode(segmentation, where):
 def outlines(segmentation, where):
     """Polygons around the pixels of a run-length mask.
 
-    The outlines run along the edges of the pixels, not through their centres as OpenCV's, so that drawing them gives the
-    mask again. Holes cannot be said with COCO's polygons, which are all filled.
+    The outlines run along the edges of the pixels, not through their centres as OpenCV's, so that drawing them gives
+    the mask again. Holes cannot be said with COCO's polygons, which are all filled.
 
     Returns:
         (list of flat lists [x0, y0, x1, y1, ...], whether holes were filled).

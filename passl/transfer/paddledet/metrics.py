@@ -10,8 +10,8 @@ COCO_NAMES = ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl')
 class VOCStyleAP(Metric):
     """AP, AP50 and AP75 as the detection papers give them for VOC: VOC's AP at overlaps 0.5, 0.55 ... 0.95, averaged.
 
-    Objects marked difficult count neither way. For VOC2007 a class's AP is the mean of the best precisions at 11 recalls
-    (Everingham et al. 2010), as in the figures of MoCo and DenseCL.
+    Objects marked difficult count neither way. For VOC2007 a class's AP is the mean of the best precisions at 11
+    recalls (Everingham et al. 2010), as in the figures of MoCo and DenseCL.
 
     Args:
         label_list: file with the names of the classes.

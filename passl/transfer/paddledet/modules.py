@@ -33,7 +33,8 @@ class PlainResNet(ResNet):
 
     __shared__ = ['norm_type']
 
-    def __init__(self, depth=50, norm_type='bn', return_idx=[0, 1, 2, 3], num_stages=4, freeze_at=-1, freeze_norm=False):
+    def __init__(self, depth=50, norm_type='bn', return_idx=[0, 1, 2, 3], num_stages=4, freeze_at=-1,
+                 freeze_norm=False):
         super().__init__(depth=depth, norm_type=norm_type, return_idx=return_idx, num_stages=num_stages,
                          freeze_at=freeze_at, freeze_norm=freeze_norm)
         first = self.res_layers[0].blocks[0]

@@ -30,7 +30,7 @@ class Record(Callback):
             return
         losses = {name: float(value) for name, value in status['training_staus'].get().items()}
         if not all(map(math.isfinite, losses.values())):
-            raise PasslError(f'The loss is {losses} at iteration {self.iteration}: no weights were saved. Use a smaller '
-                             'learning rate (-o LearningRate.base_lr=...) or a longer warm-up.')
+            raise PasslError(f'The loss is {losses} at iteration {self.iteration}: no weights were saved. Use a '
+                             'smaller learning rate (-o LearningRate.base_lr=...) or a longer warm-up.')
         self.first, self.last = self.first or losses, losses
         self.lines.write({'mode': 'train', 'iteration': self.iteration, 'lr': status['learning_rate'], **losses})

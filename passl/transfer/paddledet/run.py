@@ -14,6 +14,7 @@ from ...utils.logger import LOG_FILE, get_logger, setup_logger
 from ...utils.paddle_env import require_paddle
 from .config import TAG, activate, check_config, read_config
 from .data import images_at, known_classes, prepare_data
+from .schedule import Budget, move_schedule
 from .shim import import_ppdet, no_downloads
 from .weights import load_backbone, load_detector, trained_flags
 
@@ -114,46 +115,6 @@ def _model(active, weights):
     return model
 
 
-class Budget:
-    """PaddleDetection's loader, ended after so many batches: its trainer counts epochs only."""
-
-    def __init__(self, loader, batches):
-        self.loader, self.left, self.dataset = loader, batches, loader.dataset
-
-    def __len__(self):
-        return len(self.loader)
-
-    def __iter__(self):
-        batches = iter(self.loader)
-        while self.left:
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            self.left -= 1
-            yield batch
-
-
-def move_schedule(cfg, iterations):
-    """Change the config's length; steps and a long warm-up keep their place in proportion.
-
-    Args:
-        cfg: plain config; changed in place.
-        iterations: new length, or None for the config's own.
-    """
-    before = cfg['iterations']
-    cfg['iterations'] = iterations or before
-    share = cfg['iterations'] / before
-    last = cfg['iterations']
-    for schedule in (cfg.get('LearningRate') or {}).get('schedulers', []):
-        if schedule.get(TAG) == 'IterationSteps' and share != 1:
-            steps = [max(2, round(step * share)) for step in schedule['milestones']]
-            schedule['milestones'] = sorted(set(steps))
-            last = min(last, min(steps))
-        elif schedule.get(TAG) == 'LinearWarmup' and share < 1:
-            schedule['steps'] = max(1, min(schedule.get('steps', 500), last // 2))
-
-
 def _train(cfg, args, output):
     from ppdet.core.workspace import create
     from ppdet.engine import Trainer
@@ -173,8 +134,8 @@ def _train(cfg, args, output):
     trainer = Trainer(active, mode='train')
     epoch, iterations = len(trainer.loader), cfg['iterations']
     if epoch < 1:
-        raise PasslError(f"The training data have {len(trainer.dataset)} images, fewer than a batch of {cfg['total_batch']}. "
-                         'Set -o total_batch=... to a smaller one.')
+        raise PasslError(f"The training data have {len(trainer.dataset)} images, fewer than a batch of "
+                         f"{cfg['total_batch']}. Set -o total_batch=... to a smaller one.")
     trainer.cfg.epoch = trainer.end_epoch = math.ceil(iterations / epoch)
     trainer.loader = Budget(trainer.loader, iterations)
     record = Record(trainer, output)
@@ -240,8 +201,8 @@ def _predict(cfg, args, output):
     results = trainer.predict(images, draw_threshold=args.threshold, output_dir=pictures)
     found = {}
     for image, result in zip(images, results):
-        found[image] = [{'class': classes[int(c)], 'score': round(float(s), 4), 'box': [round(float(v), 1) for v in box]}
-                        for c, s, *box in result['bbox'] if s >= args.threshold]
+        found[image] = [{'class': classes[int(c)], 'score': round(float(s), 4), 'box': [round(float(v), 1) for v in b]}
+                        for c, s, *b in result['bbox'] if s >= args.threshold]
     get_logger().info("%d pictures with %d predictions in '%s'", len(images), sum(map(len, found.values())), pictures)
     return _write(os.path.join(output, PREDICTIONS), found)
 

@@ -8,9 +8,9 @@ import logging
 from ...utils.errors import PasslError
 from ...utils.paddle_env import require_paddle
 
-MISSING = ('PaddleDetection (the package paddledet 2.6.0) is not installed in this Python environment. It pins old versions of '
-           'numpy and OpenCV, so it has an environment of its own: bash tools/detection_environment.sh makes it, '
-           'see docs/TRANSFER_DETECTION.md.')
+MISSING = ('PaddleDetection (the package paddledet 2.6.0) is not installed in this Python environment. It pins old '
+           'versions of numpy and OpenCV, so it has an environment of its own: bash tools/detection_environment.sh makes '
+           'it, see docs/TRANSFER_DETECTION.md.')
 
 
 def available():
@@ -19,7 +19,7 @@ def available():
 
 
 def _joinable(concat):
-    """`paddle.concat` that takes 0-D tensors for one element, as Paddle did before 2.5, and PaddleDetection means it."""
+    """`paddle.concat` that takes 0-D tensors for one element, as Paddle did before 2.5 and PaddleDetection means it."""
     @functools.wraps(concat)
     def wrapper(x, axis=0, name=None, **more):
         if isinstance(x, (list, tuple)):

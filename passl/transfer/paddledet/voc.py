@@ -5,8 +5,8 @@ import xml.etree.ElementTree as ElementTree
 
 from ...utils.errors import DataError, suggest
 
-VOC_CLASSES = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'diningtable', 'dog',
-               'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor')
+VOC_CLASSES = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'diningtable',
+               'dog', 'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor')
 LABEL_LIST = 'label_list.txt'
 _XML, _IMAGES = ('Annotations', 'annotations'), ('JPEGImages', 'images')
 _ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.JPG', '.JPEG', '.PNG')
@@ -34,8 +34,8 @@ def voc_split(root, entry, classes):
 
     Args:
         root: folder of the data (VOCdevkit).
-        entry: 'FOLDER/SPLIT' or 'SPLIT'. The images are named in FOLDER/ImageSets/Main/SPLIT.txt or FOLDER/SPLIT.txt and
-            lie in FOLDER/JPEGImages or images, their XML files in FOLDER/Annotations or annotations.
+        entry: 'FOLDER/SPLIT' or 'SPLIT'. The images are named in FOLDER/ImageSets/Main/SPLIT.txt or FOLDER/SPLIT.txt
+            and lie in FOLDER/JPEGImages or images, their XML files in FOLDER/Annotations or annotations.
         classes: names of the classes.
 
     Returns:
@@ -54,8 +54,8 @@ def voc_split(root, entry, classes):
     there = {os.path.splitext(name)[0]: name for name in os.listdir(images) if name.endswith(_ENDINGS)}
     absent = [n for n in names if n not in there or not os.path.isfile(os.path.join(xml, n + '.xml'))]
     if absent:
-        raise DataError(f"{len(absent)} of {len(names)} names of '{entry}' have no image in '{images}' or no XML file in "
-                        f"'{xml}': {', '.join(absent[:_SHOWN])}{', ...' if len(absent) > _SHOWN else ''}.")
+        raise DataError(f"{len(absent)} of {len(names)} names of '{entry}' have no image in '{images}' or no XML file "
+                        f"in '{xml}': {', '.join(absent[:_SHOWN])}{', ...' if len(absent) > _SHOWN else ''}.")
     pairs, flat = [], []
     for name in names:
         path = os.path.join(xml, name + '.xml')
@@ -64,8 +64,8 @@ def voc_split(root, entry, classes):
         pairs.append(tuple(os.path.relpath(p, root) for p in (os.path.join(images, there[name]), path)))
     spaced = [p for pair in pairs for p in pair if len(p.split()) != 1]
     if spaced:
-        raise DataError(f"'{spaced[0]}': PaddleDetection cannot read names with spaces below '{root}'. Rename the file or "
-                        'folder.')
+        raise DataError(f"'{spaced[0]}': PaddleDetection cannot read names with spaces below '{root}'. Rename the file "
+                        'or folder.')
     return pairs, flat
 
 
@@ -94,7 +94,8 @@ def _check_xml(path, classes):
     try:
         root = ElementTree.fromstring(text)
         size = [float(root.find('size').find(k).text) for k in ('width', 'height')]
-        objects = [(o.find('name').text, [float(o.find('bndbox').find(k).text) for k in ('xmin', 'ymin', 'xmax', 'ymax')])
+        corners = ('xmin', 'ymin', 'xmax', 'ymax')
+        objects = [(o.find('name').text, [float(o.find('bndbox').find(k).text) for k in corners])
                    for o in root.findall('object')]
     except (ElementTree.ParseError, AttributeError, TypeError, ValueError) as e:
         raise DataError(f"'{path}' is no VOC annotation (size with width and height, objects with name and bndbox): "
@@ -103,7 +104,8 @@ def _check_xml(path, classes):
         if name not in classes:
             raise DataError(f"'{path}': the class '{name}' is not among the {len(classes)} of the data. "
                             f'{suggest(name, classes)} Classes of your own stand in {LABEL_LIST} in the data folder.')
-    return any(min(x2, size[0] - 1) <= max(x1, 0) or min(y2, size[1] - 1) <= max(y1, 0) for _, (x1, y1, x2, y2) in objects)
+    return any(min(x2, size[0] - 1) <= max(x1, 0) or min(y2, size[1] - 1) <= max(y1, 0)
+               for _, (x1, y1, x2, y2) in objects)
 
 
 def write_lists(root, parts, folder):

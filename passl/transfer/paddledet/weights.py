@@ -58,10 +58,10 @@ def _is_identity(state):
     weight, scale = state.get(_SHORTCUT + 'conv.weight'), state.get(_SHORTCUT + 'norm.weight')
     if np.ndim(weight) != 4 or np.shape(scale) != np.shape(weight)[:1]:
         return False
-    shift = [np.abs(state.get(_SHORTCUT + 'norm.' + k, 1.)).max() for k in ('bias', '_mean')]
-    return np.array_equal(np.asarray(weight)[:, :, 0, 0], np.eye(*np.shape(weight)[:2])) \
-        and np.allclose(np.asarray(scale) ** 2, state.get(_SHORTCUT + 'norm._variance', 0.) + np.float32(1e-5), rtol=1e-5) \
-        and max(shift) == 0
+    norm = {k: np.asarray(state.get(f'{_SHORTCUT}norm.{k}', np.nan)) for k in ('bias', '_mean', '_variance')}
+    return (np.array_equal(np.asarray(weight)[:, :, 0, 0], np.eye(*np.shape(weight)[:2]))
+            and np.allclose(np.asarray(scale) ** 2, norm['_variance'] + 1e-5, rtol=1e-5)
+            and not np.any(norm['bias'] != 0) and not np.any(norm['_mean'] != 0))
 
 
 def load_backbone(model, path):
@@ -71,8 +71,8 @@ def load_backbone(model, path):
         `passl.utils.weights.Report`; all tensors matched.
 
     Raises:
-        CheckpointError: a tensor is missing, has another shape or is left over: another depth, another stem, or a damaged
-            file. The model is then unchanged.
+        CheckpointError: a tensor is missing, has another shape or is left over: another depth, another stem, or a
+            damaged file. The model is then unchanged.
     """
     state, part = read_backbone(path), _Backbone(model)
     if _SHORTCUT + 'conv.weight' not in part.own and _is_identity(state):
@@ -80,8 +80,8 @@ def load_backbone(model, path):
     unused = sorted(set(state) - set(part.own))
     if unused and not set(part.own) - set(state):
         raise CheckpointError(f"'{path}' holds {len(unused)} backbone tensors that the detector has no place for: "
-                              f"{', '.join(unused[:10])}{', ...' if len(unused) > 10 else ''}. Its depth and the config's "
-                              "(ResNet.depth, ResNet.num_stages) must agree.")
+                              f"{', '.join(unused[:10])}{', ...' if len(unused) > 10 else ''}. Its depth and the "
+                              "config's (ResNet.depth, ResNet.num_stages) must agree.")
     return load_into(part, state, "detector's backbone", source=f"'{path}'")
 
 
@@ -98,8 +98,8 @@ def trained_flags(model):
     """What of a model's backbone a training moves, for the log and the metrics file.
 
     Returns:
-        {'convolutions': [trained, all], 'norms': [trained, all], 'norm_statistics': [moving, all]}, counted in weights of
-        convolutions, scales and shifts of norms, and norms whose running statistics are those of the data.
+        {'convolutions': [trained, all], 'norms': [trained, all], 'norm_statistics': [moving, all]}, counted in weights
+        of convolutions, scales and shifts of norms, and norms whose running statistics are those of the data.
     """
     import paddle
     counts = {'convolutions': [0, 0], 'norms': [0, 0], 'norm_statistics': [0, 0]}

@@ -11,7 +11,7 @@ SMALL_IMAGES = '{target_size: [64, 96], interp: 1, keep_ratio: true}'
 
 
 def draw(path, rng, height=60, width=80):
-    """Write a picture of one to three rectangles; returns [(name of the class, (x1, y1, x2, y2))], corners exclusive."""
+    """Write a picture of one to three rectangles; returns [(name of the class, (x1, y1, x2, y2))], ends exclusive."""
     picture = rng.randint(90, 160, (height, width, 3)).astype(np.uint8)
     objects = []
     for name in rng.choice(list(COLOURS), rng.randint(1, 4)):
@@ -25,8 +25,8 @@ def draw(path, rng, height=60, width=80):
 
 def xml(objects, width=80, height=60):
     """VOC's XML of rectangles."""
-    parts = [f'<object><name>{n}</name><difficult>{d}</difficult><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax>'
-             f'<ymax>{y2}</ymax></bndbox></object>' for n, (x1, y1, x2, y2), d in objects]
+    parts = [f'<object><name>{n}</name><difficult>{d}</difficult><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin>'
+             f'<xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>' for n, (x1, y1, x2, y2), d in objects]
     return (f'<annotation><size><width>{width}</width><height>{height}</height><depth>3</depth></size>{"".join(parts)}'
             '</annotation>')
 
@@ -87,7 +87,7 @@ def tiny(*more):
     transforms = [f'{reader}.sample_transforms.1={{Resize: {SMALL_IMAGES}}}' for reader in
                   ('TrainReader', 'EvalReader', 'TestReader')]
     few = '{min_size: 0.0, nms_thresh: 0.7, pre_nms_top_n: 50, post_nms_top_n: 12}'
-    settings = [*transforms, 'total_batch=2', 'worker_num=0', 'log_iter=1', 'BBoxAssigner.batch_size_per_im=8', 'seed=1',
-                'RPNHead.train_proposal.pre_nms_top_n=50', 'RPNHead.train_proposal.post_nms_top_n=12',
+    settings = [*transforms, 'total_batch=2', 'worker_num=0', 'log_iter=1', 'BBoxAssigner.batch_size_per_im=8',
+                'seed=1', 'RPNHead.train_proposal.pre_nms_top_n=50', 'RPNHead.train_proposal.post_nms_top_n=12',
                 f'RPNHead.test_proposal={few}', *more]
     return [word for s in settings for word in ('-o', s)]

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from passl.transfer.paddledet.config import TAG, read_config
-from passl.transfer.paddledet.run import Budget, move_schedule
+from passl.transfer.paddledet.schedule import Budget, move_schedule
 from passl.transfer.paddledet.shim import available, import_ppdet
 from passl.utils.errors import ConfigError
 from tests.transfer.det.test_weights import C4, CONFIGS, FPN
@@ -26,7 +26,7 @@ def test_the_protocols():
     assert (coco['iterations'], coco['total_batch'], *schedule(coco)[:3]) == (90000, 16, 0.02, [60000, 80000], 0.1)
     assert voc['voc'] == {'train': ['VOC2007/trainval', 'VOC2012/trainval'], 'eval': ['VOC2007/test']}
     assert voc['metric'] == 'VOC' and voc['map_type'] == '11point' and voc['BBoxHead']['head'] == 'Res5NormHead'
-    assert coco['FPN']['norm_type'] == coco['XConvNormHead']['norm_type'] == coco['NormMaskFeat']['norm_type'] == 'sync_bn'
+    assert {coco[k]['norm_type'] for k in ('FPN', 'XConvNormHead', 'NormMaskFeat')} == {'sync_bn'}
     for path in CONFIGS:
         cfg = read_config(path)
         assert cfg['norm_type'] == 'sync_bn' and cfg['PlainResNet']['freeze_at'] == -1
@@ -54,8 +54,8 @@ def config(tmp_path, text):
 
 
 @pytest.mark.parametrize('text', [
-    'a: !!python/object/apply:os.system [touch {0}]', 'a: !!python/name:os.system', 'a: !!python/object/new:os.system [x]',
-    'a: !Callable [os.system]', '? [1]\n: 2'])
+    'a: !!python/object/apply:os.system [touch {0}]', 'a: !!python/name:os.system',
+    'a: !!python/object/new:os.system [x]', 'a: !Callable [os.system]', '? [1]\n: 2'])
 def test_hostile_yaml_is_refused_while_reading(tmp_path, text):
     with pytest.raises(ConfigError):
         read_config(config(tmp_path, text.format(tmp_path / 'made')))
@@ -64,7 +64,8 @@ def test_hostile_yaml_is_refused_while_reading(tmp_path, text):
 
 @needs_ppdet
 @pytest.mark.parametrize('text, message', [
-    ('LearningRate: {schedulers: [!Callable {full_type: os.system, args: [touch FILE]}]}', 'tag .!Callable. is not allowed'),
+    ('LearningRate: {schedulers: [!Callable {full_type: os.system, args: [touch FILE]}]}',
+     'tag .!Callable. is not allowed'),
     ('TrainDataset: !os.system {command: touch FILE}', 'is not allowed'),
     ('Res5Head: {depth: !Callable {full_type: os.getpid}}', 'is not allowed'),
     ('TrainDataset: !COCODataSet {image_folder: x}', "no argument 'image_folder'"),
@@ -73,7 +74,8 @@ def test_hostile_yaml_is_refused_while_reading(tmp_path, text):
     ('TrainReader: {sample_transforms: [{Resize: {size: 3}}]}', "no argument 'size'"),
     ('pretrain_weights: https://example.org/w.pdparams', 'Give the weights with --pretrained'),
     ('use_wandb: true', 'sends nothing'), ('epoch: 12', 'in iterations'),
-    ('FPNN: {out_channel: 3}', "unknown key 'FPNN'. Did you mean 'FPN'"), ('FPN: {out_chanel: 3}', "no argument 'out_chanel'"),
+    ('FPNN: {out_channel: 3}', "unknown key 'FPNN'. Did you mean 'FPN'"),
+    ('FPN: {out_chanel: 3}', "no argument 'out_chanel'"),
     ('iterations: 0', 'whole number of 1 or more'), ('metric: WIDER', 'COCO or VOC'),
     ('architecture: os', "'architecture' is 'os'")])
 def test_what_a_config_may_not_say(tmp_path, text, message):

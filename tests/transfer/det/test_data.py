@@ -18,8 +18,8 @@ def voc_config(**changes):
 def coco_config(**changes):
     def part(name):
         return {'image_dir': 'images', 'anno_path': f'annotations/instances_{name}.json'}
-    return dict({'metric': 'COCO', 'num_classes': 'from_data', 'TrainDataset': part('train'), 'EvalDataset': part('val')},
-                **changes)
+    return dict({'metric': 'COCO', 'num_classes': 'from_data', 'TrainDataset': part('train'),
+                 'EvalDataset': part('val')}, **changes)
 
 
 def test_voc_layout(tmp_path):
@@ -108,7 +108,8 @@ def edit(part, change):
 
 def test_coco_layout_is_left_alone(tmp_path):
     root, cfg = write_coco(tmp_path / 'd'), coco_config()
-    before = {f: os.path.getmtime(os.path.join(root, 'annotations', f)) for f in os.listdir(os.path.join(root, 'annotations'))}
+    folder = os.path.join(root, 'annotations')
+    before = {f: os.path.getmtime(os.path.join(folder, f)) for f in os.listdir(folder)}
     assert prepare_data(cfg, root, tmp_path / 'lists')[0] == ['red', 'blue'] and cfg['num_classes'] == 2
     assert cfg['TrainDataset']['anno_path'] == os.path.join(root, 'annotations/instances_train.json')
     masks = coco_config(masks=True)
@@ -116,7 +117,7 @@ def test_coco_layout_is_left_alone(tmp_path):
     with open(masks['TrainDataset']['anno_path']) as f:
         kinds = {type(a['segmentation']) for a in json.load(f)['annotations']}
     assert kinds == {list} and masks['EvalDataset']['anno_path'].startswith(root)
-    assert before == {f: os.path.getmtime(os.path.join(root, 'annotations', f)) for f in before}
+    assert before == {f: os.path.getmtime(os.path.join(folder, f)) for f in os.listdir(folder)}
 
 
 @pytest.mark.parametrize('damage, message', [

@@ -27,7 +27,8 @@ def detector(path, *overrides):
     from passl.transfer.paddledet.config import activate, check_config, read_config
     cfg = read_config(path, overrides)
     check_config(cfg)
-    parts = {k: v for k, v in cfg.items() if 'Dataset' not in k and k not in ('iterations', 'total_batch', 'voc', 'masks')}
+    ours = ('iterations', 'total_batch', 'voc', 'masks')
+    parts = {k: v for k, v in cfg.items() if 'Dataset' not in k and k not in ours}
     return create(activate(dict(parts, num_classes=2)).architecture)
 
 
