@@ -9,7 +9,7 @@ import os
 import sys
 
 from . import __version__
-from .transfer.paddledet.command import transfer_det_main
+from .transfer.paddledet.command import parse_transfer_det
 from .utils.errors import PasslError, suggest
 from .utils.options import Parser, build_check_parser, build_extract_parser, build_train_parser, not_empty
 
@@ -97,6 +97,16 @@ def check_main(argv=None, prog=None):
         from .utils.logger import setup_logger
         setup_logger()
         return check_data(args)
+    return guarded(run)
+
+
+def transfer_det_main(argv=None, prog=None):
+    """`tools/transfer_det.py` and `passl transfer-det`."""
+    args = parse_transfer_det(argv, prog)
+
+    def run():
+        from .transfer.paddledet.run import transfer
+        return transfer(args)
     return guarded(run)
 
 

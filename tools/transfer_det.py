@@ -5,7 +5,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # a clone works uninstalled
 
-from passl.transfer.paddledet.command import transfer_det_main  # noqa: E402
+from passl.cli import transfer_det_main  # noqa: E402
 
 if __name__ == '__main__':
     sys.exit(transfer_det_main())

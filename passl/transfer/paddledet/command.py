@@ -1,4 +1,4 @@
-"""The command `passl transfer-det` and `tools/transfer_det.py`. Parsed without Paddle and PaddleDetection."""
+"""The command line of `passl transfer-det` and `tools/transfer_det.py`. Needs neither Paddle nor PaddleDetection."""
 
 from ...utils.options import Parser, not_empty, override, positive_int
 
@@ -52,9 +52,8 @@ def build_transfer_det_parser(prog=None):
     return parser
 
 
-def transfer_det_main(argv=None, prog=None):
-    """`tools/transfer_det.py` and `passl transfer-det`; returns the exit code."""
-    from ...cli import guarded
+def parse_transfer_det(argv=None, prog=None):
+    """The namespace of a command line; ends the program with exit code 2 where flags do not go together."""
     parser = build_transfer_det_parser(prog)
     args = parser.parse_args(argv)
     if bool(args.weights) != bool(args.evaluate_only or args.predict):
@@ -62,8 +61,4 @@ def transfer_det_main(argv=None, prog=None):
                      '--weights goes with --evaluate-only or --predict; a training starts from --pretrained')
     if not args.weights and not args.pretrained:
         parser.error('a training needs --pretrained WEIGHTS (or: --pretrained none)')
-
-    def run():
-        from .run import transfer
-        return transfer(args)
-    return guarded(run)
+    return args

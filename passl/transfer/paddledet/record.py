@@ -1,7 +1,6 @@
 """What a detection training leaves in log.jsonl, and the stop when its loss is no number."""
 
 import math
-import os
 
 from ppdet.engine.callbacks import Callback
 
@@ -17,9 +16,9 @@ class Record(Callback):
         first, last: the losses written first and last, {'loss': ..., 'loss_rpn_cls': ..., ...}.
     """
 
-    def __init__(self, trainer, folder):
+    def __init__(self, trainer, path):
         super().__init__(trainer)
-        self.lines = JsonLines(os.path.join(folder, 'log.jsonl')) if dist.is_main() else None
+        self.lines = JsonLines(path) if dist.is_main() else None
         self.iteration, self.first, self.last = 0, None, None
 
     def on_step_end(self, status):

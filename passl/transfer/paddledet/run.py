@@ -10,7 +10,7 @@ import numpy as np
 
 from ...utils import dist
 from ...utils.errors import ConfigError, DeviceError, PasslError
-from ...utils.logger import LOG_FILE, get_logger, setup_logger
+from ...utils.logger import get_logger, setup_logger
 from ...utils.paddle_env import require_paddle
 from .config import TAG, activate, check_config, read_config
 from .data import images_at, known_classes, prepare_data
@@ -20,6 +20,7 @@ from .weights import load_backbone, load_detector, trained_flags
 
 FINAL = 'model_final.pdparams'
 METRICS, EVALUATION, PREDICTIONS = 'metrics.json', 'evaluation.json', 'predictions.json'
+LOSSES = 'log.jsonl'
 
 
 def transfer(args):
@@ -35,7 +36,7 @@ def transfer(args):
     name = os.path.splitext(os.path.basename(args.config_file))[0]
     output = os.path.abspath(args.output or os.path.join('output_det', name))
     result = PREDICTIONS if args.predict else EVALUATION if args.evaluate_only else METRICS
-    _check_output(output, (FINAL, METRICS, LOG_FILE) if result == METRICS else (result,), args.overwrite)
+    _check_output(output, (FINAL, METRICS, LOSSES) if result == METRICS else (result,), args.overwrite)
     paddle = require_paddle()
     import_ppdet()
     check_config(cfg)
@@ -102,10 +103,8 @@ def _activate(cfg, output):
     if cfg.get('TrainReader'):
         cfg['TrainReader']['batch_size'] = total // world
     folder, name = os.path.split(output)
-    predictions = os.path.join(output, 'evaluation')
-    os.makedirs(predictions, exist_ok=True)
     plain = {k: v for k, v in cfg.items() if k not in ('iterations', 'total_batch', 'voc', 'masks')}
-    return activate(dict(plain, save_dir=folder, filename=name, output_eval=predictions, epoch=1))
+    return activate(dict(plain, save_dir=folder, filename=name, epoch=1, output_eval=os.path.join(output, 'evaluation')))
 
 
 def _model(active, weights):
@@ -138,7 +137,10 @@ def _train(cfg, args, output):
                          f"{cfg['total_batch']}. Set -o total_batch=... to a smaller one.")
     trainer.cfg.epoch = trainer.end_epoch = math.ceil(iterations / epoch)
     trainer.loader = Budget(trainer.loader, iterations)
-    record = Record(trainer, output)
+    losses = os.path.join(output, LOSSES)
+    if os.path.exists(losses) and dist.is_main():
+        os.remove(losses)           # --overwrite was given, or the run would have ended above
+    record = Record(trainer, losses)
     trainer.register_callbacks([record])
     log.info('%d iterations of %d images (%d processes), %.1f passes over the data, learning rate %g', iterations,
              cfg['total_batch'], dist.world_size(), iterations / epoch, active['LearningRate']['base_lr'])
@@ -169,6 +171,7 @@ def evaluate(active, model, output):
 
     from .metrics import VOCStyleAP, as_percent
     active['model'] = model
+    os.makedirs(active.output_eval, exist_ok=True)      # for the predictions as JSON
     trainer = Trainer(active, mode='eval')
     trainer._nranks = 1         # otherwise it wraps the model for several processes
     if active.metric == 'VOC':

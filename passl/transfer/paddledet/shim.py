@@ -9,8 +9,8 @@ from ...utils.errors import PasslError
 from ...utils.paddle_env import require_paddle
 
 MISSING = ('PaddleDetection (the package paddledet 2.6.0) is not installed in this Python environment. It pins old '
-           'versions of numpy and OpenCV, so it has an environment of its own: bash tools/detection_environment.sh makes '
-           'it, see docs/TRANSFER_DETECTION.md.')
+           'versions of numpy and OpenCV, so it has an environment of its own: bash tools/detection_environment.sh '
+           'makes it, see docs/TRANSFER_DETECTION.md.')
 
 
 def available():

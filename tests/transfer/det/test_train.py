@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from passl.transfer.paddledet.command import build_transfer_det_parser, transfer_det_main
+from passl.cli import transfer_det_main
+from passl.transfer.paddledet.command import build_transfer_det_parser
 from passl.transfer.paddledet.shim import available
 from passl.utils.checkpoint import load_file, save_file
 from passl.utils.key_names import to_paddledet
