@@ -1,4 +1,4 @@
-"""ResNet weight names: which depth they belong to, and how PaddleClas and PaddleDetection call them."""
+"""ResNet weight names: which depth they belong to, and how PaddleClas calls them."""
 
 import re
 
@@ -56,67 +56,6 @@ def paddleclas_name(name, depth):
     return f'blocks.{block}.conv{int(number) - 1}.{part}.{rest}'
 
 
-def paddledet_name(name, depth):
-    """PaddleDetection's name of the backbone tensor `name` (without prefix).
-
-    PaddleDetection calls the stages res2 to res5 and the blocks a, b, c, ...; in a stage of more than ten blocks
-    (ResNet-101 and 152) the blocks after the first are b1, b2, ... A convolution and its batch norm are one part,
-    and the three parts of a block are branch2a, branch2b, branch2c.
-
-    Raises:
-        CheckpointError: `name` is not part of a ResNet of this depth.
-    """
-    stem = re.match(r'^(conv1|bn1)\.(.+)$', name)
-    if stem:
-        return f'conv1.conv1.{"conv" if stem.group(1) == "conv1" else "norm"}.{stem.group(2)}'
-    match = _BLOCK.match(name)
-    if not match or int(match.group(2)) >= RESNET_BLOCKS[depth][int(match.group(1)) - 1]:
-        raise CheckpointError(f"'{name}' is not a tensor of a ResNet-{depth} backbone, "
-                              'so it has no name in PaddleDetection.')
-    stage, block, part, number, rest = int(match.group(1)), int(match.group(2)), *match.groups()[2:]
-    many = stage == 3 and RESNET_BLOCKS[depth][2] > 10
-    letter = f'b{block}' if many and block else chr(ord('a') + block)
-    if part == 'downsample.':
-        inner = f'short.{"conv" if number == "0" else "norm"}'
-    else:
-        inner = f'branch2{chr(ord("a") + int(number) - 1)}.{"conv" if part == "conv" else "norm"}'
-    return f'res{stage + 1}.res{stage + 1}{letter}.{inner}.{rest}'
-
-
-def to_paddledet(backbone):
-    """Rename {name: array} of a backbone to PaddleDetection's ResNet; every tensor is mapped by name.
-
-    As PaddleClas, PaddleDetection has one convolution more in ResNet-18 and 34, see `to_paddleclas`.
-
-    Returns:
-        (renamed dict, names of the added tensors).
-
-    Raises:
-        CheckpointError: the names are not those of one ResNet.
-    """
-    depth = resnet_depth(backbone)
-    if depth is None:
-        raise CheckpointError('The file holds no whole ResNet backbone of 18, 34, 50, 101 or 152 layers.')
-    renamed = {paddledet_name(name, depth): value for name, value in backbone.items()}
-    added = {f'res2.res2a.short.{k.replace("bn.", "norm.")}': v for k, v in _identity_shortcut(backbone, depth).items()}
-    return dict(renamed, **added), sorted(added)
-
-
-def _identity_shortcut(backbone, depth):
-    """{'conv.weight', 'bn.weight', ...}: a convolution and a norm that change nothing; {} where none is needed."""
-    if depth >= 50:
-        return {}
-    first = np.asarray(backbone.get('layer1.0.conv1.weight', ()))
-    if first.ndim != 4 or not first.size:
-        raise CheckpointError(f"'layer1.0.conv1.weight' has the shape {list(first.shape)}, which is not that of a "
-                              'convolution.')
-    width = int(first.shape[0])
-    ones, zeros = np.ones(width, np.float32), np.zeros(width, np.float32)
-    return {'conv.weight': np.eye(width, dtype=np.float32).reshape(width, width, 1, 1),
-            'bn.weight': ones * np.float32(np.sqrt(1 + _BN_EPSILON)), 'bn.bias': zeros,
-            'bn._mean': zeros.copy(), 'bn._variance': ones}
-
-
 def to_paddleclas(backbone, depth):
     """Rename {name: array} of a backbone to PaddleClas's ResNet{depth}; every tensor is mapped by name.
 
@@ -134,5 +73,16 @@ def to_paddleclas(backbone, depth):
         raise CheckpointError(f'The file holds a {describe(backbone)}, not a ResNet-{depth}. '
                               f'Give the type that fits: --type res{found}.')
     renamed = {paddleclas_name(name, depth): value for name, value in backbone.items()}
-    added = {f'blocks.0.short.{k}': v for k, v in _identity_shortcut(backbone, depth).items()}
+    added = {}
+    if depth < 50:
+        first = np.asarray(backbone.get('layer1.0.conv1.weight', ()))
+        if first.ndim != 4 or not first.size:
+            raise CheckpointError(f"'layer1.0.conv1.weight' has the shape {list(first.shape)}, which is not that of a "
+                                  'convolution.')
+        width = int(first.shape[0])
+        ones, zeros = np.ones(width, np.float32), np.zeros(width, np.float32)
+        added = {'conv.weight': np.eye(width, dtype=np.float32).reshape(width, width, 1, 1),
+                 'bn.weight': ones * np.float32(np.sqrt(1 + _BN_EPSILON)), 'bn.bias': zeros,
+                 'bn._mean': zeros.copy(), 'bn._variance': ones}
+        added = {f'blocks.0.short.{k}': v for k, v in added.items()}
     return dict(renamed, **added), sorted(added)

@@ -5,8 +5,8 @@ import re
 import numpy as np
 
 from ...utils.errors import CheckpointError
-from ...utils.key_names import to_paddledet
 from ...utils.weights import backbone_weights, load_into, load_weights, select_prefix
+from .names import BN_EPSILON, to_paddledet
 
 # where the stages of the backbone are in the model; a C4 model keeps the last one in the box head
 _PARTS = (('backbone.', re.compile(r'(conv1|res[2-5])\.')), ('bbox_head.head.', re.compile(r'res5\.')))
@@ -60,7 +60,7 @@ def _is_identity(state):
         return False
     norm = {k: np.asarray(state.get(f'{_SHORTCUT}norm.{k}', np.nan)) for k in ('bias', '_mean', '_variance')}
     return (np.array_equal(np.asarray(weight)[:, :, 0, 0], np.eye(*np.shape(weight)[:2]))
-            and np.allclose(np.asarray(scale) ** 2, norm['_variance'] + 1e-5, rtol=1e-5)
+            and np.allclose(np.asarray(scale) ** 2, norm['_variance'] + BN_EPSILON, rtol=1e-5)
             and not np.any(norm['bias'] != 0) and not np.any(norm['_mean'] != 0))
 
 

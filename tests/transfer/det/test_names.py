@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from passl.transfer.paddledet.names import paddledet_name, to_paddledet
 from passl.transfer.paddledet.shim import available
 from passl.utils.errors import CheckpointError
-from passl.utils.key_names import RESNET_BLOCKS, paddledet_name, to_paddledet
+from passl.utils.key_names import RESNET_BLOCKS
 
 needs_ppdet = pytest.mark.skipif(not available(), reason='PaddleDetection is not installed')
 

@@ -6,10 +6,10 @@ import os
 import numpy as np
 import pytest
 
+from passl.transfer.paddledet.names import to_paddledet
 from passl.transfer.paddledet.shim import available
 from passl.utils.checkpoint import save_file
 from passl.utils.errors import CheckpointError
-from passl.utils.key_names import to_paddledet
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 CONFIGS = sorted(glob.glob(os.path.join(ROOT, 'configs', 'transfer', 'det', '*.yml')))
