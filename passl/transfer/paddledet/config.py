@@ -118,8 +118,7 @@ def check_config(cfg):
     Raises:
         ConfigError: all mistakes at once: unknown keys, arguments, tags and transforms, and keys that are refused.
     """
-    from ppdet.core.workspace import get_registered_modules
-    registered, wrong = get_registered_modules(), []
+    registered, wrong = _registered(), []
     for key, value in cfg.items():
         if key in REFUSED:
             if value not in (None, False, ''):
@@ -192,13 +191,12 @@ def _wrong_transforms(where, transforms):
 
 def _class_of(name):
     """The class that a tag stands for; `name` is a registered component or one of the schedules."""
-    from ppdet.core.workspace import get_registered_modules
     from ppdet.optimizer import optimizer
 
     from . import modules
     if name == 'IterationSteps':
         return modules.IterationSteps
-    return vars(optimizer)[name] if name in SCHEDULES else vars(get_registered_modules()[name].pymodule)[name]
+    return vars(optimizer)[name] if name in SCHEDULES else vars(_registered()[name].pymodule)[name]
 
 
 def built(value):
@@ -214,6 +212,14 @@ def built(value):
 _pristine = {}
 
 
+def _registered():
+    """{name: arguments and class} of PaddleDetection's components as they were before the first config."""
+    from ppdet.core.workspace import get_registered_modules
+    if not _pristine:
+        _pristine.update({k: v.copy() for k, v in get_registered_modules().items()})
+    return _pristine
+
+
 def activate(cfg):
     """Make `cfg` PaddleDetection's config of this process, in place of any former one.
 
@@ -226,8 +232,7 @@ def activate(cfg):
         That mapping, for `ppdet.engine.Trainer`.
     """
     from ppdet.core.workspace import global_config, merge_config
-    if not _pristine:
-        _pristine.update({k: v.copy() for k, v in global_config.items()})
+    components = {k: v.copy() for k, v in _registered().items()}
     global_config.clear()
-    global_config.update({k: v.copy() for k, v in _pristine.items()})
+    global_config.update(components)
     return merge_config(built({k: v for k, v in cfg.items() if k not in REFUSED}))

@@ -47,6 +47,19 @@ def test_shipped_configs_pass(path):
     check_config(read_config(path))
 
 
+@needs_ppdet
+def test_one_config_after_another():
+    """PaddleDetection keeps its config in the process; the former one must leave nothing behind."""
+    import_ppdet()
+    from passl.transfer.paddledet.config import activate, check_config
+    for path in (C4, FPN, C4):
+        cfg = read_config(path, ['num_classes=3'])
+        check_config(cfg)
+        active = activate(cfg)
+        assert ('FPN' in active and active['FPN'].get('out_channel') == 128) == (path == FPN)
+        assert ('voc' in active) == (path == C4) and active.num_classes == 3
+
+
 def config(tmp_path, text):
     path = tmp_path / 'own.yml'
     path.write_text(f'_BASE_: [{os.path.relpath(FPN, tmp_path)}]\n' + text)
