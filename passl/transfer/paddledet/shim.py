@@ -29,11 +29,16 @@ def _joinable(concat):
     return wrapper
 
 
+def _text_size(draw, text, **font):
+    """Width and height of a text, as Pillow before 10 gave it and PaddleDetection's pictures need it."""
+    return draw.textbbox((0, 0), text, **font)[2:]
+
+
 def import_ppdet():
     """Import PaddleDetection, with our components registered in it.
 
     `paddle.concat` is replaced in this process: PaddleDetection 2.6.0 joins counts of boxes that have no dimension
-    since Paddle 2.5. Calls that Paddle accepts by itself give what they gave before.
+    since Paddle 2.5. Calls that Paddle accepts by itself give what they gave before. Pillow gets its `textsize` back.
 
     Returns:
         The module `ppdet`.
@@ -46,6 +51,9 @@ def import_ppdet():
         raise PasslError(MISSING)
     if not getattr(paddle.concat, 'takes_scalars', False):
         paddle.concat = paddle.tensor.concat = _joinable(paddle.concat)
+    from PIL import ImageDraw
+    if not hasattr(ImageDraw.ImageDraw, 'textsize'):
+        ImageDraw.ImageDraw.textsize = _text_size
     logging.getLogger('ppdet').propagate = False
     try:
         import ppdet
