@@ -104,7 +104,8 @@ def _activate(cfg, output):
         cfg['TrainReader']['batch_size'] = total // world
     folder, name = os.path.split(output)
     plain = {k: v for k, v in cfg.items() if k not in ('iterations', 'total_batch', 'voc', 'masks')}
-    return activate(dict(plain, save_dir=folder, filename=name, epoch=1, output_eval=os.path.join(output, 'evaluation')))
+    return activate(dict(plain, save_dir=folder, filename=name, epoch=1,
+                         output_eval=os.path.join(output, 'evaluation')))
 
 
 def _model(active, weights):
