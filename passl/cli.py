@@ -10,6 +10,7 @@ import os
 import sys
 
 from . import __version__
+from .transfer.paddledet.command import parse_transfer_det
 from .utils.errors import PasslError, suggest
 from .utils.options import Parser, build_check_parser, build_extract_parser, build_train_parser, not_empty
 from .utils.replay_options import build_replay_parser
@@ -30,6 +31,10 @@ commands:
 
 
   transfer-seg     train and use a segmentation model with PaddleSeg
+    return guarded(run)
+
+
+  transfer-det     fine-tune and evaluate a detector with PaddleDetection
 """
 
 
@@ -154,9 +159,19 @@ def transfer_seg_main(argv=None, prog=None):
     return guarded(run)
 
 
+def transfer_det_main(argv=None, prog=None):
+    """`tools/transfer_det.py` and `passl transfer-det`."""
+    args = parse_transfer_det(argv, prog)
+
+    def run():
+        from .transfer.paddledet.run import transfer
+        return transfer(args)
+    return guarded(run)
+
+
 COMMANDS = {'train': train_main, 'extract-weight': extract_main, 'plot': plot_main,
             'check-data': check_main, 'replay-step': replay_main, 'evaluate': evaluate_main, 'export': export_main,
-            'import': import_main, 'transfer-seg': transfer_seg_main}
+            'import': import_main, 'transfer-seg': transfer_seg_main, 'transfer-det': transfer_det_main}
 
 
 def main(argv=None):

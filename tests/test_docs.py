@@ -12,6 +12,7 @@ from passl import cli
 from passl.transfer.probes.options import build_evaluate_parser
 from passl.transfer.weights.command import build_export_parser, build_import_parser
 from passl.transfer.paddleseg.options import build_seg_parser
+from passl.transfer.paddledet.command import build_transfer_det_parser
 from passl.utils.config import load_config
 from passl.utils.errors import PasslError
 from passl.utils.options import build_check_parser, build_extract_parser, build_train_parser
@@ -32,6 +33,7 @@ PARSERS = {'tools/train.py': build_train_parser, 'tools/extract_weight.py': buil
            'tools/evaluate.py': build_evaluate_parser,
            'tools/export_weights.py': build_export_parser, 'tools/import_weights.py': build_import_parser,
            'tools/transfer_seg.py': build_seg_parser,
+           'tools/transfer_det.py': build_transfer_det_parser,
            'tools/pack_dataset.py': lambda: module_of('tools/pack_dataset.py').build_parser(),
            'tools/benchmark.py': lambda: module_of('tools/benchmark.py').build_parser(),
            VISUALIZE: lambda: module_of(VISUALIZE).build_parser()}

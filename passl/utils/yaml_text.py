@@ -181,12 +181,13 @@ Loader.add_constructor('!passl/arithmetic', _guard(_construct_arithmetic))
 Loader.add_constructor(None, _construct_unknown)
 
 
-def parse_yaml(text, where):
+def parse_yaml(text, where, loader_class=Loader):
     """Plain data of YAML `text`.
 
     Args:
         text: one YAML document.
         where: file name, or what the text is, for messages.
+        loader_class: Loader, or a subclass of it that takes some tags more.
 
     Raises:
         ConfigError: with `where` and the line.
@@ -195,7 +196,7 @@ def parse_yaml(text, where):
         raise ConfigError(f'{where}: more than {MAX_TEXT} characters are no config.')
     loader = None
     try:
-        loader = Loader(text)
+        loader = loader_class(text)
         return _unshare(loader.get_single_data())
     except yaml.MarkedYAMLError as e:
         mark = e.problem_mark or e.context_mark

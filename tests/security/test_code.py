@@ -37,6 +37,11 @@ ALLOWED = {
     'passl/datasets/worker_watch.py': {'multiprocessing.connection': 'waiting for the end of own workers'},
     'passl/transfer/weights/proof.py': {'importlib': 'versions of installed packages (importlib.metadata)'},
     'passl/transfer/weights/libraries.py': {'load': 'torch.load(weights_only=True) of the file that was just written'},
+    'passl/transfer/paddledet/shim.py': {'importlib': 'asks whether PaddleDetection is installed; imports nothing'},
+    'passl/transfer/paddledet/config.py': {
+        'vars': "classes of PaddleDetection's registry, schedules and transforms, by names compared with them before"},
+    'passl/transfer/paddledet/voc.py': {
+        'xml': 'annotations of VOC; files with a DOCTYPE or entities are refused before they are parsed'},
     'passl/datasets/packed.py': {'ctypes': 'page numbers while writing, from the map of the file just written'},
 }
 # getattr with a name from outside is a door; with one from the code it is none

@@ -1,0 +1,64 @@
+"""The command line of `passl transfer-det` and `tools/transfer_det.py`. Needs neither Paddle nor PaddleDetection."""
+
+from ...utils.options import Parser, not_empty, override, positive_int
+
+EXAMPLES = """\
+examples:
+  train on your own boxes in COCO json, from pre-trained weights, then evaluate:
+    %(prog)s -c configs/transfer/det/faster_rcnn_r18_fpn_custom.yml --pretrained FILE --data data/my_detection
+  evaluate a trained detector again:
+    %(prog)s -c FILE --evaluate-only --weights output_det/NAME/model_final.pdparams --data data/my_detection
+  draw its predictions:
+    %(prog)s -c FILE --predict photo.jpg --weights output_det/NAME/model_final.pdparams
+several processes: python -m paddle.distributed.launch [--gpus 0,1,...] tools/transfer_det.py -c FILE ...
+PaddleDetection has an environment of its own: bash tools/detection_environment.sh
+"""
+
+
+def build_transfer_det_parser(prog=None):
+    """Parser of `tools/transfer_det.py` and `passl transfer-det`.
+
+    The namespace has: config_file, override (list), pretrained, data, output, iters, evaluate_only, predict, weights,
+    threshold, no_cuda, overwrite.
+
+    Args:
+        prog: program name in the help, for example 'passl transfer-det'.
+    """
+    parser = Parser(prog=prog, description='Fine-tune a detector on pre-trained weights with PaddleDetection, evaluate '
+                                           'it, or draw its predictions.', epilog=EXAMPLES)
+    parser.add_argument('-c', '--config-file', metavar='FILE', required=True, type=not_empty,
+                        help="config in PaddleDetection's format (required)")
+    parser.add_argument('-o', '--override', metavar='KEY=VALUE', action='append', default=[], type=override,
+                        help='change one setting, for example -o LearningRate.base_lr=0.005; repeatable')
+    parser.add_argument('--pretrained', metavar='WEIGHTS', type=not_empty,
+                        help='backbone weights: a checkpoint, extracted weights, or a file with the names of '
+                             "PaddleDetection; 'none' trains from scratch")
+    parser.add_argument('--data', metavar='FOLDER', type=not_empty,
+                        help="data folder (replaces the config's dataset_dir)")
+    parser.add_argument('--output', metavar='FOLDER', type=not_empty,
+                        help='folder for weights, metrics and pictures (default: output_det/NAME OF THE CONFIG)')
+    parser.add_argument('--iters', metavar='N', type=positive_int,
+                        help="train so many iterations; the steps of the schedule move along (default: the config's)")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument('--evaluate-only', action='store_true', help='evaluate --weights and exit')
+    kind.add_argument('--predict', metavar='IMAGES', type=not_empty,
+                      help='draw predictions on an image or a folder of them')
+    parser.add_argument('--weights', metavar='FILE', type=not_empty, help='trained detector, for the two above')
+    parser.add_argument('--threshold', metavar='SCORE', type=float, default=0.5,
+                        help='least score of a drawn prediction (default: %(default)s)')
+    parser.add_argument('--no-cuda', action='store_true', help='run on the CPU')
+    parser.add_argument('--overwrite', action='store_true',
+                        help='replace the results of a former run in the output folder')
+    return parser
+
+
+def parse_transfer_det(argv=None, prog=None):
+    """The namespace of a command line; ends the program with exit code 2 where flags do not go together."""
+    parser = build_transfer_det_parser(prog)
+    args = parser.parse_args(argv)
+    if bool(args.weights) != bool(args.evaluate_only or args.predict):
+        parser.error('--evaluate-only and --predict need --weights FILE' if not args.weights else
+                     '--weights goes with --evaluate-only or --predict; a training starts from --pretrained')
+    if not args.weights and not args.pretrained:
+        parser.error('a training needs --pretrained WEIGHTS (or: --pretrained none)')
+    return args

@@ -1,0 +1,89 @@
+"""Run-length masks into polygons that cover exactly the same pixels."""
+
+import numpy as np
+
+from ...utils.errors import DataError
+
+
+def decode(segmentation, where):
+    """The mask [H, W], bool, of a COCO run-length encoding, compressed or not.
+
+    Raises:
+        DataError: the runs do not fill the size.
+    """
+    size, counts = segmentation.get('size'), segmentation.get('counts')
+    if not isinstance(size, list) or len(size) != 2 or not isinstance(counts, (list, str)):
+        raise DataError(f"'{where}': a run-length mask needs 'size': [height, width] and 'counts'.")
+    if isinstance(counts, str):
+        from pycocotools import mask as coco_mask       # comes with PaddleDetection
+        return coco_mask.decode(segmentation).astype(bool)
+    if sum(counts) != size[0] * size[1] or min(counts, default=0) < 0:
+        raise DataError(f"'{where}': the runs of a mask add up to {sum(counts)} pixels, its size is "
+                        f'{size[0]}x{size[1]}.')
+    values = np.arange(len(counts)) % 2 == 1
+    return np.repeat(values, counts).reshape(size, order='F')
+
+
+def outlines(segmentation, where):
+    """Polygons around the pixels of a run-length mask.
+
+    The outlines run along the edges of the pixels, not through their centres as OpenCV's, so that drawing them gives
+    the mask again. Holes cannot be said with COCO's polygons, which are all filled.
+
+    Returns:
+        (list of flat lists [x0, y0, x1, y1, ...], whether holes were filled).
+    """
+    mask = decode(segmentation, where)
+    rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
+    if not len(rows):
+        return [], False
+    top, left = int(rows[0]), int(columns[0])       # only the part with the object, which is small
+    loops = [[(x + left, y + top) for x, y in loop] for loop in _loops(mask[top:rows[-1] + 1, left:columns[-1] + 1])]
+    outer = [loop for loop in loops if _area(loop) > 0]
+    return [[float(v) for point in loop for v in point] for loop in outer], len(outer) < len(loops)
+
+
+def _loops(mask):
+    """Closed paths along the pixel edges, the mask on the right hand; only corners are kept.
+
+    Where two pixels touch at a corner only, the path turns so that they stay apart.
+    """
+    padded = np.pad(mask, 1)
+    after = {}          # start of an edge -> its ends
+    inside = padded[1:-1, 1:-1]
+    for (dy, dx), start, end in (((-1, 0), (0, 0), (1, 0)), ((0, 1), (1, 0), (1, 1)),
+                                 ((1, 0), (1, 1), (0, 1)), ((0, -1), (0, 1), (0, 0))):
+        neighbour = padded[1 + dy:padded.shape[0] - 1 + dy, 1 + dx:padded.shape[1] - 1 + dx]
+        ys, xs = np.nonzero(inside & ~neighbour)
+        for y, x in zip(ys.tolist(), xs.tolist()):
+            after.setdefault((x + start[0], y + start[1]), []).append((x + end[0], y + end[1]))
+    loops = []
+    while after:
+        first = here = next(iter(after))
+        path, way = [], None
+        while True:
+            ends = after[here]
+            step = ends[0] if len(ends) == 1 or way is None else _right_turn(here, way, ends)
+            ends.remove(step)
+            if not ends:
+                del after[here]
+            direction = (step[0] - here[0], step[1] - here[1])
+            if direction != way:
+                path.append(here)
+            here, way = step, direction
+            if here == first:
+                break
+        loops.append(path)
+    return loops
+
+
+def _right_turn(here, way, ends):
+    """Of two ways on, the one to the right (the image's y points down)."""
+    right = (here[0] - way[1], here[1] + way[0])
+    return right if right in ends else ends[0]
+
+
+def _area(loop):
+    """Signed area: positive where the mask is inside."""
+    x, y = np.array(loop, dtype=float).T
+    return 0.5 * float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y))

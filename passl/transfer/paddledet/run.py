@@ -1,0 +1,222 @@
+"""One run of PaddleDetection's own trainer and evaluator: build, train, evaluate, predict."""
+
+import json
+import math
+import os
+import random
+import time
+
+import numpy as np
+
+from ...utils import dist
+from ...utils.errors import ConfigError, DeviceError, PasslError
+from ...utils.logger import get_logger, setup_logger
+from ...utils.paddle_env import require_paddle
+from .config import TAG, activate, check_config, read_config
+from .data import images_at, known_classes, prepare_data
+from .schedule import Budget, move_schedule
+from .shim import import_ppdet, no_downloads
+from .weights import load_backbone, load_detector, trained_flags
+
+FINAL = 'model_final.pdparams'
+METRICS, EVALUATION, PREDICTIONS = 'metrics.json', 'evaluation.json', 'predictions.json'
+LOSSES = 'log.jsonl'
+
+
+def transfer(args):
+    """What `tools/transfer_det.py` does; `args` are those of `command.build_transfer_det_parser`.
+
+    Returns:
+        0.
+
+    Raises:
+        PasslError: config, data, weights or output folder are not as they must be; nothing was trained then.
+    """
+    cfg = read_config(args.config_file, args.override)
+    name = os.path.splitext(os.path.basename(args.config_file))[0]
+    output = os.path.abspath(args.output or os.path.join('output_det', name))
+    result = PREDICTIONS if args.predict else EVALUATION if args.evaluate_only else METRICS
+    _check_output(output, (FINAL, METRICS, LOSSES) if result == METRICS else (result,), args.overwrite)
+    paddle = require_paddle()
+    import_ppdet()
+    check_config(cfg)
+    _start_device(paddle, cfg, args.no_cuda)
+    os.makedirs(output, exist_ok=True)
+    log = setup_logger(output if result == METRICS else None, rank=dist.rank())
+    with no_downloads():
+        if args.predict:
+            return _predict(cfg, args, output)
+        parts = ('eval',) if args.evaluate_only else ('train', 'eval')
+        for sentence in _prepare(cfg, args.data, os.path.join(output, 'data'), parts):
+            log.info('%s', sentence)
+        if args.evaluate_only:
+            active = _activate(cfg, output)
+            results = evaluate(active, _model(active, args.weights), output)
+            return _write(os.path.join(output, EVALUATION), dict(weights=args.weights, **results))
+        return _train(cfg, args, output)
+
+
+def _check_output(output, names, overwrite):
+    found = [n for n in names if os.path.exists(os.path.join(output, n))]
+    if found and not overwrite and dist.is_main():
+        raise PasslError(f"'{output}' already holds {', '.join(found)}. Choose another --output, or replace them with "
+                         '--overwrite.')
+
+
+def _start_device(paddle, cfg, no_cuda):
+    """Choose the device, join the other processes, and set what PaddleDetection wants to know about it."""
+    if not no_cuda and not paddle.is_compiled_with_cuda():
+        raise DeviceError('This Paddle computes on the CPU only. Add --no-cuda to run there.')
+    paddle.set_device('cpu' if no_cuda else f'gpu:{os.environ.get("FLAGS_selected_gpus", "0").split(",")[0]}')
+    dist.init()
+    cfg.update(use_gpu=not no_cuda, use_npu=False, use_mlu=False, use_xpu=False)
+    seed = cfg.pop('seed', None)
+    if seed is not None:
+        seed += dist.rank()
+        paddle.seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+
+
+def _prepare(cfg, data, folder, parts):
+    """As `prepare_data`, with the files written by one process and an error of it known to all."""
+    said, error = [], None
+    if dist.is_main():
+        try:
+            _, said = prepare_data(cfg, data, folder, parts)
+        except PasslError as e:
+            error = e
+    shared = dist.broadcast_object((cfg, None if error is None else str(error)))
+    if error is not None:
+        raise error
+    if shared[1] is not None:
+        raise PasslError(shared[1])
+    cfg.update(shared[0])
+    return said
+
+
+def _activate(cfg, output):
+    """PaddleDetection's config of the run. Its checkpoints go to `save_dir`/`filename`, which is the output folder."""
+    world, total = dist.world_size(), cfg['total_batch']
+    if total % world:
+        raise ConfigError(f"'total_batch' is {total}; it must be a multiple of the number of processes, {world}.")
+    if cfg.get('TrainReader'):
+        cfg['TrainReader']['batch_size'] = total // world
+    folder, name = os.path.split(output)
+    plain = {k: v for k, v in cfg.items() if k not in ('iterations', 'total_batch', 'voc', 'masks')}
+    return activate(dict(plain, save_dir=folder, filename=name, epoch=1,
+                         output_eval=os.path.join(output, 'evaluation')))
+
+
+def _model(active, weights):
+    from ppdet.core.workspace import create
+    model = create(active.architecture)
+    load_detector(model, weights)
+    return model
+
+
+def _train(cfg, args, output):
+    from ppdet.core.workspace import create
+    from ppdet.engine import Trainer
+
+    from .record import Record
+    log = get_logger()
+    move_schedule(cfg, args.iters)
+    active = _activate(cfg, output)
+    model = create(active.architecture)
+    if args.pretrained != 'none':
+        load_backbone(model, args.pretrained)
+    else:
+        log.warning("The detector's backbone starts from random weights (--pretrained none).")
+    flags = trained_flags(model)
+    log.info('trained: %s', ', '.join('{} of {} {}'.format(*v, k) for k, v in flags.items()))
+    active['model'] = model
+    trainer = Trainer(active, mode='train')
+    epoch, iterations = len(trainer.loader), cfg['iterations']
+    if epoch < 1:
+        raise PasslError(f"The training data have {len(trainer.dataset)} images, fewer than a batch of "
+                         f"{cfg['total_batch']}. Set -o total_batch=... to a smaller one.")
+    trainer.cfg.epoch = trainer.end_epoch = math.ceil(iterations / epoch)
+    trainer.loader = Budget(trainer.loader, iterations)
+    losses = os.path.join(output, LOSSES)
+    if os.path.exists(losses) and dist.is_main():
+        os.remove(losses)           # --overwrite was given, or the run would have ended above
+    record = Record(trainer, losses)
+    trainer.register_callbacks([record])
+    log.info('%d iterations of %d images (%d processes), %.1f passes over the data, learning rate %g', iterations,
+             cfg['total_batch'], dist.world_size(), iterations / epoch, active['LearningRate']['base_lr'])
+    start = time.time()
+    trainer.train()
+    seconds = time.time() - start
+    if not dist.is_main():
+        return 0            # one process evaluates; the others are not needed for it
+    results = evaluate(active, trainer.model, output)
+    return _write(os.path.join(output, METRICS), dict(
+        config=os.path.basename(args.config_file), pretrained=args.pretrained, overrides=args.override,
+        iterations=iterations, total_batch=cfg['total_batch'], trained=flags, train_seconds=round(seconds, 1),
+        loss_first=record.first, loss_last=record.last, **results))
+
+
+def evaluate(active, model, output):
+    """Evaluate a detector with PaddleDetection's evaluator, in this process alone.
+
+    Args:
+        active: PaddleDetection's config (`config.activate`).
+        model: the detector.
+        output: the run's folder.
+
+    Returns:
+        {'bbox': {'AP': percent, 'AP50': ..., ...}, 'mask': the same for instance masks}.
+    """
+    from ppdet.engine import Trainer
+
+    from .metrics import VOCStyleAP, as_percent
+    active['model'] = model
+    os.makedirs(active.output_eval, exist_ok=True)      # for the predictions as JSON
+    trainer = Trainer(active, mode='eval')
+    trainer._nranks = 1         # otherwise it wraps the model for several processes
+    if active.metric == 'VOC':
+        trainer._metrics = []
+        trainer.register_metrics([VOCStyleAP(trainer.dataset.get_label_list(), active.num_classes, active.map_type)])
+    found = {}
+
+    def keep():                 # PaddleDetection resets its metrics at the end of an evaluation
+        for metric in trainer._metrics:
+            found.update(as_percent(metric.get_results()))
+    reset = trainer._reset_metrics
+    trainer._reset_metrics = lambda: (keep(), reset())
+    trainer.evaluate()
+    for kind in ('bbox', 'mask') if active.architecture == 'MaskRCNN' else ('bbox',):
+        values = found.setdefault(kind, {'AP': 0.0, 'AP50': 0.0, 'AP75': 0.0})       # nothing was detected at all
+        get_logger().info('%s: %s', kind, ', '.join(f'{k} {v:.2f}' for k, v in values.items()))
+    return found
+
+
+def _predict(cfg, args, output):
+    from ppdet.engine import Trainer
+    images = images_at(args.predict)
+    classes, path = known_classes(args.weights)
+    cfg['num_classes'] = len(classes)
+    cfg['TestDataset'] = dict(cfg.get('TestDataset') or {TAG: 'ImageFolder'}, anno_path=path)
+    active = _activate(cfg, output)
+    active['model'] = _model(active, args.weights)
+    trainer = Trainer(active, mode='test')
+    pictures = os.path.join(output, 'predictions')
+    results = trainer.predict(images, draw_threshold=args.threshold, output_dir=pictures)
+    found = {}
+    for image, result in zip(images, results):
+        found[image] = [{'class': classes[int(c)], 'score': round(float(s), 4), 'box': [round(float(v), 1) for v in b]}
+                        for c, s, *b in result['bbox'] if s >= args.threshold]
+    get_logger().info("%d pictures with %d predictions in '%s'", len(images), sum(map(len, found.values())), pictures)
+    return _write(os.path.join(output, PREDICTIONS), found)
+
+
+def _write(path, content):
+    """Write JSON whole or not at all; returns 0."""
+    if dist.is_main():
+        with open(path + '.tmp', 'w', encoding='utf-8') as f:
+            json.dump(content, f, indent=2)
+            f.write('\n')
+        os.replace(path + '.tmp', path)
+        get_logger().info('Wrote %s', path)
+    return 0

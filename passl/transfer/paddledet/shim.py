@@ -1,0 +1,81 @@
+"""Makes PaddleDetection 2.6.0 importable and trainable on Paddle 2.6 and 3, from outside and as little as possible."""
+
+import contextlib
+import functools
+import importlib.util
+import logging
+
+from ...utils.errors import PasslError
+from ...utils.paddle_env import require_paddle
+
+MISSING = ('PaddleDetection (the package paddledet 2.6.0) is not installed in this Python environment. It pins old '
+           'versions of numpy and OpenCV, so it has an environment of its own: bash tools/detection_environment.sh '
+           'makes it, see docs/TRANSFER_DETECTION.md.')
+
+
+def available():
+    """True if PaddleDetection is installed; nothing is imported."""
+    return importlib.util.find_spec('ppdet') is not None
+
+
+def _joinable(concat):
+    """`paddle.concat` that takes 0-D tensors for one element, as Paddle did before 2.5 and PaddleDetection means it."""
+    @functools.wraps(concat)
+    def wrapper(x, axis=0, name=None, **more):
+        if isinstance(x, (list, tuple)):
+            x = [t.reshape([1]) if t.ndim == 0 else t for t in x]
+        return concat(x, axis, name, **more)
+    wrapper.takes_scalars = True
+    return wrapper
+
+
+def _text_size(draw, text, **font):
+    """Width and height of a text, as Pillow before 10 gave it and PaddleDetection's pictures need it."""
+    return draw.textbbox((0, 0), text, **font)[2:]
+
+
+def import_ppdet():
+    """Import PaddleDetection, with our components registered in it.
+
+    `paddle.concat` is replaced in this process: PaddleDetection 2.6.0 joins counts of boxes that have no dimension
+    since Paddle 2.5. Calls that Paddle accepts by itself give what they gave before. Pillow gets its `textsize` back.
+
+    Returns:
+        The module `ppdet`.
+
+    Raises:
+        PasslError: it is not installed; the message says how to make the environment.
+    """
+    paddle = require_paddle()
+    if not available():
+        raise PasslError(MISSING)
+    if not getattr(paddle.concat, 'takes_scalars', False):
+        paddle.concat = paddle.tensor.concat = _joinable(paddle.concat)
+    from PIL import ImageDraw
+    if not hasattr(ImageDraw.ImageDraw, 'textsize'):
+        ImageDraw.ImageDraw.textsize = _text_size
+    logging.getLogger('ppdet').propagate = False
+    try:
+        import ppdet
+        import ppdet.engine     # registers its components  # noqa: F401
+        from . import modules   # registers ours  # noqa: F401
+    except ImportError as e:
+        raise PasslError(f'PaddleDetection is installed but cannot be imported: {e}. Make its environment again: '
+                         'bash tools/detection_environment.sh') from e
+    return ppdet
+
+
+@contextlib.contextmanager
+def no_downloads():
+    """In this context PaddleDetection downloads nothing: neither data sets nor weights nor fonts."""
+    from ppdet.utils import download
+
+    def refuse(url, *args, **kwargs):
+        raise PasslError(f"PaddleDetection wanted to download '{url}'. Nothing is downloaded here: give the data with "
+                         '--data and the weights with --pretrained or --weights.')
+    before = download._download
+    download._download = refuse
+    try:
+        yield
+    finally:
+        download._download = before

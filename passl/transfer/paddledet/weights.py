@@ -1,0 +1,116 @@
+"""Our weights into PaddleDetection's models: by name, all of the backbone or nothing."""
+
+import re
+
+import numpy as np
+
+from ...utils.errors import CheckpointError
+from ...utils.weights import backbone_weights, load_into, load_weights, select_prefix
+from .names import BN_EPSILON, to_paddledet
+
+# where the stages of the backbone are in the model; a C4 model keeps the last one in the box head
+_PARTS = (('backbone.', re.compile(r'(conv1|res[2-5])\.')), ('bbox_head.head.', re.compile(r'res5\.')))
+_THEIRS = 'conv1.conv1.conv.weight'
+_SHORTCUT = 'res2.res2a.short.'     # an identity in files for PaddleDetection's ResNet-18 and 34, see PlainResNet
+
+
+class _Backbone:
+    """The backbone's tensors of a PaddleDetection model, under their names in `ResNet`."""
+
+    def __init__(self, model):
+        self.own = {}
+        for name, tensor in model.state_dict().items():
+            for prefix, pattern in _PARTS:
+                if name.startswith(prefix) and pattern.match(name[len(prefix):]):
+                    self.own[name[len(prefix):]] = tensor
+
+    def state_dict(self):
+        return self.own
+
+
+def backbone_of(model):
+    """{name in PaddleDetection's ResNet: tensor} of a Faster or Mask R-CNN, a C4 model's res5 included."""
+    return _Backbone(model).state_dict()
+
+
+def read_backbone(path):
+    """{name in PaddleDetection's ResNet: array} of a weight file; nothing in the file is executed.
+
+    Args:
+        path: a checkpoint of ours, extracted weights, or anything `load_weights` reads, with our names or already with
+            PaddleDetection's (bare or behind `backbone.`).
+
+    Raises:
+        CheckpointError: unreadable, or no ResNet.
+    """
+    state = load_weights(path)
+    for prefix in ('', 'backbone.'):
+        if prefix + _THEIRS in state:
+            return select_prefix(state, prefix) if prefix else state
+    try:
+        return to_paddledet(backbone_weights(state, f"'{path}'"))[0]
+    except CheckpointError as e:
+        raise CheckpointError(f"'{path}' cannot be a detector's backbone: {e}") from e
+
+
+def _is_identity(state):
+    """Whether the first shortcut of the file changes nothing (also: whether the file is one of basic blocks)."""
+    weight, scale = state.get(_SHORTCUT + 'conv.weight'), state.get(_SHORTCUT + 'norm.weight')
+    if np.ndim(weight) != 4 or np.shape(scale) != np.shape(weight)[:1]:
+        return False
+    norm = {k: np.asarray(state.get(f'{_SHORTCUT}norm.{k}', np.nan)) for k in ('bias', '_mean', '_variance')}
+    return (np.array_equal(np.asarray(weight)[:, :, 0, 0], np.eye(*np.shape(weight)[:2]))
+            and np.allclose(np.asarray(scale) ** 2, norm['_variance'] + BN_EPSILON, rtol=1e-5)
+            and not np.any(norm['bias'] != 0) and not np.any(norm['_mean'] != 0))
+
+
+def load_backbone(model, path):
+    """Put the backbone in the file `path` into a PaddleDetection model.
+
+    Returns:
+        `passl.utils.weights.Report`; all tensors matched.
+
+    Raises:
+        CheckpointError: a tensor is missing, has another shape or is left over: another depth, another stem, or a
+            damaged file. The model is then unchanged.
+    """
+    state, part = read_backbone(path), _Backbone(model)
+    if _SHORTCUT + 'conv.weight' not in part.own and _is_identity(state):
+        state = {k: v for k, v in state.items() if not k.startswith(_SHORTCUT)}
+    unused = sorted(set(state) - set(part.own))
+    if unused and not set(part.own) - set(state):
+        raise CheckpointError(f"'{path}' holds {len(unused)} backbone tensors that the detector has no place for: "
+                              f"{', '.join(unused[:10])}{', ...' if len(unused) > 10 else ''}. Its depth and the "
+                              "config's (ResNet.depth, ResNet.num_stages) must agree.")
+    return load_into(part, state, "detector's backbone", source=f"'{path}'")
+
+
+def load_detector(model, path):
+    """Put a whole trained detector, as PaddleDetection saves it, into `model`; every tensor must fit.
+
+    Raises:
+        CheckpointError: the file is no such detector.
+    """
+    return load_into(model, load_weights(path), 'detector', source=f"'{path}'")
+
+
+def trained_flags(model):
+    """What of a model's backbone a training moves, for the log and the metrics file.
+
+    Returns:
+        {'convolutions': [trained, all], 'norms': [trained, all], 'norm_statistics': [moving, all]}, counted in weights
+        of convolutions, scales and shifts of norms, and norms whose running statistics are those of the data.
+    """
+    import paddle
+    counts = {'convolutions': [0, 0], 'norms': [0, 0], 'norm_statistics': [0, 0]}
+    for name, tensor in backbone_of(model).items():
+        if not name.endswith(('._mean', '._variance')):
+            kind = counts['norms' if '.norm.' in name else 'convolutions']
+            kind[0] += not tensor.stop_gradient
+            kind[1] += 1
+    for name, layer in model.named_sublayers():
+        if isinstance(layer, paddle.nn.BatchNorm2D) and any(
+                name.startswith(prefix) and pattern.match(name[len(prefix):]) for prefix, pattern in _PARTS):
+            counts['norm_statistics'][0] += not layer._use_global_stats
+            counts['norm_statistics'][1] += 1
+    return counts

@@ -1,0 +1,156 @@
+"""Data folders: the real layouts are taken, wrong ones are refused with the reason."""
+
+import json
+import os
+
+import pytest
+
+from passl.transfer.paddledet.data import images_at, known_classes, prepare_data
+from passl.utils.errors import ConfigError, DataError
+from tests.transfer.det.fixtures import write_coco, write_voc, xml
+
+
+def voc_config(**changes):
+    return dict({'metric': 'VOC', 'num_classes': 2, 'TrainDataset': {}, 'EvalDataset': {},
+                 'voc': {'train': ['VOC2007/trainval', 'VOC2012/trainval'], 'eval': ['VOC2007/test']}}, **changes)
+
+
+def coco_config(**changes):
+    def part(name):
+        return {'image_dir': 'images', 'anno_path': f'annotations/instances_{name}.json'}
+    return dict({'metric': 'COCO', 'num_classes': 'from_data', 'TrainDataset': part('train'),
+                 'EvalDataset': part('val')}, **changes)
+
+
+def test_voc_layout(tmp_path):
+    root, cfg = write_voc(tmp_path / 'VOCdevkit'), voc_config(num_classes='from_data')
+    classes, said = prepare_data(cfg, root, tmp_path / 'lists')
+    assert classes == ['red', 'blue'] and cfg['num_classes'] == 2 and len(said) == 2
+    with open(cfg['TrainDataset']['anno_path']) as f:
+        pairs = [line.split() for line in f]
+    assert len(pairs) == 6 and pairs[5][0] == 'VOC2012/JPEGImages/trainval0001.jpg'
+    assert all(os.path.isfile(os.path.join(root, p)) for pair in pairs for p in pair)
+    assert open(cfg['EvalDataset']['label_list']).read() == 'red\nblue\n'
+
+
+def test_plain_folder_layout_and_vocs_own_classes(tmp_path):
+    root = write_voc(tmp_path / 'd', (('.', 'train', 2), ('.', 'val', 1)))
+    os.rename(os.path.join(root, 'Annotations'), os.path.join(root, 'annotations'))
+    os.rename(os.path.join(root, 'JPEGImages'), os.path.join(root, 'images'))
+    for part in ('train', 'val'):
+        os.rename(os.path.join(root, f'ImageSets/Main/{part}.txt'), os.path.join(root, f'{part}.txt'))
+    cfg = voc_config(voc={'train': ['train'], 'eval': ['val']})
+    assert prepare_data(cfg, root, tmp_path / 'lists')[0] == ['red', 'blue']
+    os.remove(os.path.join(root, 'label_list.txt'))
+    with pytest.raises(DataError, match="'(red|blue)' is not among the 20"):
+        prepare_data(cfg, root, tmp_path / 'lists')
+
+
+def remove(path):
+    return lambda root: os.remove(os.path.join(root, path))
+
+
+def write(path, text):
+    def act(root):
+        with open(os.path.join(root, path), 'w') as f:
+            f.write(text)
+    return act
+
+
+XML = 'VOC2007/Annotations/trainval0000.xml'
+
+
+@pytest.mark.parametrize('damage, message', [
+    (remove('VOC2007/JPEGImages/trainval0002.jpg'), '1 of 4 names .* no image .*trainval0002'),
+    (remove('VOC2012/Annotations/trainval0000.xml'), 'no XML file'),
+    (remove('VOC2007/ImageSets/Main/test.txt'), 'No list of images'),
+    (write('VOC2007/ImageSets/Main/test.txt', '\n'), 'is empty'),
+    (write(XML, '<annotation>'), 'is no VOC annotation'), (write(XML, '<annotation/>'), 'is no VOC annotation'),
+    (write(XML, '<!DOCTYPE a [<!ENTITY b "c">]><annotation/>'), 'declares entities'),
+    (write(XML, xml([('rod', (1, 1, 9, 9), 0)])), "'rod' is not among .* Did you mean 'red'"),
+    (write('label_list.txt', 'red\nred\n'), 'every class once')])
+def test_wrong_voc_folders(tmp_path, damage, message):
+    root = write_voc(tmp_path / 'VOCdevkit')
+    damage(root)
+    with pytest.raises(DataError, match=message):
+        prepare_data(voc_config(), root, tmp_path / 'lists')
+
+
+def test_voc_mistakes_in_the_config(tmp_path):
+    root = write_voc(tmp_path / 'VOCdevkit')
+    with pytest.raises(DataError, match='does not exist'):
+        prepare_data(voc_config(), str(tmp_path / 'none'), tmp_path / 'lists')
+    with pytest.raises(DataError, match='No folder .*VOC2007'):
+        prepare_data(voc_config(), os.path.join(root, 'VOC2007'), tmp_path / 'lists')
+    with pytest.raises(ConfigError, match='20, the data have 2 classes'):
+        prepare_data(voc_config(num_classes=20), root, tmp_path / 'lists')
+    with pytest.raises(ConfigError, match="setting 'voc'"):
+        prepare_data(voc_config(voc={'train': []}), root, tmp_path / 'lists')
+
+
+def test_boxes_without_area_are_named(tmp_path):
+    root = write_voc(tmp_path / 'VOCdevkit')
+    write(XML, xml([('red', (5, 5, 5, 9), 0), ('blue', (1, 1, 9, 9), 0)]))(root)
+    assert any('without area in 1 files' in s and 'trainval0000' in s
+               for s in prepare_data(voc_config(), root, tmp_path / 'lists')[1])
+
+
+def edit(part, change):
+    def act(root):
+        path = os.path.join(root, 'annotations', f'instances_{part}.json')
+        with open(path) as f:
+            content = json.load(f)
+        change(content)
+        with open(path, 'w') as f:
+            json.dump(content, f)
+    return act
+
+
+def test_coco_layout_is_left_alone(tmp_path):
+    root, cfg = write_coco(tmp_path / 'd'), coco_config()
+    folder = os.path.join(root, 'annotations')
+    before = {f: os.path.getmtime(os.path.join(folder, f)) for f in os.listdir(folder)}
+    assert prepare_data(cfg, root, tmp_path / 'lists')[0] == ['red', 'blue'] and cfg['num_classes'] == 2
+    assert cfg['TrainDataset']['anno_path'] == os.path.join(root, 'annotations/instances_train.json')
+    masks = coco_config(masks=True)
+    prepare_data(masks, root, tmp_path / 'lists')
+    with open(masks['TrainDataset']['anno_path']) as f:
+        kinds = {type(a['segmentation']) for a in json.load(f)['annotations']}
+    assert kinds == {list} and masks['EvalDataset']['anno_path'].startswith(root)
+    assert before == {f: os.path.getmtime(os.path.join(folder, f)) for f in os.listdir(folder)}
+
+
+@pytest.mark.parametrize('damage, message', [
+    (remove('annotations/instances_val.json'), 'Cannot read the annotations'),
+    (write('annotations/instances_val.json', '{'), 'is no JSON'),
+    (write('annotations/instances_val.json', '[]'), "needs a list 'images'"),
+    (edit('train', lambda c: c.update(annotations=[])), "needs a list 'annotations'"),
+    (edit('train', lambda c: c['images'][0].pop('width')), "no 'width'"),
+    (edit('train', lambda c: c['annotations'][0].update(category_id=9)), 'class 9'),
+    (edit('val', lambda c: c['categories'].pop()), 'is not in the file|different classes'),
+    (edit('train', lambda c: c['annotations'][1].pop('segmentation')), "no 'segmentation'"),
+    (remove('images/val1.png'), '1 of 3 images .*val1.png')])
+def test_wrong_coco_folders(tmp_path, damage, message):
+    root = write_coco(tmp_path / 'd')
+    damage(root)
+    with pytest.raises(DataError, match=message):
+        prepare_data(coco_config(masks=True), root, tmp_path / 'lists')
+
+
+def test_what_paddledetection_takes_for_granted_is_added(tmp_path):
+    root, cfg = write_coco(tmp_path / 'd'), coco_config()
+    edit('train', lambda c: [a.pop(k) for a in c['annotations'] for k in ('area', 'iscrowd')])(root)
+    prepare_data(cfg, root, tmp_path / 'lists')
+    with open(cfg['TrainDataset']['anno_path']) as f:
+        added = json.load(f)['annotations']
+    assert all(a['area'] == a['bbox'][2] * a['bbox'][3] and a['iscrowd'] == 0 for a in added)
+    assert cfg['TrainDataset']['anno_path'].startswith(str(tmp_path / 'lists'))
+
+
+def test_images_and_classes_for_predictions(tmp_path, make_images):
+    files = make_images(tmp_path / 'pictures', 2)
+    assert images_at(tmp_path / 'pictures') == files and images_at(files[0]) == [files[0]]
+    with pytest.raises(DataError, match='No image or folder'):
+        images_at(str(tmp_path / 'none'))
+    with pytest.raises(DataError, match='label_list.txt'):
+        known_classes(str(tmp_path / 'w.pdparams'))
