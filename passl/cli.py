@@ -10,7 +10,6 @@ import os
 import sys
 
 from . import __version__
-from .transfer.paddledet.command import parse_transfer_det
 from .utils.errors import PasslError, suggest
 from .utils.options import Parser, build_check_parser, build_extract_parser, build_train_parser, not_empty
 from .utils.replay_options import build_replay_parser
@@ -23,18 +22,12 @@ commands:
   extract-weight   write the backbone of a checkpoint to a file of its own
   export           write the backbone for another library, proven to compute the same there
   import           take the backbone out of another library's weight file
+  evaluate         compare backbones by k-NN, linear, SVM, segmentation and fine-tuning
+  transfer-seg     fine-tune and use a segmentation model with PaddleSeg
+  transfer-det     fine-tune and use a detector with PaddleDetection
   plot             draw the loss curve of a run folder
   check-data       look for broken, equal and mislabelled images
   replay-step      repeat the step at which a run's numbers broke, and say where
-  evaluate         compare backbones by k-NN, linear, SVM, segmentation and fine-tuning
-    return guarded(run)
-
-
-  transfer-seg     train and use a segmentation model with PaddleSeg
-    return guarded(run)
-
-
-  transfer-det     fine-tune and evaluate a detector with PaddleDetection
 """
 
 
@@ -161,6 +154,7 @@ def transfer_seg_main(argv=None, prog=None):
 
 def transfer_det_main(argv=None, prog=None):
     """`tools/transfer_det.py` and `passl transfer-det`."""
+    from .transfer.paddledet.command import parse_transfer_det
     args = parse_transfer_det(argv, prog)
 
     def run():
@@ -169,9 +163,9 @@ def transfer_det_main(argv=None, prog=None):
     return guarded(run)
 
 
-COMMANDS = {'train': train_main, 'extract-weight': extract_main, 'plot': plot_main,
-            'check-data': check_main, 'replay-step': replay_main, 'evaluate': evaluate_main, 'export': export_main,
-            'import': import_main, 'transfer-seg': transfer_seg_main, 'transfer-det': transfer_det_main}
+COMMANDS = {'train': train_main, 'extract-weight': extract_main, 'export': export_main, 'import': import_main,
+            'evaluate': evaluate_main, 'transfer-seg': transfer_seg_main, 'transfer-det': transfer_det_main,
+            'plot': plot_main, 'check-data': check_main, 'replay-step': replay_main}
 
 
 def main(argv=None):

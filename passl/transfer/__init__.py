@@ -1,1 +1,1 @@
-"""From pre-trained weights to other tasks and other libraries: export and import, evaluation of frozen features, fine-tuning."""
+"""From pre-trained weights to other tasks and libraries: export and import, frozen features, fine-tuning."""
