@@ -5,8 +5,9 @@ import re
 import numpy as np
 
 from ...utils.errors import CheckpointError
+from ...utils.key_names import resnet_depth
 from ...utils.weights import backbone_weights, load_into, load_weights, select_prefix
-from .names import BN_EPSILON, to_paddledet
+from ..weights.names import BN_EPSILON, Arch, first_short, refuse_unless_empty, table
 
 # where the stages of the backbone are in the model; a C4 model keeps the last one in the box head
 _PARTS = (('backbone.', re.compile(r'(conv1|res[2-5])\.')), ('bbox_head.head.', re.compile(r'res5\.')))
@@ -33,6 +34,28 @@ def backbone_of(model):
     return _Backbone(model).state_dict()
 
 
+def to_paddledet(backbone, where='the file'):
+    """Rename {name: array} of a plain backbone for PaddleDetection's ResNet.
+
+    ResNet-18 and 34 get its convolution on the first shortcut, as an identity.
+
+    Returns:
+        (renamed dict, names of the added tensors).
+
+    Raises:
+        CheckpointError: the names are not those of one whole ResNet.
+    """
+    depth = resnet_depth(backbone)
+    if depth is None:
+        raise CheckpointError(f'{where} holds no whole ResNet backbone of 18, 34, 50, 101 or 152 layers.')
+    arch = Arch(depth)
+    names = table(arch, 'paddledet')
+    refuse_unless_empty(where, arch, len(names), [n for n in names if n not in backbone],
+                        [n for n in backbone if n not in names])
+    added = first_short(arch, 'paddledet')
+    return {**{names[n]: value for n, value in backbone.items()}, **added}, sorted(added)
+
+
 def read_backbone(path):
     """{name in PaddleDetection's ResNet: array} of a weight file; nothing in the file is executed.
 
@@ -48,7 +71,7 @@ def read_backbone(path):
         if prefix + _THEIRS in state:
             return select_prefix(state, prefix) if prefix else state
     try:
-        return to_paddledet(backbone_weights(state, f"'{path}'"))[0]
+        return to_paddledet(backbone_weights(state, f"'{path}'"), f"'{path}'")[0]
     except CheckpointError as e:
         raise CheckpointError(f"'{path}' cannot be a detector's backbone: {e}") from e
 

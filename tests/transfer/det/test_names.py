@@ -3,32 +3,15 @@
 import numpy as np
 import pytest
 
-from passl.transfer.paddledet.names import paddledet_name, to_paddledet
 from passl.transfer.paddledet.shim import available
+from passl.transfer.paddledet.weights import to_paddledet
 from passl.utils.errors import CheckpointError
 from passl.utils.key_names import RESNET_BLOCKS
 
 needs_ppdet = pytest.mark.skipif(not available(), reason='PaddleDetection is not installed')
 
 
-@pytest.mark.parametrize('depth, ours, theirs', [
-    (50, 'conv1.weight', 'conv1.conv1.conv.weight'), (18, 'bn1._mean', 'conv1.conv1.norm._mean'),
-    (50, 'layer1.0.conv1.weight', 'res2.res2a.branch2a.conv.weight'),
-    (50, 'layer3.5.bn3.bias', 'res4.res4f.branch2c.norm.bias'),
-    (101, 'layer3.0.conv2.weight', 'res4.res4a.branch2b.conv.weight'),
-    (101, 'layer3.22.bn1._variance', 'res4.res4b22.branch2a.norm._variance'),
-    (152, 'layer2.7.conv1.weight', 'res3.res3h.branch2a.conv.weight'),
-    (18, 'layer4.0.downsample.0.weight', 'res5.res5a.short.conv.weight'),
-    (50, 'layer1.0.downsample.1._mean', 'res2.res2a.short.norm._mean')])
-def test_names(depth, ours, theirs):
-    assert paddledet_name(ours, depth) == theirs
-
-
-@pytest.mark.parametrize('depth, name', [(18, 'layer1.2.conv1.weight'), (50, 'layer3.6.conv1.weight'),
-                                         (50, 'fc.weight')])
-def test_what_has_no_name(depth, name):
-    with pytest.raises(CheckpointError, match=f'ResNet-{depth}'):
-        paddledet_name(name, depth)
+def test_what_has_no_name():
     with pytest.raises(CheckpointError, match='no whole ResNet'):
         to_paddledet({'conv1.weight': np.zeros(1)})
 

@@ -6,8 +6,8 @@ import os
 import numpy as np
 import pytest
 
-from passl.transfer.paddledet.names import to_paddledet
 from passl.transfer.paddledet.shim import available
+from passl.transfer.paddledet.weights import to_paddledet
 from passl.utils.checkpoint import save_file
 from passl.utils.errors import CheckpointError
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 if importlib.util.find_spec('paddleseg') is None:
-    collect_ignore = ['test_models.py', 'test_mends.py', 'test_config_and_data.py', 'test_run.py', 'test_page.py']
+    collect_ignore = ['test_exported.py', 'test_models.py', 'test_mends.py', 'test_config_and_data.py', 'test_run.py', 'test_page.py']
 
 PALETTE = [(40, 40, 40), (220, 60, 60), (60, 220, 60), (60, 60, 220)]
 

@@ -1,14 +1,16 @@
-"""PaddleSeg's own ResNet50_vd, as its configs build it, with a file that `passl export` wrote. Needs PaddleSeg."""
+"""Backbones as PaddleSeg's configs build them, with files that `passl export` wrote. Needs PaddleSeg."""
 
 import numpy as np
 import paddle
 import pytest
 
+from passl.transfer.paddleseg.resnet import DilatedResNet
+from passl.transfer.paddleseg.weights import load_backbone
 from passl.transfer.weights.exporting import backbone, export_weights
 from passl.transfer.weights.names import table
 from passl.transfer.weights.proof import images, source_maps
 
-from .nets import V50, save_checkpoint, small_images, state_of
+from ..nets import R18, V50, save_checkpoint, small_images, state_of
 
 
 def test_its_configs_take_our_weights(tmp_path, monkeypatch):
@@ -31,3 +33,19 @@ def test_its_configs_take_our_weights(tmp_path, monkeypatch):
     for a, b in zip(theirs[:2], ours[:2]):      # the first two stages are not dilated
         assert np.abs(a - b).max() < 1e-5 * np.abs(b).max()
     assert theirs[3].shape[2:] == theirs[1].shape[2:]
+
+
+@pytest.mark.parametrize('encoder', ['q', 'k'])
+def test_the_plain_resnet_takes_them(tmp_path, monkeypatch, encoder):
+    small_images(monkeypatch)
+    path = str(tmp_path / 'plain.pdparams')
+    export_weights(save_checkpoint(tmp_path / 'c.pdparams', R18), 'paddleseg', path, encoder)
+    net = DilatedResNet(18, output_stride=32)
+    record = load_backbone(net, path)
+    assert (record['matched'], record['total']) == (100, 100)
+    net.eval()
+    with paddle.no_grad():
+        theirs = [m.numpy() for m in net(paddle.to_tensor(images()))]
+    ours = source_maps(backbone(R18, state_of(R18, seed='qk'.index(encoder)), 'x'))
+    for a, b in zip(theirs, ours):
+        assert np.abs(a - b).max() < 1e-5 * np.abs(b).max()
