@@ -89,8 +89,8 @@ def scan(top, recursive=True, left_out=None, unlistable=None):
             if unlistable is not None:
                 unlistable(here, e)
                 continue
-            raise DataError(f'{shown(e.filename or here)} cannot be listed: {e.strerror}. All images of a folder are used '
-                            'or none: make it readable (chmod u+rx), move it elsewhere, or give it a name that begins '
+            raise DataError(f'{shown(e.filename or here)} cannot be listed: {e.strerror}. All images of a folder are '
+                            'used or none: make it readable (chmod u+rx), move it elsewhere, or give it a name that begins '
                             'with a dot, which leaves it out.') from None
         yield inside, sorted(images), stamp
         if recursive:

@@ -54,8 +54,8 @@ def use_shared_memory(wanted, needed, workers, prefetch, processes, where):
                 f'({workers} workers x {prefetch} ahead + {_IN_HAND}){several}), {free / _MIB:.0f} MiB are free.')
     else:
         return True
-    ways = (f'Give the container more (docker run --shm-size={max(1, -(-2 * total // 2**30))}g, or --ipc=host), or lower '
-            f'{where}.num_workers, {where}.prefetch_factor or the batch size, or set {where}.transport: uint8 (a '
+    ways = (f'Give the container more (docker run --shm-size={max(1, -(-2 * total // 2**30))}g, or --ipc=host), or '
+            f'lower {where}.num_workers, {where}.prefetch_factor or the batch size, or set {where}.transport: uint8 (a '
             'quarter of the size)')
     if wanted:
         raise ConfigError(f"'{where}.use_shared_memory' is true, but: {text} {ways}, or set {where}.use_shared_memory: "

@@ -16,8 +16,8 @@ from .image import shown
 STACK_SIGNAL = getattr(signal, 'SIGUSR1', None)     # a worker that gets it writes where it is to stderr
 _GRACE = 5.0                # seconds for workers to finish what they do
 _CAUSES = {
-    'SIGKILL': "Most often this is the system's out-of-memory killer (see dmesg, or the memory limit of the container): "
-               'lower loader.num_workers, loader.prefetch_factor or sampler.batch_size, or give the job more memory.',
+    'SIGKILL': "Most often this is the system's out-of-memory killer (see dmesg, or the memory limit of the "
+               'container): lower loader.num_workers, loader.prefetch_factor or sampler.batch_size, or give the job more memory.',
     'SIGBUS': '/dev/shm is full, or a disk failed while a file was read: give the container more shared memory (docker '
               'run --shm-size=8g, or --ipc=host), lower loader.num_workers, or set loader.use_shared_memory: false.',
     'SIGSEGV': 'A library crashed, most often the decoder of images on a damaged file: remove that file and '
@@ -106,7 +106,7 @@ class WorkerWatch(threading.Thread):
     def stop(self):
         """End the thread."""
         if self._waker is not None:
-            os.write(self._waker, b'.')         # closing would not wake it: workers of other iterators hold that end too
+            os.write(self._waker, b'.')     # closing would not wake it: workers of other iterators hold that end too
             os.close(self._waker)
             self._waker = None
             _LIVE.discard(self)

@@ -5,8 +5,8 @@ import contextlib
 import paddle
 
 from ..datasets import build_dataloader
-from ..hooks import (BadImagesHook, CheckpointHook, EvaluateHook, IterTimerHook, LogHook, LRSchedulerHook, OptimizerHook,
-                     build_hook)
+from ..hooks import (BadImagesHook, CheckpointHook, EvaluateHook, IterTimerHook, LogHook, LRSchedulerHook,
+                     OptimizerHook, build_hook)
 from ..modeling import build_model
 from ..solver import build_lr_scheduler, build_optimizer
 from ..utils import dist

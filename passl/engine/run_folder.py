@@ -26,7 +26,7 @@ def run_folder(cfg, config_path):
 
 
 def checkpoints(folder):
-    """Names of the checkpoints in `folder`, newest first: by iteration; files that do not tell it come last, by time."""
+    """Names of the checkpoints in `folder`, newest first: by iteration; files that do not tell it last, by time."""
     names = [n for n in os.listdir(folder) if CHECKPOINT.fullmatch(n)] if os.path.isdir(folder) else []
     return sorted(names, key=lambda n: _age(os.path.join(folder, n)), reverse=True)
 

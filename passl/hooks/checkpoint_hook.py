@@ -205,8 +205,8 @@ def warn_of_space(folder, size):
     except OSError:
         return
     if free < 2 * size:
-        get_logger().warning("A checkpoint has %.0f MiB, and the disk of '%s' has room for %d more. Free some space, or "
-                             'lower checkpoint.max_keep_ckpts.', size / 2**20, folder, free // size)
+        get_logger().warning("A checkpoint has %.0f MiB, and the disk of '%s' has room for %d more. Free some space, "
+                             'or lower checkpoint.max_keep_ckpts.', size / 2**20, folder, free // size)
 
 
 def point(link, name):

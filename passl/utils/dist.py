@@ -81,7 +81,7 @@ def progress(doing, iteration=None):
 
 
 def on_loss(function, log):
-    """Let the watch call `function(message)`, from a thread, when another process is lost, and write to the file `log`."""
+    """Let the watch call `function(message)`, from a thread, when another process is lost, and write to `log`."""
     if _watch is not None:
         _watch.on_loss = function
         _watch.tell_log(log)

@@ -59,7 +59,8 @@ class Registry:
 def plugin_modules():
     """The loaded modules outside PASSL and Paddle that registered something, in the order of their names."""
     names = {getattr(entry, '__module__', None) or '' for table in _tables for entry in table.values()}
-    return [sys.modules[n] for n in sorted(names) if n in sys.modules and n.partition('.')[0] not in ('passl', 'paddle')]
+    return [sys.modules[n] for n in sorted(names)
+            if n in sys.modules and n.partition('.')[0] not in ('passl', 'paddle')]
 
 
 def accepted_arguments(obj):

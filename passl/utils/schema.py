@@ -101,8 +101,8 @@ SCHEMA = Section('config', {
     'seed': Key(integer(0), 'seed of all random numbers; 0 is a seed too', 0),
     'device': Key(choice('cpu', 'gpu', 'xpu', 'npu'),
                   'null: the accelerator if there is one, else the CPU', None),
-    'dist_timeout': Key(integer(10), 'several processes: seconds within which a step, a save or an evaluation must end; '
-                        'then the job is ended', 1800),
+    'dist_timeout': Key(integer(10), 'several processes: seconds within which a step, a save or an evaluation must '
+                        'end; then the job is ended', 1800),
     'image_shape': Key(SHAPE, 'input of the exported model'),
     'save_inference_dir': Key(TEXT, 'folder for --export'),
     'infer_add_softmax': Key(BOOL, 'exported model ends with a softmax'),

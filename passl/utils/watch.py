@@ -77,7 +77,8 @@ class Watch:
 
     def _start_witness(self, known):
         """The witness of this machine's processes, started by the first of them; None for the others."""
-        here = [(r, pid, start) for r, (host, pid, start) in enumerate(known) if host == self.host and start is not None]
+        here = [(r, pid, start) for r, (host, pid, start) in enumerate(known)
+                if host == self.host and start is not None]
         if not here or here[0][0] != dist.rank():
             return None
         try:

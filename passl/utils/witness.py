@@ -4,8 +4,8 @@ When a process dies while gradients are averaged, gloo aborts the others at once
 left to name the one that was lost. So the first process of every machine starts this file as a program of its own. It
 needs the standard library only, and ends with them.
 
-Standard input: one line of JSON {"processes": [[rank, pid, start time], ...], "host": name}, then lines `log FILE` (where
-to write as well) and `bye` (the job ends well). Standard error: that of the process that started it.
+Standard input: one line of JSON {"processes": [[rank, pid, start time], ...], "host": name}, then lines `log FILE`
+(where to write as well) and `bye` (the job ends well). Standard error: that of the process that started it.
 """
 
 import json

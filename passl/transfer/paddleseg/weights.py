@@ -1,9 +1,8 @@
 """Puts pre-trained weights into a PaddleSeg backbone: all of them, or none and an error."""
 
-import hashlib
-
 from ...utils.errors import CheckpointError
 from ...utils.weights import backbone_weights, load_into, load_weights, strip_wrappers
+from ..weights.certificate import sha256
 
 _DEEP_STEM = ('conv1_1._conv.weight', 'stem.0.weight', 'conv1.conv1_1.conv.weight', 'stem.0.conv.weight')
 
@@ -29,12 +28,4 @@ def load_backbone(backbone, path):
                                   'plain 7x7 stem. Use the backbone that fits, such as ResNet50_vd of PaddleSeg.')
         state = backbone_weights(state, f"'{path}'")
     report = load_into(backbone, state, 'backbone', source=f"'{path}'")
-    return {'file': str(path), 'sha256': _sha256(path), 'matched': len(report.matched), 'total': report.total}
-
-
-def _sha256(path):
-    digest = hashlib.sha256()
-    with open(path, 'rb') as f:
-        for block in iter(lambda: f.read(2**20), b''):
-            digest.update(block)
-    return digest.hexdigest()
+    return {'file': str(path), 'sha256': sha256(path), 'matched': len(report.matched), 'total': report.total}

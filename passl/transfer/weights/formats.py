@@ -21,8 +21,8 @@ class Target(NamedTuple):
 
 TARGETS = {
     'passl': Target(('.pdparams', '.safetensors'), 'tools/train.py --pretrained FILE'),
-    'paddleseg': Target(_PADDLE, 'passl transfer-seg --pretrained FILE; for ResNet*_vd also model.backbone.pretrained: FILE '
-                                 "in PaddleSeg's own configs"),
+    'paddleseg': Target(_PADDLE, 'passl transfer-seg --pretrained FILE; for ResNet*_vd also '
+                                 "model.backbone.pretrained: FILE in PaddleSeg's own configs"),
     'paddledet': Target(_PADDLE, 'pretrain_weights: FILE; set freeze_at: -1 and freeze_norm: false in ResNet'),
     'paddleclas': Target(_PADDLE, 'Global.pretrained_model: FILE, without .pdparams'),
     'torchvision': Target(('.pth', '.safetensors'), 'load_state_dict(torch.load(FILE, weights_only=True), '
