@@ -90,8 +90,8 @@ def scan(top, recursive=True, left_out=None, unlistable=None):
                 unlistable(here, e)
                 continue
             raise DataError(f'{shown(e.filename or here)} cannot be listed: {e.strerror}. All images of a folder are '
-                            'used or none: make it readable (chmod u+rx), move it elsewhere, or give it a name that begins '
-                            'with a dot, which leaves it out.') from None
+                            'used or none: make it readable (chmod u+rx), move it elsewhere, or give it a name that '
+                            'begins with a dot, which leaves it out.') from None
         yield inside, sorted(images), stamp
         if recursive:
             waiting += [os.path.join(inside, f) for f in sorted(folders, reverse=True)]

@@ -17,7 +17,8 @@ STACK_SIGNAL = getattr(signal, 'SIGUSR1', None)     # a worker that gets it writ
 _GRACE = 5.0                # seconds for workers to finish what they do
 _CAUSES = {
     'SIGKILL': "Most often this is the system's out-of-memory killer (see dmesg, or the memory limit of the "
-               'container): lower loader.num_workers, loader.prefetch_factor or sampler.batch_size, or give the job more memory.',
+               'container): lower loader.num_workers, loader.prefetch_factor or sampler.batch_size, or give the job '
+               'more memory.',
     'SIGBUS': '/dev/shm is full, or a disk failed while a file was read: give the container more shared memory (docker '
               'run --shm-size=8g, or --ipc=host), lower loader.num_workers, or set loader.use_shared_memory: false.',
     'SIGSEGV': 'A library crashed, most often the decoder of images on a damaged file: remove that file and '
