@@ -155,8 +155,8 @@ def _dense_words(acc, limit, loss, cells):
 def _small_grid_words(acc, cells):
     return (f'acc1_dense is {acc:.2f} %. That is expected with {cells} cells: in a grid of up to 3 x 3 the zero '
             'padding tells every cell its place, and the dense loss teaches little; loss_global goes on. Larger crops '
-            'make it harder (docs/LOSS_CURVE.md). (If you have changed the model: dense keys that are not put back in order '
-            'after the shuffle look the same.)')
+            'make it harder (docs/LOSS_CURVE.md). (If you have changed the model: dense keys that are not put back in '
+            'order after the shuffle look the same.)')
 
 
 def _chance_words(suffix, loss, chance, negatives, count):
