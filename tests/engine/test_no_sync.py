@@ -5,6 +5,7 @@ import pytest
 
 from passl.engine.builder import build_trainer
 from passl.hooks import Hook
+from passl.modules.channels_last import why_not
 from passl.utils.config import with_defaults
 from tests.sync_counter import SyncCounter, reads_of_steps
 
@@ -12,6 +13,7 @@ from .small import clas, densecl, moco
 
 
 def trainer_of(cfg, folder):
+    why_not()           # the kernels' check of themselves at their first use reads: once in a process, not in a step
     cfg['checkpoint'] = {'interval': 1000}
     cfg['log_config'] = {'name': 'LogHook', 'interval': 1000}              # still logs the last step of an epoch
     cfg['health_config'] = {'check': 'log'}        # as on an accelerator
