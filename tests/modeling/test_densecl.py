@@ -17,6 +17,11 @@ def cross_entropy(queries, keys, queue, t):
     return np.mean(losses), 100 * np.mean(np.array(ranks) < 1), 100 * np.mean(np.array(ranks) < 5)
 
 
+def spread(rows):
+    """Mean over dimensions of the deviation over unit rows [M, D], times the root of D."""
+    return np.std(np.asarray(rows), 0).mean() * np.sqrt(np.shape(rows)[1])
+
+
 def encoders(model, im_q, im_k):
     """(grid map, global, dense) as float64 of the query and the key network."""
     out = []
@@ -44,7 +49,8 @@ def by_hand(model, im_q, im_k):
     dense = cross_entropy(rows, keys, queue2, t)
     lam = model.loss_lambda
     return {'loss': (1 - lam) * whole[0] + lam * dense[0], 'loss_global': whole[0], 'loss_dense': dense[0],
-            'acc1': whole[1], 'acc5': whole[2], 'acc1_dense': dense[1], 'acc5_dense': dense[2]}
+            'acc1': whole[1], 'acc5': whole[2], 'acc1_dense': dense[1], 'acc5_dense': dense[2],
+            'std': spread(unit(q, 1)), 'std_dense': spread(rows)}
 
 
 @pytest.mark.parametrize('num_grid, size', [(None, (64, 64)), (None, (32, 64)), (1, (64, 64)), (3, (64, 32)),
@@ -144,8 +150,8 @@ def test_moco_by_hand():
     q, k = (e[1](e[0](x)).numpy().astype('float64') for e, x in ((model.encoder_q, im_q), (model.encoder_k, im_k)))
     loss, acc1, acc5 = cross_entropy(unit(q, 1), unit(k, 1), model.queue.numpy(), 0.2)
     got = model(im_q, im_k)
-    assert set(got) == {'loss', 'loss_global', 'acc1', 'acc5'}
-    for name, want in (('loss', loss), ('loss_global', loss), ('acc1', acc1), ('acc5', acc5)):
+    assert set(got) == {'loss', 'loss_global', 'acc1', 'acc5', 'std'}
+    for name, want in (('loss', loss), ('loss_global', loss), ('acc1', acc1), ('acc5', acc5), ('std', spread(unit(q, 1)))):
         assert float(got[name]) == pytest.approx(want, rel=1e-4), name
     model.flush_queues()
     np.testing.assert_allclose(values(model)['queue'][:, :4].T, unit(k, 1), atol=1e-5)
