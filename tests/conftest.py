@@ -30,16 +30,18 @@ def run_dir(tmp_path):
     return tmp_path / 'run'
 
 
-@pytest.fixture
-def passl_log(caplog):
-    """`caplog` that sees the project's logger from INFO on, whatever was set up by the tests before."""
+@pytest.fixture(autouse=True)
+def log_of_its_own():
+    """Every test finds the project's logger as nobody set it up, so that `caplog` sees it, and leaves it as it was."""
     from passl.utils.logger import get_logger
     logger = get_logger()
-    before = logger.propagate, logger.disabled
-    logger.propagate, logger.disabled = True, False
-    caplog.set_level('INFO', logger.name)
-    yield caplog
-    logger.propagate, logger.disabled = before
+    before = logger.handlers[:], logger.level, logger.propagate, logger.disabled
+    logger.handlers, logger.propagate, logger.disabled = [], True, False
+    yield
+    for handler in logger.handlers:
+        handler.close()
+    logger.handlers, _, logger.propagate, logger.disabled = before
+    logger.setLevel(before[1])
 
 
 def write_images(root, n, size=32, classes=None, seed=0, extension='.png'):

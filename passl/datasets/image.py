@@ -1,5 +1,6 @@
 """Reading one image file of any usual kind as uint8 RGB."""
 
+import contextlib
 import functools
 import io
 import os
@@ -146,6 +147,21 @@ def _with_opencv(data, reduction, upright=True):
     return img if img is None else cv2.cvtColor(img, cv2.COLOR_BGR2RGB)
 
 
+@contextlib.contextmanager
+def pillow_errors(name, size, too_large=''):
+    """What Pillow raises about a file of `size` bytes, as an ImageReadError; `too_large`: what can be done then."""
+    try:
+        yield
+    except ImageReadError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise ImageReadError(f'{shown(name)} is not an image of a known kind ({size} bytes).') from None
+    except Image.DecompressionBombError as e:
+        raise ImageReadError(f'{shown(name)} is too large: {e}{too_large}') from None
+    except Exception as e:              # damaged files raise almost anything
+        raise ImageReadError(f'{shown(name)} cannot be decoded: {shown(str(e) or type(e).__name__)[1:-1]}') from None
+
+
 def decode_image(data, name='image', reduction=1, max_pixels=MAX_PIXELS, upright=True):
     """The bytes of an image file -> uint8 array [H, W, 3], RGB, turned upright by its EXIF tag.
 
@@ -172,17 +188,8 @@ def decode_image(data, name='image', reduction=1, max_pixels=MAX_PIXELS, upright
         img = _with_opencv(data, reduction, upright)
         if img is not None:
             return img
-    try:
+    with pillow_errors(name, len(data), ' Shrink or remove it, or raise max_pixels.'):
         img = _with_pillow(data, name, max_pixels, upright)
-    except ImageReadError:
-        raise
-    except Image.UnidentifiedImageError:
-        raise ImageReadError(f'{shown(name)} is not an image of a known kind ({len(data)} bytes).') from None
-    except Image.DecompressionBombError as e:
-        raise ImageReadError(f'{shown(name)} is too large: {e} Shrink or remove it, or raise max_pixels.') from None
-    except Exception as e:              # damaged files raise almost anything
-        text = str(e) or type(e).__name__
-        raise ImageReadError(f'{shown(name)} cannot be decoded: {shown(text)[1:-1]}') from None
     if img.size == 0:
         raise ImageReadError(f'{shown(name)} has no pixels (shape {img.shape}).')
     return img

@@ -75,9 +75,9 @@ class Step:
         """The step's forward and backward passes, as the run made them -> Outcome."""
         losses = self._forward(self.parallel, self._backward)
         scale = self.record['scale'] or 1.0
-        with paddle.no_grad():
-            for _, gradient in gradients_of(self.model):
-                if scale != 1.0:
+        if scale != 1.0:
+            with paddle.no_grad():
+                for _, gradient in gradients_of(self.model):
                     gradient.scale_(1.0 / scale)
         found = gradients_of(self.model)
         outcome = Outcome(losses, bad_tensors(found), {n: digest(g) for n, g in found})
@@ -122,7 +122,8 @@ class Step:
         return found
 
     def _alone(self, micro, batch):
-        self._seed(micro)
+        self._seed()
+        self._count(micro)
         with self.auto_cast():
             out = self.model(*batch, mode='train')
         bad = {k: [int(np.isnan(v)), int(np.isinf(v))] for k, v in losses_of(out).items() if not np.isfinite(v)}
@@ -133,21 +134,23 @@ class Step:
         self._drop_keys()
         return bad
 
-    def _seed(self, micro):
-        """As `Trainer.train_step` does it."""
-        step = self.record['iteration'] - 1
-        seed_everything(derive_seed(self.record['seed'], step, self.record['rank']))
-        self.model.step = step * self.record['accumulate_steps'] + micro
+    def _seed(self):
+        """As `Trainer.train_step` does it, once in a step."""
+        seed_everything(derive_seed(self.record['seed'], self.record['iteration'] - 1, self.record['rank']))
+
+    def _count(self, micro):
+        """The number of a forward pass, which the model's own random numbers follow from."""
+        self.model.step = (self.record['iteration'] - 1) * self.record['accumulate_steps'] + micro
 
     def _forward(self, model, then=None):
         """Every micro-batch through `model`; `then(loss)` after each. Their losses, None where one is missing."""
-        self._seed(0)
+        self._seed()
         losses, last = [], len(self.batches) - 1
         for micro, batch in enumerate(self.batches):
             if batch is None:
                 losses.append(None)
                 continue
-            self.model.step = (self.record['iteration'] - 1) * self.record['accumulate_steps'] + micro
+            self._count(micro)
             with dist.no_sync(model, then is not None and micro < last):
                 with self.auto_cast():
                     out = model(*batch, mode='train')

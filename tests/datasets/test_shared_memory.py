@@ -41,14 +41,14 @@ def test_images_that_keep_their_size_are_judged_by_the_first(monkeypatch):
     assert shared_memory.batch_bytes(made.dataset, made.collate_fn, 8) == 8 * (48 * 48 * 3 * 4 + 8)
 
 
-def test_too_little_room_switches_it_off_and_training_goes_on(monkeypatch, passl_log):
+def test_too_little_room_switches_it_off_and_training_goes_on(monkeypatch, caplog):
     made = loader(monkeypatch, 6 * FLOAT - 4096)
     assert not made.use_shared_memory and len(list(made)) == 2
     for part in ('/dev/shm is too small: 18 MiB are needed', '2 workers x 2 ahead + 2', '--shm-size=1g', '--ipc=host',
                  'num_workers', 'transport: uint8'):
-        assert part in passl_log.text
-    passl_log.clear()
-    assert loader(monkeypatch, 6 * FLOAT + 4096).use_shared_memory and 'too small' not in passl_log.text
+        assert part in caplog.text
+    caplog.clear()
+    assert loader(monkeypatch, 6 * FLOAT + 4096).use_shared_memory and 'too small' not in caplog.text
     assert loader(monkeypatch, 6 * FLOAT - 4096, transport='uint8').use_shared_memory
     assert not loader(monkeypatch, 2**40, shared=False).use_shared_memory
 
@@ -77,16 +77,16 @@ def test_a_machine_without_it(monkeypatch, tmp_path):
 
 
 @pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='no /proc')
-def test_leftovers_of_dead_processes_are_named_and_kept(monkeypatch, tmp_path, passl_log):
+def test_leftovers_of_dead_processes_are_named_and_kept(monkeypatch, tmp_path, caplog):
     dead = subprocess.Popen([sys.executable, '-c', ''])
     dead.wait()
     monkeypatch.setattr(shared_memory, 'FOLDER', str(tmp_path))
     shared_memory.report_leftovers()
-    assert not passl_log.text
+    assert not caplog.text
     for name in (f'paddle_{dead.pid}_1', f'paddle_{dead.pid}_2', f'paddle_{os.getpid()}_3', 'paddle_x', 'other'):
         (tmp_path / name).write_bytes(b'x' * 2**20)
     before = sorted(os.listdir(tmp_path))
     shared_memory.report_leftovers()
-    assert '2.0 MiB in 2 files' in passl_log.text and f'rm {tmp_path}/paddle_{dead.pid}_*' in passl_log.text
-    assert str(os.getpid()) not in passl_log.text.split('rm ')[1]
+    assert '2.0 MiB in 2 files' in caplog.text and f'rm {tmp_path}/paddle_{dead.pid}_*' in caplog.text
+    assert str(os.getpid()) not in caplog.text.split('rm ')[1]
     assert sorted(os.listdir(tmp_path)) == before

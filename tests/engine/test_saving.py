@@ -311,14 +311,14 @@ def test_a_full_disk_does_not_end_the_log(data, out, capsys, monkeypatch, tmp_pa
     assert [r['a'] for r in read_json_lines(tmp_path / 'log.jsonl')] == [1, 5]
 
 
-def test_little_space_is_told(tmp_path, monkeypatch, passl_log):
+def test_little_space_is_told(tmp_path, monkeypatch, caplog):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage._replace(free=15 * 2**20))
     warn_of_space(str(tmp_path), 10 * 2**20)
-    assert 'has 10 MiB' in passl_log.text and 'room for 1 more' in passl_log.text
-    passl_log.clear()
+    assert 'has 10 MiB' in caplog.text and 'room for 1 more' in caplog.text
+    caplog.clear()
     warn_of_space(str(tmp_path), 5 * 2**20)
-    assert not passl_log.text
+    assert not caplog.text
 
 
 def test_the_failed_save_is_not_counted(data, out, capsys, disk, clock, meanwhile):

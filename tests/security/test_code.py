@@ -40,8 +40,6 @@ ALLOWED = {
     'passl/transfer/paddledet/shim.py': {'importlib': 'asks whether PaddleDetection is installed; imports nothing'},
     'passl/transfer/paddledet/config.py': {
         'vars': "classes of PaddleDetection's registry, schedules and transforms, by names compared with them before"},
-    'passl/transfer/paddledet/voc.py': {
-        'xml': 'annotations of VOC; files with a DOCTYPE or entities are refused before they are parsed'},
     'passl/datasets/packed.py': {'ctypes': 'page numbers while writing, from the map of the file just written'},
 }
 # getattr with a name from outside is a door; with one from the code it is none

@@ -75,12 +75,12 @@ def test_forked_children_do_not_keep_it(tmp_path):
         os.kill(child, signal.SIGKILL)
 
 
-def test_a_file_system_without_locks_gives_a_warning(tmp_path, monkeypatch, passl_log):
+def test_a_file_system_without_locks_gives_a_warning(tmp_path, monkeypatch, caplog):
     def cannot(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
     monkeypatch.setattr(file_lock.fcntl, 'lockf', cannot)
     FileLock(tmp_path / 'lock').acquire().release()
-    assert 'No lock on' in passl_log.text and 'no second run' in passl_log.text
+    assert 'No lock on' in caplog.text and 'no second run' in caplog.text
 
 
 @pytest.mark.parametrize('text', ['', 'nonsense', '[]', '{"pid": "x"}', '{"pid": 1, "host": "a", "since": 1e99}'])

@@ -12,19 +12,6 @@ import pytest
 from passl.utils.logger import JsonLines, get_logger, read_json_lines, setup_logger
 
 
-@pytest.fixture(autouse=True)
-def restore():
-    """Leave the process-wide logger as it was."""
-    logger = get_logger()
-    before = logger.handlers[:], logger.level, logger.propagate
-    logger.handlers = []
-    yield
-    for handler in logger.handlers:
-        handler.close()
-    logger.handlers, logger.propagate = before[0], before[2]
-    logger.setLevel(before[1])
-
-
 def test_console_and_file_get_one_line_each(tmp_path, capsys):
     logger = setup_logger(tmp_path / 'new' / 'run')
     logger.info('hello %d 数据', 3)
@@ -119,7 +106,6 @@ def test_a_line_torn_by_a_kill_stays_alone(tmp_path, caplog):
     path.write_text('{"iteration": 1}\n{"iterat')
     with JsonLines(path) as log:
         log.write({'iteration': 2})
-    get_logger().propagate = True
     assert read_json_lines(path) == [{'iteration': 1}, {'iteration': 2}]
     assert 'line 2 is damaged' in caplog.text
 

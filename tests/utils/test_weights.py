@@ -153,7 +153,6 @@ class TestBackbone:
 class TestLoadInto:
     def test_everything_matches(self, caplog):
         layer = FakeLayer(a__w=np.zeros((2, 3), np.float32), b=np.zeros(3, np.int64))
-        logging.getLogger('passl').propagate = True
         with caplog.at_level(logging.INFO, 'passl'):
             report = load_into(layer, {'a.w': np.ones((2, 3)), 'b': np.arange(3, dtype=np.int32)}, 'backbone')
         assert str(report) == 'backbone: matched 2 of 2' and report.complete

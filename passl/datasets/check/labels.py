@@ -13,7 +13,6 @@ from .outputs import check_output, write_json
 from .report import _sample, shown
 
 _SHOWN_CLASSES = 20
-_IMAGES_ONLY = ('train', 'val', 'root', 'labelled', 'write_list', 'drop_duplicates', 'index')
 
 
 def _options(args):
@@ -29,16 +28,16 @@ def _options(args):
 
 
 def _check_flags(args):
-    for key in _IMAGES_ONLY:
-        if _given(args)[key]:
+    for key, given in _of_images(args).items():
+        if given:
             raise ConfigError(f"--{key.replace('_', '-')} belongs to the check of images, not to that of labels.")
     if len(args.paths) != 1:
         raise ConfigError(f'The check of labels needs one PATH, the folder of the data set, not {len(args.paths)}.')
     check_output(args.json, args.overwrite, '--json')
 
 
-def _given(args):
-    """The flags of the check of images, by name."""
+def _of_images(args):
+    """{flag of the check of images: whether it was given}."""
     return {'train': args.train, 'val': args.val, 'root': args.root, 'labelled': args.labelled is not None,
             'write_list': args.write_list, 'drop_duplicates': args.drop_duplicates, 'index': args.index}
 

@@ -2,9 +2,8 @@
 
 import cv2
 import numpy as np
-from PIL import Image
 
-from ..image import MAX_PIXELS, ImageReadError, _check_pixels, _open, read_file, shown
+from ..image import MAX_PIXELS, ImageReadError, _check_pixels, _open, pillow_errors, read_file, shown
 
 IGNORE = 255
 MAX_CLASSES = 254               # 255 is ignored, 254 marks values without a class
@@ -30,23 +29,14 @@ def decode_mask(data, name='mask', max_pixels=MAX_PIXELS):
     """
     if len(data) == 0:
         raise ImageReadError(f'{shown(name)} is empty (0 bytes).')
-    try:
-        with _open(data) as img:
-            if img.format != 'PNG':
-                raise ImageReadError(f'{shown(name)} is a {img.format} file, no PNG. {_HOW}')
-            _check_pixels(*img.size[::-1], max_pixels, name)
-            if img.mode not in ('1', 'L', 'P') and not img.mode.startswith('I'):
-                raise ImageReadError(f"{shown(name)} is a picture in colours (mode {img.mode}), no label mask: colours "
-                                     f'are no class numbers. {_HOW}')
-            mask = np.array(img)
-    except ImageReadError:
-        raise
-    except Image.UnidentifiedImageError:
-        raise ImageReadError(f'{shown(name)} is not an image of a known kind ({len(data)} bytes).') from None
-    except Image.DecompressionBombError as e:
-        raise ImageReadError(f'{shown(name)} is too large: {e}') from None
-    except Exception as e:              # damaged files raise almost anything
-        raise ImageReadError(f'{shown(name)} cannot be decoded: {shown(str(e) or type(e).__name__)[1:-1]}') from None
+    with pillow_errors(name, len(data)), _open(data) as img:
+        if img.format != 'PNG':
+            raise ImageReadError(f'{shown(name)} is a {img.format} file, no PNG. {_HOW}')
+        _check_pixels(*img.size[::-1], max_pixels, name)
+        if img.mode not in ('1', 'L', 'P') and not img.mode.startswith('I'):
+            raise ImageReadError(f"{shown(name)} is a picture in colours (mode {img.mode}), no label mask: colours are "
+                                 f'no class numbers. {_HOW}')
+        mask = np.array(img)
     if mask.ndim != 2 or mask.size == 0:
         raise ImageReadError(f'{shown(name)} has the shape {mask.shape}, not [height, width].')
     if mask.dtype.itemsize > 1 and mask.max() > 255:

@@ -29,8 +29,9 @@ class _Reader:
         self.size, self.objects = {}, []
 
     def doctype(self, *_):
-        # entities are declared there: files to be read, and texts that grow to gigabytes
-        raise _Refused('it holds a DOCTYPE, which no annotation of VOC has. Remove that line')
+        # entities: files to be read, and texts that grow to gigabytes
+        raise _Refused('it holds a DOCTYPE, which declares entities and which no annotation of VOC has. Remove that '
+                       'line')
 
     def start(self, name, _):
         self.path.append(name)

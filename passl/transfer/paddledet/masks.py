@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ...datasets.labelled.rle import rle_mask
 from ...utils.errors import DataError
 
 
@@ -14,14 +15,10 @@ def decode(segmentation, where):
     size, counts = segmentation.get('size'), segmentation.get('counts')
     if not isinstance(size, list) or len(size) != 2 or not isinstance(counts, (list, str)):
         raise DataError(f"'{where}': a run-length mask needs 'size': [height, width] and 'counts'.")
-    if isinstance(counts, str):
-        from pycocotools import mask as coco_mask       # comes with PaddleDetection
-        return coco_mask.decode(segmentation).astype(bool)
-    if sum(counts) != size[0] * size[1] or min(counts, default=0) < 0:
-        raise DataError(f"'{where}': the runs of a mask add up to {sum(counts)} pixels, its size is "
-                        f'{size[0]}x{size[1]}.')
-    values = np.arange(len(counts)) % 2 == 1
-    return np.repeat(values, counts).reshape(size, order='F')
+    try:
+        return rle_mask(counts, *size)
+    except DataError as e:
+        raise DataError(f"'{where}': a run-length mask is damaged: {e}.") from None
 
 
 def outlines(segmentation, where):

@@ -3,15 +3,13 @@
 import json
 import math
 import os
-import random
 import time
-
-import numpy as np
 
 from ...utils import dist
 from ...utils.errors import ConfigError, DeviceError, PasslError
 from ...utils.logger import get_logger, setup_logger
 from ...utils.paddle_env import require_paddle
+from ...utils.seed import seed_everything
 from .config import TAG, activate, check_config, read_config
 from .data import images_at, known_classes, prepare_data
 from .schedule import Budget, move_schedule
@@ -72,10 +70,7 @@ def _start_device(paddle, cfg, no_cuda):
     cfg.update(use_gpu=not no_cuda, use_npu=False, use_mlu=False, use_xpu=False)
     seed = cfg.pop('seed', None)
     if seed is not None:
-        seed += dist.rank()
-        paddle.seed(seed)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
+        seed_everything(seed + dist.rank())
 
 
 def _prepare(cfg, data, folder, parts):

@@ -1,12 +1,11 @@
 """VOC XML data: the real layouts, checked at the start, and the lists that PaddleDetection reads."""
 
 import os
-import xml.etree.ElementTree as ElementTree
 
+from ...datasets.labelled.voc import CLASSES
+from ...datasets.labelled.voc_xml import read_annotation
 from ...utils.errors import DataError, suggest
 
-VOC_CLASSES = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'diningtable',
-               'dog', 'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor')
 LABEL_LIST = 'label_list.txt'
 _XML, _IMAGES = ('Annotations', 'annotations'), ('JPEGImages', 'images')
 _ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.JPG', '.JPEG', '.PNG')
@@ -21,7 +20,7 @@ def read_classes(root):
     """
     path = os.path.join(root, LABEL_LIST)
     if not os.path.isfile(path):
-        return list(VOC_CLASSES)
+        return list(CLASSES)
     with open(path, encoding='utf-8') as f:
         names = [line.strip() for line in f if line.strip()]
     if not names or len(set(names)) < len(names) or 'background' in names:
@@ -87,25 +86,20 @@ def _names(path):
 
 def _check_xml(path, classes):
     """Whether an annotation has boxes without area; DataError for what cannot be read."""
-    with open(path, 'rb') as f:
-        text = f.read()
-    if b'<!ENTITY' in text or b'<!DOCTYPE' in text:
-        raise DataError(f"'{path}' declares entities, which no annotation needs; it is not read.")
     try:
-        root = ElementTree.fromstring(text)
-        size = [float(root.find('size').find(k).text) for k in ('width', 'height')]
-        corners = ('xmin', 'ymin', 'xmax', 'ymax')
-        objects = [(o.find('name').text, [float(o.find('bndbox').find(k).text) for k in corners])
-                   for o in root.findall('object')]
-    except (ElementTree.ParseError, AttributeError, TypeError, ValueError) as e:
+        size, objects = read_annotation(path)
+        if size is None:
+            raise DataError('its size is missing or 0 x 0')
+    except DataError as e:
         raise DataError(f"'{path}' is no VOC annotation (size with width and height, objects with name and bndbox): "
-                        f'{e}.') from None
-    for name, _ in objects:
+                        f'{e}') from None
+    height, width = size
+    for name, _, _ in objects:
         if name not in classes:
             raise DataError(f"'{path}': the class '{name}' is not among the {len(classes)} of the data. "
                             f'{suggest(name, classes)} Classes of your own stand in {LABEL_LIST} in the data folder.')
-    return any(min(x2, size[0] - 1) <= max(x1, 0) or min(y2, size[1] - 1) <= max(y1, 0)
-               for _, (x1, y1, x2, y2) in objects)
+    return any(min(x2, width - 1) <= max(x1, 0) or min(y2, height - 1) <= max(y1, 0)
+               for _, (x1, y1, x2, y2), _ in objects)
 
 
 def write_lists(root, parts, folder):

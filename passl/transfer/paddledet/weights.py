@@ -50,7 +50,8 @@ def to_paddledet(backbone, where='the file'):
         raise CheckpointError(f'{where} holds no whole ResNet backbone of 18, 34, 50, 101 or 152 layers.')
     arch = Arch(depth)
     names = table(arch, 'paddledet')
-    refuse_unless_empty(where, arch, len(names), [], [n for n in backbone if n not in names])    # loading tells the rest
+    # what is missing is told by the loading
+    refuse_unless_empty(where, arch, len(names), [], [n for n in backbone if n not in names])
     added = first_short(arch, 'paddledet')
     return {**{names[n]: value for n, value in backbone.items()}, **added}, sorted(added)
 

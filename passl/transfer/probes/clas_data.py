@@ -11,6 +11,7 @@ from ...datasets.image import read_image
 from ...datasets.labelled import build_multilabel
 from ...datasets.preprocess.compose import build_transforms
 from ...utils.errors import DataError
+from .metrics import single_labels
 
 KINDS = ('folder', 'voc')
 
@@ -29,8 +30,7 @@ class ClassificationSplit:
 
     def __init__(self, paths, truth, classes, size):
         self.paths, self.truth, self.classes, self.size = list(paths), truth, list(classes), size
-        single = (truth >= 0).all() and (truth.sum(1) == 1).all()
-        self.labels = truth.argmax(1) if single else None
+        self.labels = single_labels(truth)
         self._recipe = build_transforms([{'name': 'Resize', 'size': round(size * 8 / 7)},
                                          {'name': 'CenterCrop', 'size': size}])
         total = hashlib.sha256(repr(self.classes).encode() + np.ascontiguousarray(truth).tobytes())

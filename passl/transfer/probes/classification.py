@@ -5,7 +5,7 @@ import numpy as np
 from ...utils.seed import derive_seed
 from . import softmax, svm
 from .features import unit_length
-from .metrics import mean_average_precision, top1
+from .metrics import mean_average_precision, single_labels, top1
 from .segmentation import knn_vote
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
@@ -121,6 +121,7 @@ def low_shot(train, truth, val, val_truth, shots, seed, cost=1.0, rule='11point'
 
 def _svm_figures(scores, truth, rule):
     figures = {'map': mean_average_precision(scores, truth, rule)}
-    if (truth >= 0).all() and (truth.sum(1) == 1).all():
-        figures['top1'] = top1(scores, truth.argmax(1))
+    labels = single_labels(truth)
+    if labels is not None:
+        figures['top1'] = top1(scores, labels)
     return figures

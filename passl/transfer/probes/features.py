@@ -22,6 +22,12 @@ _AHEAD = 4              # batches that are loaded while one is computed
 _LARGEST = 60000.0          # of half precision, with a margin
 
 
+def to_tensor(images):
+    """uint8 images [N, H, W, 3] or a list of them -> normalised float32 Tensor [N, 3, H, W]."""
+    x = (np.asarray(images, np.float32) / np.float32(255) - np.float32(MEAN)) / np.float32(STD)
+    return paddle.to_tensor(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
+
+
 @paddle.no_grad()
 def stage_maps(net, images, stages):
     """Outputs of stages of a ResNet in eval mode.
@@ -33,9 +39,7 @@ def stage_maps(net, images, stages):
     Returns:
         list of float32 arrays [N, H', W', C], one per stage.
     """
-    x = (np.asarray(images, np.float32) / np.float32(255) - np.float32(MEAN)) / np.float32(STD)
-    x = paddle.to_tensor(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
-    found = {}
+    x, found = to_tensor(images), {}
     if resnet_cpu.suits(net, x):
         y = resnet_cpu.stem(net, x)
         for stage in range(1, max(stages) + 1):

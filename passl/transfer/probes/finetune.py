@@ -12,7 +12,7 @@ from ...datasets.image import read_image
 from ...datasets.preprocess.compose import build_transforms
 from ...modules.init import constant_, normal_
 from ...utils.seed import derive_seed, seed_everything
-from .features import MEAN, STD, batches
+from .features import batches, to_tensor
 from .metrics import top1
 from .softmax import Shuffled
 
@@ -38,11 +38,6 @@ def labelled_per_class(labels, percent, seed):
         members = rng.permutation(np.flatnonzero(labels == c))
         chosen.append(members[:max(1, int(round(len(members) * percent / 100)))])
     return np.sort(np.concatenate(chosen))
-
-
-def _tensor(images):
-    x = (np.asarray(images, np.float32) / np.float32(255) - np.float32(MEAN)) / np.float32(STD)
-    return paddle.to_tensor(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
 
 
 def finetune(source, train, val, percent, seed, steps=200, batch=32, rate=0.01, head_rate=0.1, decay=1e-4):
@@ -79,7 +74,7 @@ def finetune(source, train, val, percent, seed, steps=200, batch=32, rate=0.01, 
             with seeded(derive_seed(seed, step, int(i))):
                 images.append(recipe(read_image(train.paths[i])))
         labels = paddle.to_tensor(train.labels[numbers].astype('int64'))
-        loss = nn.functional.cross_entropy(net(_tensor(images)), labels)
+        loss = nn.functional.cross_entropy(net(to_tensor(images)), labels)
         loss.backward()
         for optimizer, schedule in zip(optimizers, rates):
             optimizer.step()
@@ -91,5 +86,5 @@ def finetune(source, train, val, percent, seed, steps=200, batch=32, rate=0.01, 
 @paddle.no_grad()
 def _scores(net, split):
     net.eval()
-    return np.concatenate([net(_tensor(np.stack(images))).numpy()
+    return np.concatenate([net(to_tensor(images)).numpy()
                            for _, images in batches(split.image, len(split), title='test')])

@@ -82,6 +82,11 @@ def mean_average_precision(scores, truth, rule='11point'):
     return 100 * float(np.mean(each)) if each else math.nan
 
 
+def single_labels(truth):
+    """Class numbers [N] of [N, classes] of 1, 0, -1; None unless every image has exactly one class."""
+    return truth.argmax(1) if (truth >= 0).all() and (truth.sum(1) == 1).all() else None
+
+
 def top1(scores, labels):
     """Share of the images, in percent, whose class has the highest score (the first of equal ones)."""
     return 100 * float(np.mean(np.argmax(scores, axis=1) == np.asarray(labels)))

@@ -7,7 +7,7 @@ import numpy as np
 
 from ...modeling.backbones import build_backbone
 from ...utils.errors import CheckpointError, ConfigError
-from ...utils.key_names import resnet_depth
+from ...utils.key_names import has_deep_stem, resnet_depth
 from ...utils.seed import seed_everything
 from ...utils.weights import backbone_weights, load_into, load_weights
 
@@ -41,11 +41,6 @@ class Source:
             load_into(net, self._state, f'backbone of {self.name}', source=f"'{self.path}'")
         net.eval()
         return net
-
-
-def kind_of(state):
-    """'ResNet_vd' if the stem of {name: array} is more than one convolution, else 'ResNet'."""
-    return 'ResNet_vd' if any(name.startswith('conv1.') and name != 'conv1.weight' for name in state) else 'ResNet'
 
 
 def digest_of(state):
@@ -89,7 +84,7 @@ def find_sources(paths, names=None, depth=None):
         raise ConfigError(f'--names must differ, got {" ".join(names)}.')
     states = [None if path == RANDOM else _backbone(path) for path in paths]
     depths = [None if state is None else resnet_depth(state) for state in states]
-    kinds = [None if state is None else kind_of(state) for state in states]
+    kinds = [None if state is None else 'ResNet_vd' if has_deep_stem(state) else 'ResNet' for state in states]
     start, start_kind = (next((x for x in found if x), None) for found in ([depth] + depths, kinds))
     if None in depths and start is None:
         raise ConfigError("--weights has only 'random': say which ResNet with --depth 18, 34, 50, 101 or 152.")
