@@ -11,6 +11,7 @@ from ..utils.config import dump_config
 from ..utils.errors import CheckpointError, ConfigError, PasslError
 from ..utils.file_lock import FileLock, LockedError
 from ..utils.logger import get_logger
+from ..utils.misc import replace_text
 from .state import FORMAT
 
 LOCK, CONFIG, STATUS = '.lock', 'config.yaml', 'status.json'
@@ -178,7 +179,7 @@ class Folders:
             return
         status = {'state': state, 'code': code, 'message': message, 'time': time.strftime('%Y-%m-%dT%H:%M:%S%z')}
         with contextlib.suppress(OSError):          # a full disk: the log tells it
-            self._replace(STATUS, json.dumps(status, ensure_ascii=False) + '\n')
+            replace_text(os.path.join(self.folder, STATUS), json.dumps(status, ensure_ascii=False) + '\n')
 
     def write_config(self, cfg):
         """Write config.yaml, on process 0. One with other content is kept as config-N.yaml."""
@@ -193,20 +194,7 @@ class Folders:
             aside = _free_name(os.path.join(self.folder, 'config-'), '.yaml')
             os.rename(path, aside)
             get_logger().info("Another configuration was in the run folder; it is kept as '%s'.", aside)
-        self._replace(CONFIG, text)
-
-    def _replace(self, name, text):
-        """Write a small file of the run folder, whole or not at all."""
-        path = os.path.join(self.folder, name)
-        temporary = f'{path}.{os.getpid()}.tmp'
-        try:
-            with open(temporary, 'w', encoding='utf-8', errors='surrogateescape') as f:
-                f.write(text)
-            os.replace(temporary, path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
+        replace_text(path, text)
 
 
 def _free_name(front, end=''):

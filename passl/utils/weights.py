@@ -12,7 +12,7 @@ from .safetensors_file import bfloat16_to_float32
 
 _NESTING = ('state_dict', 'model_state_dict', 'model', 'network', 'backbone')
 # Most wanted first: the query encoder is what a method trains.
-_BACKBONES = ('encoder_q.0.', 'backbone.', 'encoder.0.', 'encoder_q.', 'encoder.', 'model.', '')
+BACKBONES = ('encoder_q.0.', 'backbone.', 'encoder.0.', 'encoder_q.', 'encoder.', 'model.', '')
 # lightly keeps a torchvision ResNet as a sequence: 0 is conv1, 1 is bn1, 4..7 are layer1..4
 _SEQUENTIAL = dict({'0.': 'conv1.', '1.': 'bn1.'}, **{f'{i + 3}.': f'layer{i}.' for i in range(1, 5)})
 _LIGHTLY = re.compile(r'^([014567]\.)')
@@ -113,7 +113,7 @@ def prefixes(state, depth=2):
 
 def find_backbone_prefix(state):
     """The prefix of the backbone's names ('' if they have none), or None; prefers the query encoder."""
-    for prefix in _BACKBONES:
+    for prefix in BACKBONES:
         if prefix in ('encoder_q.0.', 'backbone.', 'encoder.0.'):
             if any(k.startswith(prefix) for k in state):
                 return prefix
@@ -142,7 +142,7 @@ def backbone_weights(state, where='the file'):
     if not found:
         raise CheckpointError(f'{_sentence(where)} holds no backbone: its names begin with '
                               f'{", ".join(prefixes(state)[:2 * _SHOWN])}. Expected one of '
-                              f'{", ".join(p or "conv1" for p in _BACKBONES)}.')
+                              f'{", ".join(p or "conv1" for p in BACKBONES)}.')
     return found
 
 

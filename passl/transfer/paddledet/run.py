@@ -8,6 +8,7 @@ import time
 from ...utils import dist
 from ...utils.errors import ConfigError, DeviceError, PasslError
 from ...utils.logger import get_logger, setup_logger
+from ...utils.misc import replace_text
 from ...utils.paddle_env import require_paddle
 from ...utils.seed import seed_everything
 from .config import TAG, activate, check_config, read_config
@@ -209,9 +210,6 @@ def _predict(cfg, args, output):
 def _write(path, content):
     """Write JSON whole or not at all; returns 0."""
     if dist.is_main():
-        with open(path + '.tmp', 'w', encoding='utf-8') as f:
-            json.dump(content, f, indent=2)
-            f.write('\n')
-        os.replace(path + '.tmp', path)
+        replace_text(path, json.dumps(content, indent=2) + '\n')
         get_logger().info('Wrote %s', path)
     return 0

@@ -10,6 +10,7 @@ from ...utils import dist
 from ...utils.config import dump_config
 from ...utils.errors import ConfigError
 from ...utils.logger import get_logger
+from ...utils.misc import replace_text
 from .config import DATASETS
 
 STATUS, CONFIG = 'status.json', 'config.yml'
@@ -40,7 +41,7 @@ class RunFolder:
         if dist.is_main():
             self._claim(args)
             if self.doing == 'train':
-                self._write(CONFIG, dump_config(_without_lists(cfg, scratch)))
+                replace_text(os.path.join(self.folder, CONFIG), dump_config(_without_lists(cfg, scratch)))
         self._tell('running')
         try:
             yield
@@ -83,13 +84,8 @@ class RunFolder:
     def _tell(self, state, **more):
         if dist.is_main():
             self.record.update(state=state, time=time.strftime('%Y-%m-%dT%H:%M:%S%z'), **more)
-            self._write(self.name, json.dumps(self.record, indent=1, ensure_ascii=False) + '\n')
-
-    def _write(self, name, text):
-        path = os.path.join(self.folder, name)
-        with open(f'{path}.{os.getpid()}.tmp', 'w', encoding='utf-8') as f:
-            f.write(text)
-        os.replace(f.name, path)
+            replace_text(os.path.join(self.folder, self.name),
+                         json.dumps(self.record, indent=1, ensure_ascii=False) + '\n')
 
 
 def _without_lists(cfg, scratch):

@@ -6,6 +6,7 @@ import json
 import os
 import unicodedata
 
+from ...utils.misc import replace_text
 from .metrics import summary
 
 TABLE, CSV, JSON_FILE, PICTURE = 'comparison.txt', 'comparison.csv', 'comparison.json', 'comparison.png'
@@ -116,10 +117,7 @@ def write(folder, rows, sources, settings):
     texts = {TABLE: '\n'.join(table(rows, names)) + '\n', CSV: csv_text(rows, names),
              JSON_FILE: json.dumps(whole, indent=1, ensure_ascii=False) + '\n'}
     for name, text in texts.items():
-        tmp = os.path.join(folder, f'.{name}.tmp')
-        with open(tmp, 'w', encoding='utf-8') as f:
-            f.write(text)
-        os.replace(tmp, os.path.join(folder, name))
+        replace_text(os.path.join(folder, name), text)
     drawn = [r for r in rows if shown(r)]
     if drawn:
         plot_comparison([(r['label'], [r['cells'].get(n) for n in names]) for r in drawn], names,

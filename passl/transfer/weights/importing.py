@@ -4,7 +4,7 @@ import numpy as np
 
 from ...utils.checkpoint import load_file, save_file
 from ...utils.errors import CheckpointError, suggest
-from ...utils.weights import find_state_dict, prefixes, select_prefix
+from ...utils.weights import BACKBONES, find_state_dict, prefixes, select_prefix
 from . import certificate
 from .exporting import as_float32, backbone, check_equal, check_place, place, put
 from .independent import Network
@@ -15,8 +15,7 @@ from .proof import INDEPENDENT, compare, images, source_maps
 # Several libraries use torchvision's names; the first that fits is taken.
 LIBRARIES = ('passl', 'torchvision', 'detectron2', 'paddleseg', 'paddleclas', 'paddledet', 'mmseg', 'timm', 'lightly')
 _HEADS = ('fc.', 'head.', 'neck.', 'classifier.', 'queue', 'prototypes.', 'encoder_')
-# most wanted first; then parts that follow another one and are not meant when both are there
-_PREFERRED = ('encoder_q.0.', 'backbone.', 'encoder.0.', 'encoder_q.', 'encoder.', 'model.', '')
+# parts that follow another one and are not meant when both are there
 _FOLLOWERS = ('encoder_k', 'momentum', 'teacher', 'target', 'ema')
 
 
@@ -83,7 +82,7 @@ def recognise(named, where, library=None, prefix=None):
         found = [p for p in _prefixes(named, candidate) if prefix is None or p == prefix]
         leading = [p for p in found if not any(word in p for word in _FOLLOWERS)] or found
         # a checkpoint of PASSL has the query encoder a second time, as `backbone.`
-        leading = [p for best in _PREFERRED for p in leading if p in (best, 'module.' + best)][:1] or leading
+        leading = [p for best in BACKBONES for p in leading if p in (best, 'module.' + best)][:1] or leading
         if len(leading) > 1:
             below = ', '.join(p or '(nothing)' for p in leading)
             raise CheckpointError(f'{where} holds several backbones, below {below}. '
