@@ -155,5 +155,6 @@ def explain_failure(loader, error, watch=None):
     reason = getattr(loader.dataset, 'failure', None)
     if reason:
         return DataError(f'A data loader worker stopped. {reason}')
-    reason = watch and (watch.reason or watch.deaths())
+    # a dying worker removes its batches first: Paddle may miss one of them before anybody sees the worker dead
+    reason = watch and (watch.reason or watch.deaths(patience=5))
     return DataError(reason) if reason else error

@@ -175,8 +175,11 @@ class WorkerWatch(threading.Thread):
         reading = getattr(self._dataset, 'reading', lambda number: None)(number)
         return '' if reading is None else f' while it read {shown(reading)}'
 
-    def deaths(self):
-        """The sentences about workers that are dead; None if there are none."""
+    def deaths(self, patience=0):
+        """The sentences about workers that died within `patience` seconds from now, or before; None if none did."""
+        ends = {w.sentinel: w for w in self._workers}
+        for end in multiprocessing.connection.wait(list(ends), patience):
+            ends[end].join(_GRACE)              # this end closes a moment before the system calls the process dead
         dead = [(n, w) for n, w in enumerate(self._workers) if not w.is_alive()]
         if not dead:
             return None

@@ -1,17 +1,21 @@
 """Workers that die or hang: the run ends at once, says who, how, at which file and why, and leaves nothing behind."""
 
+import argparse
 import ctypes
 import glob
 import itertools
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from passl.datasets import build_dataloader, worker_watch
+from passl.datasets.loader import explain_failure
 from passl.utils.errors import DataError
 
 pytestmark = [pytest.mark.skipif(sys.platform != 'linux', reason='signals and /proc'),
@@ -87,6 +91,19 @@ def test_a_dead_worker_is_named_at_once(kind, parts):
     assert seconds < 3
     for part in ['A data loader worker ended, number 0 (pid ', f"while it read '{AT}'", *parts]:
         assert part in message
+
+
+def test_a_worker_is_named_whose_batches_vanish_before_it_is_dead():
+    worker = multiprocessing.get_context('fork').Process(target=lambda: (time.sleep(0.5), os._exit(9)))
+    worker.start()
+    batches = argparse.Namespace(_workers=[worker], _thread_done_event=threading.Event())
+    batches._thread_done_event.set()            # as Paddle leaves it when it cannot open a batch
+    watch = worker_watch.WorkerWatch(batches, None)
+    try:
+        found = explain_failure(argparse.Namespace(dataset=None), SystemError('Blocking queue is killed'), watch)
+        assert isinstance(found, DataError) and f'number 0 (pid {worker.pid}): exit code 9' in str(found)
+    finally:
+        watch.stop()
 
 
 @pytest.mark.parametrize('options', [{'persistent_workers': True}, {'use_shared_memory': False}],
