@@ -52,7 +52,7 @@ setup(
         'onnx': ['paddle2onnx>=1.3.1', 'onnxruntime>=1.16'],
         # tools/pack_dataset.py and the data set PackedImages
         'pack': PACK_NEEDS,
-        'test': ['pytest>=7.0', 'pytest-cov>=4.0', 'pytest-timeout>=2.1', 'pytest-xdist>=3.0', 'hypothesis>=6.0',
+        'test': ['pytest>=7.3', 'pytest-cov>=4.0', 'pytest-timeout>=2.1', 'pytest-xdist>=3.0', 'hypothesis>=6.0',
                  *PACK_NEEDS],
     },
     entry_points={'console_scripts': ['passl = passl.cli:main']},
