@@ -15,6 +15,7 @@ from .errors import DeviceError, PeerLostError
 
 _initialised = False
 _watch = None                # looks after the other processes
+_start = None                # the witness that does so until there is a watch
 _met = 0                     # how often all have met
 _traffic = None              # {collective: {'calls', 'sent', 'received'}} while somebody counts
 
@@ -35,10 +36,16 @@ def is_main():
 
 
 def init():
-    """Join the other processes of the launcher's job; call after paddle.set_device."""
-    global _initialised
+    """Join the other processes of the launcher's job; call after paddle.set_device.
+
+    A process of this machine that stands still ends the job from here on (see `passl.utils.witness`).
+    """
+    global _initialised, _start
     if world_size() > 1 and not _initialised:
         import paddle.distributed as dist
+
+        from .watch import witness_of_the_start
+        _start = witness_of_the_start()
         try:
             dist.init_parallel_env()
         except (RuntimeError, SystemError, ValueError) as e:
@@ -68,10 +75,14 @@ def no_sync(model, active):
 
 def watch(limit):
     """Begin to watch the other processes (see `passl.utils.watch`); nothing in a world of one."""
-    global _watch
+    global _watch, _start
     if world_size() > 1 and _watch is None:
         from .watch import Watch
         _watch = Watch(limit)
+        if _start is not None:
+            _start.stdin.close()
+            _start.wait()
+            _start = None
 
 
 def progress(doing, iteration=None):

@@ -12,14 +12,28 @@ import time
 from . import dist
 from .errors import PeerLostError
 from .logger import get_logger
-from .witness import STATES, process_state
+from .witness import STATES, STOPPED, process_state
 
 BEAT, POLL, LOOK = 1.0, 2.0, 0.25       # seconds between signs of life, looks at those of others, at local processes
 SILENCE = 60.0                  # without a sign of life a process is given up
-STOPPED = 5.0                   # and after so long in a stopped state: a whole job may be suspended and continued
 GRACE = 10.0                    # then the main thread has so long to end by itself
 EXIT_CODE = PeerLostError.exit_code
 WITNESS = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'witness.py')
+
+
+def start_witness(*arguments):
+    """The program witness.py beside this process, to be written to; None, with a warning, if it cannot be started."""
+    try:
+        return subprocess.Popen([sys.executable, '-I', '-S', WITNESS, *arguments], stdin=subprocess.PIPE,
+                                stdout=subprocess.DEVNULL, start_new_session=True)
+    except OSError as e:
+        get_logger().warning('No witness for the processes of this machine: %s', e)
+        return None
+
+
+def witness_of_the_start():
+    """The witness that serves until there is a Watch (see `passl.utils.witness`)."""
+    return start_witness('start', str(os.getpid()), str(dist.rank()), socket.gethostname())
 
 
 class Peer:
@@ -81,13 +95,9 @@ class Watch:
                 if host == self.host and start is not None]
         if not here or here[0][0] != dist.rank():
             return None
-        try:
-            witness = subprocess.Popen([sys.executable, '-I', '-S', WITNESS], stdin=subprocess.PIPE,
-                                       stdout=subprocess.DEVNULL, start_new_session=True)
-        except OSError as e:
-            get_logger().warning('No witness for the processes of this machine: %s', e)
-            return None
-        self._send(witness, json.dumps({'processes': here, 'host': self.host}))
+        witness = start_witness()
+        if witness is not None:
+            self._send(witness, json.dumps({'processes': here, 'host': self.host}))
         return witness
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""A small process beside the training processes of a machine, which says who ended first.
+"""A small process beside the training processes of a machine, which says who ended or stood still first.
 
 When a process dies while gradients are averaged, gloo aborts the others at once, with Python's lock held: nobody is
 left to name the one that was lost. So the first process of every machine starts this file as a program of its own. It
@@ -6,6 +6,10 @@ needs the standard library only, and ends with them.
 
 Standard input: one line of JSON {"processes": [[rank, pid, start time], ...], "host": name}, then lines `log FILE`
 (where to write as well) and `bye` (the job ends well). Standard error: that of the process that started it.
+
+With the arguments `start PID RANK HOST` it serves the time before the processes know each other, in which Paddle waits
+for the others, with Python's lock held too, for 15 minutes: it ends process PID when another process of the same
+launcher stands still, and itself with the end of standard input.
 """
 
 import json
@@ -16,6 +20,7 @@ import sys
 import time
 
 _LOOK = 0.05            # seconds between looks where the system does not tell by itself
+STOPPED = 5.0           # so long in a stopped state: a whole job may be suspended and continued
 STATES = {'T': 'was stopped (SIGSTOP, or a debugger)', 't': 'was stopped (a debugger)'}
 
 
@@ -57,9 +62,7 @@ class Ends:
         return gone or [p for p in self.processes if ended(*p[1:])], source in ready
 
 
-def main():
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):       # meant for the job, which may take its time
-        signal.signal(number, signal.SIG_IGN)
+def watch_the_run():
     source, buffer, log, job, ends = sys.stdin.fileno(), b'', None, None, Ends([])
     while True:
         gone, to_read = ends.wait(source)
@@ -103,6 +106,64 @@ def report(gone, stopped, host, log):
                 f.write(text)
         except OSError:
             pass
+
+
+def parent(pid):
+    """Number of the process that started `pid`; None if there is no such process."""
+    try:
+        with open(f'/proc/{pid}/stat', encoding='ascii', errors='replace') as f:
+            return int(f.read().rpartition(')')[2].split()[1])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def siblings(pid):
+    """[(rank, pid)] of the other training processes that the launcher of `pid` started."""
+    launcher, found = parent(pid), []
+    for other in (int(name) for name in os.listdir('/proc') if name.isdigit()):
+        if other == pid or launcher is None or parent(other) != launcher:
+            continue
+        try:
+            with open(f'/proc/{other}/environ', 'rb') as f:
+                ranks = [v[18:] for v in f.read().split(b'\0') if v.startswith(b'PADDLE_TRAINER_ID=')]
+        except OSError:
+            continue
+        found += [(int(r), other) for r in ranks[:1] if r.isdigit()]
+    return sorted(found)
+
+
+def watch_the_start(pid, rank, host):
+    """End `pid` when a sibling stands still for STOPPED seconds in which `pid` itself does not."""
+    since, last = {}, time.monotonic()
+    while not select.select([sys.stdin], [], [], 10 * _LOOK)[0]:
+        now = time.monotonic()
+        state = process_state(pid)[0]
+        if state in 'XZ':
+            return
+        if state in STATES or now - last > 1:           # all stood still, this process too
+            since.clear()
+        last = now
+        states = {other: process_state(other[1])[0] for other in siblings(pid)}
+        since = {other: since.get(other, now) for other, state in states.items() if state in STATES}
+        for (number, other), begin in since.items():
+            if now - begin >= STOPPED:
+                sys.stderr.write(
+                    f"[{time.strftime('%Y-%m-%d %H:%M:%S')}] ERROR: process {number} (pid {other} on '{host}') "
+                    f'{STATES[states[number, other]]} while the processes were starting. Process {rank}, which waits '
+                    'for it, is ended, and the job with it. Start it again, with --resume auto if it was a resumed '
+                    'one.\n')
+                sys.stderr.flush()
+                os.kill(pid, signal.SIGKILL)            # nothing else reaches a process that waits inside Paddle
+                return
+
+
+def main():
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):       # meant for the job, which may take its time
+        signal.signal(number, signal.SIG_IGN)
+    if sys.argv[1:2] == ['start']:
+        watch_the_start(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+    else:
+        watch_the_run()
 
 
 if __name__ == '__main__':
