@@ -2,6 +2,7 @@
 
 import ctypes
 import faulthandler
+import gc
 import multiprocessing
 import os
 import signal
@@ -41,6 +42,7 @@ def _on_sigterm(parent):
 
 def init_worker(worker_id):
     """Runs first in every worker process."""
+    gc.freeze()                             # finalisers of the parent's garbage may wait for threads that it has not
     parent = multiprocessing.parent_process()
     parent = None if parent is None else parent.pid
     cv2.setNumThreads(0)                    # the workers are the parallelism

@@ -1,6 +1,7 @@
 """Counting the labels of a data set, and naming those that no training can use."""
 
 import concurrent.futures
+import gc
 import multiprocessing
 import sys
 
@@ -38,7 +39,7 @@ def _records(dataset, function, workers, done):
     try:
         if workers > 1 and sys.platform == 'linux':
             context = multiprocessing.get_context('fork')
-            with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
+            with concurrent.futures.ProcessPoolExecutor(workers, context, gc.freeze) as pool:
                 for record in pool.map(function, range(len(dataset)), chunksize=_CHUNK):
                     done(1)
                     yield record
