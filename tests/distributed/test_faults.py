@@ -188,7 +188,8 @@ def test_trouble_of_a_process_of_this_machine(child):
     os.kill(child, signal.SIGSTOP)
     until('T', child)
     assert peer.trouble(True, now) is None                          # it may go on at once, with the whole job
-    assert peer.trouble(True, now + watch.STOPPED) == f"process 3 (pid {child} on 'here') was stopped (SIGSTOP, or a debugger)"
+    assert peer.trouble(True, now + watch.STOPPED) == \
+        f"process 3 (pid {child} on 'here') was stopped (SIGSTOP, or a debugger)"
     os.kill(child, signal.SIGCONT)
     until('SR', child)
     assert peer.trouble(True, now + 9) is None and peer.stopped is None
@@ -207,7 +208,8 @@ def test_trouble_of_a_process_elsewhere():
     peer = Peer(2, 'there', 1, 1)
     now = peer.heard
     assert peer.trouble(False, now + watch.SILENCE) is None
-    assert peer.trouble(False, now + watch.SILENCE + 1) == "process 2 (pid 1 on 'there') has given no sign of life for 61 s"
+    assert peer.trouble(False, now + watch.SILENCE + 1) == \
+        "process 2 (pid 1 on 'there') has given no sign of life for 61 s"
 
 
 def ignores(pid, number):
@@ -221,7 +223,8 @@ def ignores(pid, number):
 @pytest.mark.parametrize('how', ['kill', 'bye', 'starter ends'])
 def test_witness(tmp_path, child, pidfd, how):
     """It names the process that ends first, in the log and on standard error; and leaves in silence after 'bye'."""
-    code = f'import os, runpy; {"" if pidfd else "del os.pidfd_open; "}runpy.run_path({watch.WITNESS!r}, run_name="__main__")'
+    code = f'import os, runpy; {"" if pidfd else "del os.pidfd_open; "}' \
+           f'runpy.run_path({watch.WITNESS!r}, run_name="__main__")'
     program = subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     log = tmp_path / 'log.txt'
     processes = [(0, os.getpid(), process_state(os.getpid())[1]), (4, child, process_state(child)[1])]

@@ -35,16 +35,21 @@ def open_tree(root, split, images, annotations, kind='coco'):
     return root, top, CocoFile(file)
 
 
+def image_paths(top, file):
+    """Paths of the images of a CocoFile below the folder `top`. Raises DataError for a name that leads out of it."""
+    try:
+        return paths_in(top, file.names, file.path)
+    except DataError as e:
+        raise DataError(str(e).replace('list_file: ', '').split(' Mend the list')[0]) from None
+
+
 class _CocoTree:
     """What both data sets take from the file and the folder."""
 
     def _open(self, root, split, images, annotations):
         self.root, top, self.file = open_tree(root, split, images, annotations)
         self.ids = [str(i) for i in self.file.image_ids]
-        try:
-            self.images = paths_in(top, self.file.names, self.file.path)
-        except DataError as e:
-            raise DataError(str(e).replace('list_file: ', '').split(' Mend the list')[0]) from None
+        self.images = image_paths(top, self.file)
         check_all_exist(self.images, 'images', self.root, TREE, f'They are named by {shown(self.file.path)}.')
 
     def _mask_of(self, index, number):

@@ -66,8 +66,21 @@ class Segments:
         return polygon_mask(polygons, *size)
 
 
+def read_json(path):
+    """The dict in a JSON file. Raises DataError."""
+    data = read_file(path)
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as e:
+        raise DataError(f'{shown(path)} is no valid JSON: {str(e)[:200]}.') from None
+    if not isinstance(content, dict):
+        raise DataError(f'{shown(path)}: it holds no images, annotations and categories, but a '
+                        f'{type(content).__name__}.')
+    return content
+
+
 class CocoFile:
-    """The content of an instances_*.json.
+    """The content of an instances_*.json, which is read unless it is given.
 
     Attributes:
         names: file names of the images. image_ids, sizes: their numbers, and (height, width).
@@ -76,25 +89,15 @@ class CocoFile:
         segments: Segments of all objects.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, content=None):
         self.path = path
-        content = self._read()
+        content = read_json(path) if content is None else content
         self._take_images(self._part(content, 'images'))
         self._take_categories(self._part(content, 'categories'))
         self._take_annotations(self._part(content, 'annotations'))
 
     def _fail(self, text):
         raise DataError(f'{shown(self.path)}: {text}.')
-
-    def _read(self):
-        data = read_file(self.path)
-        try:
-            content = json.loads(data)
-        except (ValueError, RecursionError) as e:
-            raise DataError(f'{shown(self.path)} is no valid JSON: {str(e)[:200]}.') from None
-        if not isinstance(content, dict):
-            self._fail('it holds no images, annotations and categories, but a ' + type(content).__name__)
-        return content
 
     def _part(self, content, key):
         entries = content.get(key)

@@ -3,6 +3,8 @@
 import json
 import os
 
+from ...datasets.labelled.coco import image_paths
+from ...datasets.labelled.coco_json import CocoFile, read_json
 from ...utils.errors import DataError
 from .masks import outlines
 
@@ -10,58 +12,44 @@ _SHOWN = 5
 
 
 def read_coco(path):
-    """The content of an annotation file.
+    """(content, CocoFile) of an annotation file.
 
     Raises:
-        DataError: missing, no JSON, or without images, annotations or categories.
+        DataError: missing, no JSON, without images or annotations, or with an entry that is wrong.
     """
-    try:
-        with open(path, encoding='utf-8') as f:
-            content = json.load(f)
-    except OSError as e:
-        raise DataError(f"Cannot read the annotations '{path}': {e.strerror or e}.") from None
-    except (ValueError, RecursionError) as e:
-        raise DataError(f"'{path}' is no JSON file: {e}.") from None
-    for key in ('images', 'annotations', 'categories'):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list) or not content[key]:
-            raise DataError(f"'{path}' is no COCO annotation file: it needs a list '{key}' that is not empty.")
-    return content
+    if not os.path.isfile(path):
+        raise DataError(f"Cannot read the annotations '{path}': there is no such file.")
+    content = read_json(path)
+    file = CocoFile(path, content)
+    for key in ('images', 'annotations'):
+        if not content[key]:
+            raise DataError(f"'{path}' has no {key}.")
+    return content, file
 
 
-def check_coco(content, path, image_dir):
-    """Compare the annotations with themselves and with the image folder.
+def check_coco(file, image_dir):
+    """Compare a CocoFile with the image folder.
 
     Returns:
         list of sentences about what PaddleDetection will leave out (boxes without area); empty if nothing.
 
     Raises:
-        DataError: images that do not exist, annotations of unknown images or classes, missing entries.
+        DataError: images that do not exist or lie outside the folder.
     """
     if not os.path.isdir(image_dir):
-        raise DataError(f"No image folder '{image_dir}' for '{path}'. Give its parent with --data, and the folder's "
-                        'name in the config (TrainDataset.image_dir, EvalDataset.image_dir).')
-    for kind, needed in (('images', ('id', 'file_name', 'width', 'height')), ('categories', ('id', 'name')),
-                         ('annotations', ('image_id', 'category_id', 'bbox'))):
-        for entry in content[kind]:
-            lacking = [k for k in needed if not isinstance(entry, dict) or k not in entry]
-            if lacking:
-                raise DataError(f"'{path}': an entry of '{kind}' has no {' and no '.join(map(repr, lacking))}: "
-                                f'{str(entry)[:100]}')
-    images = {i['id']: i['file_name'] for i in content['images']}
-    absent = sorted(name for name in images.values() if not os.path.isfile(os.path.join(image_dir, name)))
+        raise DataError(f"No image folder '{image_dir}' for '{file.path}'. Give its parent with --data, and the "
+                        "folder's name in the config (TrainDataset.image_dir, EvalDataset.image_dir).")
+    absent = [n for n, p in zip(file.names, image_paths(image_dir, file)) if not os.path.isfile(p)]
     if absent:
-        raise DataError(f"{len(absent)} of {len(images)} images of '{path}' are not in '{image_dir}': "
-                        f"{', '.join(absent[:_SHOWN])}{', ...' if len(absent) > _SHOWN else ''}.")
-    classes = {c['id'] for c in content['categories']}
-    flat = set()
-    for a in content['annotations']:
-        if a['image_id'] not in images or a['category_id'] not in classes:
-            raise DataError(f"'{path}': an annotation names image {a['image_id']} and class {a['category_id']}; one of "
-                            'them is not in the file.')
-        if len(a['bbox']) != 4 or a['bbox'][2] <= 0 or a['bbox'][3] <= 0:
-            flat.add(images[a['image_id']])
-    return [f"'{path}': boxes without area in {len(flat)} images are left out: "
-            f"{', '.join(sorted(flat)[:_SHOWN])}{', ...' if len(flat) > _SHOWN else ''}"] if flat else []
+        raise DataError(f"{len(absent)} of {len(file.names)} images of '{file.path}' are not in '{image_dir}': "
+                        f'{_some(absent)}.')
+    flat = [n for n, objects in zip(file.names, file.objects) if any(min(box[2:]) <= 0 for _, box, _, _ in objects)]
+    return [f"'{file.path}': boxes without area in {len(flat)} images are left out: {_some(flat)}"] if flat else []
+
+
+def _some(names):
+    names = sorted(names)
+    return f"{', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
 
 
 def complete_coco(content, path, folder, masks):
@@ -109,8 +97,3 @@ def complete_coco(content, path, folder, masks):
         said.append(f'{redrawn} run-length masks were turned into outlines for the training ({holes} of them had '
                     'holes, which outlines fill); the evaluation uses the masks themselves')
     return copy, said
-
-
-def class_names(content):
-    """Names of the classes, in the order in which PaddleDetection numbers them."""
-    return [c['name'] for c in sorted(content['categories'], key=lambda c: c['id'])]

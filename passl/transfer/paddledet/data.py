@@ -3,7 +3,7 @@
 import os
 
 from ...utils.errors import ConfigError, DataError
-from .coco_json import check_coco, class_names, complete_coco, read_coco
+from .coco_json import check_coco, complete_coco, read_coco
 from .voc import LABEL_LIST, write_lists
 
 SECTIONS = {'train': 'TrainDataset', 'eval': 'EvalDataset'}
@@ -73,18 +73,17 @@ def _prepare_coco(cfg, folder, parts):
         if not section.get('anno_path'):
             raise ConfigError(f"'{SECTIONS[part]}' has no 'anno_path', the annotation file below its 'dataset_dir'.")
         path = os.path.join(section['dataset_dir'], section['anno_path'])
-        content = read_coco(path)
-        said += check_coco(content, path, os.path.join(section['dataset_dir'], section.get('image_dir') or ''))
+        content, file = read_coco(path)
+        said += check_coco(file, os.path.join(section['dataset_dir'], section.get('image_dir') or ''))
         # the evaluator reads run-length masks itself, and exactly
         new, more = complete_coco(content, path, folder, bool(cfg.get('masks')) and part == 'train')
         said += [f'{part}: {len(content["images"])} images, {len(content["annotations"])} annotations', *more]
         section['anno_path'] = os.path.abspath(new)
-        here = class_names(content)
-        if classes is not None and here != classes:
+        if classes not in (None, file.classes):
             raise DataError(f"The annotations of training and evaluation have different classes: "
-                            f"{', '.join(classes[:20])} against {', '.join(here[:20])}. Both files must list the "
-                            "same 'categories'.")
-        classes = here
+                            f"{', '.join(classes[:20])} against {', '.join(file.classes[:20])}. Both files must "
+                            "list the same 'categories'.")
+        classes = file.classes
     return classes, said
 
 

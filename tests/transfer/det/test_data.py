@@ -122,12 +122,15 @@ def test_coco_layout_is_left_alone(tmp_path):
 
 @pytest.mark.parametrize('damage, message', [
     (remove('annotations/instances_val.json'), 'Cannot read the annotations'),
-    (write('annotations/instances_val.json', '{'), 'is no JSON'),
-    (write('annotations/instances_val.json', '[]'), "needs a list 'images'"),
-    (edit('train', lambda c: c.update(annotations=[])), "needs a list 'annotations'"),
-    (edit('train', lambda c: c['images'][0].pop('width')), "no 'width'"),
-    (edit('train', lambda c: c['annotations'][0].update(category_id=9)), 'class 9'),
-    (edit('val', lambda c: c['categories'].pop()), 'is not in the file|different classes'),
+    (write('annotations/instances_val.json', '{'), 'is no valid JSON'),
+    (write('annotations/instances_val.json', '[]'), 'but a list'),
+    (edit('train', lambda c: c.update(annotations=[])), 'has no annotations'),
+    (edit('train', lambda c: c['images'][0].pop('width')), 'image 0 .*height and width'),
+    (edit('train', lambda c: c['images'][0].update(file_name='../secret.png')), 'secret.png.*lies outside'),
+    (edit('train', lambda c: c['images'][0].update(file_name=5)), "'file_name' is '5'"),
+    (edit('train', lambda c: c['annotations'][0].update(bbox=7)), "'bbox' is 7"),
+    (edit('train', lambda c: c['annotations'][0].update(category_id=9)), 'category 9'),
+    (edit('val', lambda c: c['categories'].pop()), 'is not listed|different classes'),
     (edit('train', lambda c: c['annotations'][1].pop('segmentation')), "no 'segmentation'"),
     (remove('images/val1.png'), '1 of 3 images .*val1.png')])
 def test_wrong_coco_folders(tmp_path, damage, message):
