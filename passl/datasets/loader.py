@@ -2,7 +2,6 @@
 
 import ctypes
 import faulthandler
-import gc
 import multiprocessing
 import os
 import signal
@@ -13,6 +12,7 @@ import cv2
 import paddle
 
 from ..utils.errors import DataError
+from ..utils.forking import forked, forking
 from .base import generators_kept
 from .worker_watch import STACK_SIGNAL, WorkerWatch, end_workers, remove_batches
 
@@ -42,7 +42,7 @@ def _on_sigterm(parent):
 
 def init_worker(worker_id):
     """Runs first in every worker process."""
-    gc.freeze()                             # finalisers of the parent's garbage may wait for threads that it has not
+    forked()
     parent = multiprocessing.parent_process()
     parent = None if parent is None else parent.pid
     cv2.setNumThreads(0)                    # the workers are the parallelism
@@ -129,7 +129,8 @@ class ImageLoader(paddle.io.DataLoader):
             watch.fetch(super().__iter__)
             return self._kept
         before = signal.getsignal(signal.SIGCHLD)
-        batches = super().__iter__()
+        with forking():
+            batches = super().__iter__()
         if threading.current_thread() is threading.main_thread() and before is not None:
             # Paddle's handler would raise in the middle of whatever runs when a worker ends; the watch tells it better
             signal.signal(signal.SIGCHLD, before)

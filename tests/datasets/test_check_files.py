@@ -1,6 +1,5 @@
 """The pieces of check-data: the hash, the search for near ones, the worker processes, what is found in files."""
 
-import gc
 import os
 import signal
 import socket
@@ -166,31 +165,6 @@ def test_a_worker_killed_from_outside_costs_no_file():
     records, _ = pool.look_at_all(names, 2, lambda n: None, slowly)
     thread.join()
     assert killed and (records['state'] == look.OK).all() and records['bytes'].tolist() == list(range(400))
-
-
-class Finaliser:
-    """In a forked process its end waits for what is not there, as that of Paddle's data loader does."""
-
-    def __init__(self):
-        self.owner, self.cycle = os.getpid(), self
-
-    def __del__(self):
-        if os.getpid() != self.owner:
-            time.sleep(20)
-
-
-def test_garbage_of_the_parent_is_left_alone():
-    def collecting(path):
-        gc.collect()
-        return fake(path)
-    gc.disable()
-    try:
-        Finaliser()
-        start = time.monotonic()
-        pool.look_at_all([f'fine {i}' for i in range(40)], 2, lambda n: None, collecting)
-        assert time.monotonic() - start < 15 and not gc.isenabled()
-    finally:
-        gc.enable()
 
 
 def test_files_are_those_that_training_lists(tmp_path, make_images):

@@ -1,7 +1,5 @@
 """Worker processes that survive a file which kills its reader."""
 
-import contextlib
-import gc
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -10,6 +8,7 @@ import signal
 import cv2
 import numpy as np
 
+from ...utils.forking import forked, forking
 from .look import CRASH, RECORD, look_at
 
 _TASK = 32                  # files handed to a worker at a time
@@ -18,8 +17,7 @@ _PATIENCE = 2.0             # seconds after which a worker looks whether its par
 
 def _work(function, paths, connection, current, parent):
     """Body of a worker: ranges of file numbers come in, ([results], [(number, reason)]) go out."""
-    gc.freeze()                 # the parent's garbage (a loader of Paddle's, say) may wait for threads that it has not
-    gc.enable()
+    forked()
     signal.signal(signal.SIGINT, signal.SIG_IGN)        # the parent ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cv2.setNumThreads(0)
@@ -42,25 +40,13 @@ def _work(function, paths, connection, current, parent):
         os._exit(0)                 # nothing of the parent's (files, threads) is to be closed here
 
 
-@contextlib.contextmanager
-def _no_collection():
-    """No garbage is collected in the block, nor in a process that is forked in it."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 class _Worker:
     def __init__(self, context, function, paths):
         self.connection, other = context.Pipe()
         self.current = context.Value('q', -1, lock=False)
         self.process = context.Process(target=_work, args=(function, paths, other, self.current, os.getpid()),
                                        daemon=True)
-        with _no_collection():
+        with forking():
             self.process.start()
         other.close()
         self.task = None

@@ -1,13 +1,13 @@
 """Counting the labels of a data set, and naming those that no training can use."""
 
 import concurrent.futures
-import gc
 import multiprocessing
 import sys
 
 import numpy as np
 
 from ...utils.errors import DataError
+from ...utils.forking import forked, forking
 from .masks import IGNORE
 
 _CHUNK = 16
@@ -39,8 +39,10 @@ def _records(dataset, function, workers, done):
     try:
         if workers > 1 and sys.platform == 'linux':
             context = multiprocessing.get_context('fork')
-            with concurrent.futures.ProcessPoolExecutor(workers, context, gc.freeze) as pool:
-                for record in pool.map(function, range(len(dataset)), chunksize=_CHUNK):
+            with concurrent.futures.ProcessPoolExecutor(workers, context, forked) as pool:
+                with forking():
+                    records = pool.map(function, range(len(dataset)), chunksize=_CHUNK)
+                for record in records:
                     done(1)
                     yield record
         else:

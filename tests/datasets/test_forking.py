@@ -1,0 +1,102 @@
+"""Worker processes that are forked while the parent has garbage whose end needs the parent's threads."""
+
+import gc
+import os
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from passl.datasets import build_dataloader
+from passl.datasets.check import look, pool
+from passl.datasets.labelled import statistics
+
+pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='fork')
+HANG = 20.0
+unlucky = []
+
+
+def collect_at_once():
+    """What may happen in any forked process, sooner or later."""
+    if unlucky and gc.isenabled():
+        gc.collect()
+
+
+os.register_at_fork(after_in_child=collect_at_once)
+
+
+class Finaliser:
+    """Its end waits in a forked process, as that of a data loader of Paddle's does, for a thread that is not there."""
+
+    def __init__(self):
+        self.owner, self.cycle = os.getpid(), self
+
+    def __del__(self):
+        if os.getpid() != self.owner:
+            time.sleep(HANG)
+
+
+@pytest.fixture
+def garbage():
+    """Old garbage of this process, which it will not collect by itself soon."""
+    kept = Finaliser()
+    gc.collect()
+    del kept
+    unlucky.append(True)
+    start = time.monotonic()
+    yield
+    assert time.monotonic() - start < HANG / 2 and gc.isenabled()
+    unlucky.clear()
+    gc.collect()
+
+
+def test_the_finaliser_hangs_a_process_that_is_forked_plainly(garbage):
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.write(writer, b'done')               # not reached in time: `collect_at_once` ran before
+        os._exit(0)
+    os.set_blocking(reader, False)
+    time.sleep(1)
+    with pytest.raises(BlockingIOError):
+        os.read(reader, 4)
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+    os.close(reader)
+    os.close(writer)
+
+
+def collecting(path):
+    gc.collect()
+    return (look.OK, 1, 0, 1, 1, 1, 7, bytes(16)), ''
+
+
+def test_check_data(garbage):
+    records, _ = pool.look_at_all([f'fine {i}' for i in range(40)], 2, lambda n: None, collecting)
+    assert (records['state'] == look.OK).all()
+
+
+@pytest.mark.parametrize('persistent', [False, True])
+def test_image_loader(garbage, persistent):
+    loader = build_dataloader({'loader': {'num_workers': 2, 'persistent_workers': persistent},
+                               'sampler': {'batch_size': 4, 'shuffle': False},
+                               'dataset': {'name': 'Synthetic', 'size': 16, 'num_images': 16}})
+    load = loader.dataset.load
+
+    def collect_and_load(index):
+        gc.collect()
+        return load(index)
+    loader.dataset.load = collect_and_load
+    assert sum(1 for _ in loader) == 4
+    loader.close()
+
+
+def row(index):
+    gc.collect()
+    return np.full(3, index), None
+
+
+def test_label_statistics(garbage):
+    records = list(statistics._records(range(40), row, 2, lambda n: None))
+    assert [r[0][0] for r in records] == list(range(40))
