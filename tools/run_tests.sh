@@ -14,6 +14,7 @@ version=${PADDLE_VERSION:-$DEFAULT_VERSION}
 venv=${PASSL_VENV:-$ROOT/.venv}
 extras=${PASSL_TEST_EXTRAS:-}
 options=(-n "${PASSL_TEST_WORKERS:-2}" --dist loadfile --timeout 600)
+options+=(--timeout-method thread --max-worker-restart 2)      # ends what waits in C, too; it is tried again, then all ends
 if [ -n "$extras" ]; then           # a library with pins of its own: apart from the other tests, all of its own
     [ -d "$ROOT/tests/transfer/$extras" ] || fail "PASSL_TEST_EXTRAS=$extras: there is no tests/transfer/$extras."
     venv=$venv-$extras
