@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs into a virtual environment in the clone and runs the tests; arguments go to pytest.
 #   bash tools/run_tests.sh                            everything, on Paddle 3.3.1
-#   bash tools/run_tests.sh --cov=passl                with the lines that are covered, at a third more time
+#   bash tools/run_tests.sh --cov=passl                and which lines of the package they reach
 #   PADDLE_VERSION=2.6.2 bash tools/run_tests.sh       all but the tests marked slow, in a second environment
 #   PASSL_TEST_EXTRAS=seg bash tools/run_tests.sh      only tests/transfer/seg, in an environment with PaddleSeg;
 #                                                      with PADDLE_VERSION=2.6.2 too

@@ -11,6 +11,7 @@ import time
 import weakref
 
 from ..utils.logger import get_logger
+from ..utils.witness import process_state
 from .image import shown
 
 STACK_SIGNAL = getattr(signal, 'SIGUSR1', None)     # a worker that gets it writes where it is to stderr
@@ -26,7 +27,7 @@ _CAUSES = {
     'SIGTERM': 'Somebody asked this process to end (a batch system, or kill): continue with --resume auto.'}
 _CAUSES['SIGABRT'] = _CAUSES['SIGFPE'] = _CAUSES['SIGILL'] = _CAUSES['SIGSEGV']
 _STATES = {'D': 'it waits for a disk or a network file system', 'T': 'it is stopped (SIGSTOP)',
-           't': 'it is held by a debugger', 'R': 'it computes', 'S': 'it sleeps'}
+           't': 'it is held by a debugger', 'R': 'it computes', 'S': 'it sleeps', 'X': 'state unknown'}
 
 
 _LIVE = weakref.WeakSet()
@@ -57,15 +58,6 @@ def _end_of(worker):
         name = f'signal {number}'
     how = f'killed by {name}' if code < 0 else f'exit code {code}, that of {name}'
     return how, _CAUSES.get(name, 'Somebody or something sent it that signal.')
-
-
-def _state(pid):
-    """One letter, as ps shows it; '' if there is no such process."""
-    try:
-        with open(f'/proc/{pid}/stat', 'rb') as f:
-            return f.read().rsplit(b')', 1)[1].split()[0].decode()
-    except (OSError, IndexError):
-        return ''
 
 
 class WorkerWatch(threading.Thread):
@@ -197,9 +189,9 @@ class WorkerWatch(threading.Thread):
         """The sentences about workers that hang."""
         texts = []
         for n in late:
-            state = _state(self._workers[n].pid)
+            state = process_state(self._workers[n].pid)[0]
             texts.append(f'worker {n} (pid {self._workers[n].pid}{self._file(n)}; '
-                         f'{_STATES.get(state, "state " + (state or "unknown"))})')
+                         f'{_STATES.get(state, "state " + state)})')
         return (f'No batch came for {self._timeout} s (loader.timeout). Late: {", ".join(texts)[:2000]}. Look whether '
                 'the disk or network file system with the images answers, then continue with --resume auto; if batches '
                 'really take that long, raise loader.timeout (0: no limit).')
@@ -208,7 +200,7 @@ class WorkerWatch(threading.Thread):
         """Let the workers write to stderr where they are."""
         for n in late:
             pid = self._workers[n].pid
-            if STACK_SIGNAL and _state(pid) in ('R', 'S'):
+            if STACK_SIGNAL and process_state(pid)[0] in ('R', 'S'):
                 get_logger().error('Data worker %d (pid %d) hangs; where it is follows on stderr.', n, pid)
                 os.kill(pid, STACK_SIGNAL)
         if late:

@@ -50,10 +50,9 @@ def run(args, signals):
     import_plugins(permitted_imports(args, cfg), os.path.dirname(os.path.abspath(args.config_file)))
     setup_logger(rank=dist.rank())
     device = select_device(cfg.get('device'), args.no_cuda)
-    dist.init()
+    dist.init(None if args.export else cfg['dist_timeout'])
     if args.export:
         return export(cfg, args.export, run_folder(cfg, args.config_file))
-    dist.watch(cfg['dist_timeout'])
     try:
         with dist.name_the_lost():
             check_processes(cfg, device)

@@ -15,7 +15,6 @@ from .errors import DeviceError, PeerLostError
 
 _initialised = False
 _watch = None                # looks after the other processes
-_start = None                # the witness that does so until there is a watch
 _met = 0                     # how often all have met
 _traffic = None              # {collective: {'calls', 'sent', 'received'}} while somebody counts
 
@@ -35,25 +34,33 @@ def is_main():
     return rank() == 0
 
 
-def init():
+def init(limit=None):
     """Join the other processes of the launcher's job; call after paddle.set_device.
 
-    A process of this machine that stands still ends the job from here on (see `passl.utils.witness`).
-    """
-    global _initialised, _start
-    if world_size() > 1 and not _initialised:
-        import paddle.distributed as dist
+    Until they have met, a process of this machine that stands still ends the job (see `passl.utils.witness`).
 
+    Args:
+        limit: begin to `watch` them with this limit.
+    """
+    global _initialised
+    if world_size() > 1 and not _initialised:
         from .watch import witness_of_the_start
-        _start = witness_of_the_start()
-        try:
-            dist.init_parallel_env()
-        except (RuntimeError, SystemError, ValueError) as e:
-            raise DeviceError(
-                f'Process {rank()} of {world_size()} could not join the others: {e}\n'
-                'On machines without a GPU start with: python -m paddle.distributed.launch '
-                '--nproc_per_node 2 tools/train.py ... --no-cuda') from e
-        _initialised = True
+        with witness_of_the_start():
+            _join()
+            _initialised = True
+            if limit is not None:
+                watch(limit)
+
+
+def _join():
+    import paddle.distributed as dist
+    try:
+        dist.init_parallel_env()
+    except (RuntimeError, SystemError, ValueError) as e:
+        raise DeviceError(
+            f'Process {rank()} of {world_size()} could not join the others: {e}\n'
+            'On machines without a GPU start with: python -m paddle.distributed.launch '
+            '--nproc_per_node 2 tools/train.py ... --no-cuda') from e
 
 
 def wrap(model):
@@ -75,14 +82,10 @@ def no_sync(model, active):
 
 def watch(limit):
     """Begin to watch the other processes (see `passl.utils.watch`); nothing in a world of one."""
-    global _watch, _start
+    global _watch
     if world_size() > 1 and _watch is None:
         from .watch import Watch
         _watch = Watch(limit)
-        if _start is not None:
-            _start.stdin.close()
-            _start.wait()
-            _start = None
 
 
 def progress(doing, iteration=None):

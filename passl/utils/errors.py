@@ -39,6 +39,11 @@ class PaddleMissingError(PasslError, ImportError):
     """PaddlePaddle is not installed, or is too old."""
 
 
+def listed(names, limit=5):
+    """The first names for a message: 'a, b, ...'."""
+    return f"{', '.join(names[:limit])}{', ...' if len(names) > limit else ''}"
+
+
 def suggest(name, known, limit=20):
     """One sentence that helps with a misspelt `name`: the nearest known one, or the list.
 

@@ -31,9 +31,16 @@ def start_witness(*arguments):
         return None
 
 
+@contextlib.contextmanager
 def witness_of_the_start():
-    """The witness that serves until there is a Watch (see `passl.utils.witness`)."""
-    return start_witness('start', str(os.getpid()), str(dist.rank()), socket.gethostname())
+    """Block in which the processes meet, with a witness (see `passl.utils.witness`)."""
+    witness = start_witness('start', str(os.getpid()), str(dist.rank()), socket.gethostname())
+    try:
+        yield
+    finally:
+        if witness is not None:
+            witness.stdin.close()
+            witness.wait()
 
 
 class Peer:

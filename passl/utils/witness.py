@@ -24,14 +24,20 @@ STOPPED = 5.0           # so long in a stopped state: a whole job may be suspend
 STATES = {'T': 'was stopped (SIGSTOP, or a debugger)', 't': 'was stopped (a debugger)'}
 
 
-def process_state(pid):
-    """(letter of the state, start time) of a process of this machine; ('X', None) if there is none."""
+def _stat(pid):
+    """(letter of the state, number of the parent, start time) of a process of this machine; None if there is none."""
     try:
         with open(f'/proc/{pid}/stat', encoding='ascii', errors='replace') as f:
             fields = f.read().rpartition(')')[2].split()
-        return fields[0], int(fields[19])
+        return fields[0], int(fields[1]), int(fields[19])
     except (OSError, IndexError, ValueError):
-        return 'X', None
+        return None
+
+
+def process_state(pid):
+    """(letter of the state, start time) of a process of this machine; ('X', None) if there is none."""
+    found = _stat(pid)
+    return (found[0], found[2]) if found else ('X', None)
 
 
 def ended(pid, start):
@@ -110,11 +116,8 @@ def report(gone, stopped, host, log):
 
 def parent(pid):
     """Number of the process that started `pid`; None if there is no such process."""
-    try:
-        with open(f'/proc/{pid}/stat', encoding='ascii', errors='replace') as f:
-            return int(f.read().rpartition(')')[2].split()[1])
-    except (OSError, IndexError, ValueError):
-        return None
+    found = _stat(pid)
+    return found and found[1]
 
 
 def siblings(pid):

@@ -5,10 +5,8 @@ import os
 
 from ...datasets.labelled.coco import image_paths
 from ...datasets.labelled.coco_json import CocoFile, read_json
-from ...utils.errors import DataError
+from ...utils.errors import DataError, listed
 from .masks import outlines
-
-_SHOWN = 5
 
 
 def read_coco(path):
@@ -42,14 +40,10 @@ def check_coco(file, image_dir):
     absent = [n for n, p in zip(file.names, image_paths(image_dir, file)) if not os.path.isfile(p)]
     if absent:
         raise DataError(f"{len(absent)} of {len(file.names)} images of '{file.path}' are not in '{image_dir}': "
-                        f'{_some(absent)}.')
+                        f'{listed(sorted(absent))}.')
     flat = [n for n, objects in zip(file.names, file.objects) if any(min(box[2:]) <= 0 for _, box, _, _ in objects)]
-    return [f"'{file.path}': boxes without area in {len(flat)} images are left out: {_some(flat)}"] if flat else []
-
-
-def _some(names):
-    names = sorted(names)
-    return f"{', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
+    return [f"'{file.path}': boxes without area in {len(flat)} images are left out: {listed(sorted(flat))}"] if flat \
+        else []
 
 
 def complete_coco(content, path, folder, masks):

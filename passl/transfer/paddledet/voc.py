@@ -4,12 +4,11 @@ import os
 
 from ...datasets.labelled.voc import CLASSES
 from ...datasets.labelled.voc_xml import read_annotation
-from ...utils.errors import DataError, suggest
+from ...utils.errors import DataError, listed, suggest
 
 LABEL_LIST = 'label_list.txt'
 _XML, _IMAGES = ('Annotations', 'annotations'), ('JPEGImages', 'images')
 _ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.JPG', '.JPEG', '.PNG')
-_SHOWN = 5
 
 
 def read_classes(root):
@@ -54,7 +53,7 @@ def voc_split(root, entry, classes):
     absent = [n for n in names if n not in there or not os.path.isfile(os.path.join(xml, n + '.xml'))]
     if absent:
         raise DataError(f"{len(absent)} of {len(names)} names of '{entry}' have no image in '{images}' or no XML file "
-                        f"in '{xml}': {', '.join(absent[:_SHOWN])}{', ...' if len(absent) > _SHOWN else ''}.")
+                        f"in '{xml}': {listed(absent)}.")
     pairs, flat = [], []
     for name in names:
         path = os.path.join(xml, name + '.xml')
@@ -124,8 +123,7 @@ def write_lists(root, parts, folder):
             f.writelines(f'{image} {xml}\n' for image, xml in pairs)
         said.append(f"{part}: {len(pairs)} images of {', '.join(entries)}")
         if flat:
-            said.append(f"boxes without area in {len(flat)} files are left out: "
-                        f"{', '.join(flat[:_SHOWN])}{', ...' if len(flat) > _SHOWN else ''}")
+            said.append(f'boxes without area in {len(flat)} files are left out: {listed(flat)}')
     with open(os.path.join(folder, LABEL_LIST), 'w', encoding='utf-8') as f:
         f.writelines(f'{name}\n' for name in classes)
     return classes, said

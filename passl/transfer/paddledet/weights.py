@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from ...utils.errors import CheckpointError
+from ...utils.errors import CheckpointError, listed
 from ...utils.key_names import resnet_depth
 from ...utils.weights import backbone_weights, load_into, load_weights, select_prefix
 from ..weights.names import BN_EPSILON, Arch, first_short, refuse_unless_empty, table
@@ -103,7 +103,7 @@ def load_backbone(model, path):
     unused = sorted(set(state) - set(part.own))
     if unused and not set(part.own) - set(state):
         raise CheckpointError(f"'{path}' holds {len(unused)} backbone tensors that the detector has no place for: "
-                              f"{', '.join(unused[:10])}{', ...' if len(unused) > 10 else ''}. Its depth and the "
+                              f"{listed(unused, 10)}. Its depth and the "
                               "config's (ResNet.depth, ResNet.num_stages) must agree.")
     return load_into(part, state, "detector's backbone", source=f"'{path}'")
 
