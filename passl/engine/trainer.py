@@ -137,6 +137,7 @@ class Trainer:
                     self.outputs = self.parallel(*batch, mode='train')
                 self.call('train_forward_end')
         self.iteration += 1
+        dist.progress('training', self.iteration)       # before it is logged: what is said of a lost process agrees
         self.call('train_iter_end')
         if self.all_wait and self.agreement.due('stop', self.signals.received is not None):
             self.stopping = True
