@@ -6,7 +6,7 @@ import paddle
 
 from ..utils.dist import gather_objects, rank, sum_over_processes, world_size
 from ..utils.errors import CheckpointError, ConfigError, PasslError
-from ..utils.numerics import bad_tensors, describe_bad, gradients_of, sum_of_squares
+from ..utils.numerics import any_nonfinite, bad_tensors, describe_bad, gradients_of, sum_of_squares
 from .builder import HOOKS
 from .hook import Hook, Priority, check_count
 from .step_record import losses_of, replay_commands, save_step, scale_of
@@ -86,10 +86,11 @@ class HealthHook(Hook):
         """Keep the first bad step on the device; read it on log steps."""
         gradients = [g for _, g in gradients_of(trainer.model)]
         total = sum(o['loss'].detach().astype('float32').reshape([1]) for o in self.outputs)
-        if gradients:
-            total = total + sum_of_squares(gradients).reshape([1])
         with paddle.no_grad():
-            is_first = (self.first_bad < 0) & ~paddle.isfinite(total)
+            bad = ~paddle.isfinite(total)
+            if gradients:
+                bad = bad | any_nonfinite(gradients)
+            is_first = (self.first_bad < 0) & bad
             self.first_bad = paddle.where(is_first, paddle.full([1], trainer.iteration, dtype='int64'), self.first_bad)
         if not trainer.model.with_metrics:
             return

@@ -34,6 +34,12 @@ def is_main():
     return rank() == 0
 
 
+def on_cpu():
+    """Whether this process computes on the CPU, and talks to the others over gloo."""
+    import paddle
+    return paddle.get_device() == 'cpu'
+
+
 def init(limit=None):
     """Join the other processes of the launcher's job; call after paddle.set_device.
 
@@ -53,9 +59,8 @@ def init(limit=None):
 
 
 def _join():
-    import paddle
     import paddle.distributed as dist
-    if paddle.get_device() == 'cpu':        # Paddle built for a GPU would go there, whatever device was set
+    if on_cpu():        # Paddle built for a GPU would go there, whatever device was set
         os.environ['PADDLE_DISTRI_BACKEND'] = 'gloo'
     try:
         dist.init_parallel_env()
@@ -243,11 +248,9 @@ class Exchange:
     """
 
     def __init__(self, index, n):
-        import paddle
         size, me = world_size(), rank()
         wanted, self.n, self.placed = index.reshape([size, n]), n, None
-        on_cpu = paddle.get_device() == 'cpu'
-        self.from_all = size == 1 or bool(size % 2 and on_cpu)         # an odd number has no pairs, see _all_to_all
+        self.from_all = size == 1 or bool(size % 2 and on_cpu())       # an odd number has no pairs, see _all_to_all
         if self.from_all:
             self.indices = [wanted[me]]
             return
@@ -256,7 +259,7 @@ class Exchange:
         receive = np.bincount(owner[me], minlength=size)
         # rows arrive by sender; back to the places that asked for them
         places = np.argsort(np.argsort(owner[me], kind='stable'))
-        if not (on_cpu or _sends_nothing()):
+        if not (on_cpu() or _sends_nothing()):
             send = [rows if len(rows) else np.zeros([1], 'int64') for rows in send]
             filled = np.maximum(receive, 1)
             places = places + (np.cumsum(filled - receive) - (filled - receive))[owner[me]]
@@ -302,7 +305,7 @@ def _all_to_all(rows, send, receive):
     """Send `send[r]` of the rows (in order of r) to process r, and put together `receive[r]` rows from each."""
     import paddle
     import paddle.distributed as dist
-    if paddle.get_device() != 'cpu':
+    if not on_cpu():
         out = paddle.empty([sum(receive)] + list(rows.shape[1:]), dtype=rows.dtype)
         # by name: Paddle 2.6 and 3 expect the two tensors in different order
         dist.alltoall_single(in_tensor=rows, out_tensor=out, in_split_sizes=send, out_split_sizes=receive)
