@@ -14,7 +14,7 @@ _CAPABILITY = {'float16': 7, 'bfloat16': 8}     # of a GPU; below it auto_cast w
 
 
 class LossScaler(paddle.amp.GradScaler):
-    """Paddle's GradScaler. What that says at an overflow asks for the float of an array [1], which NumPy 2.4 refuses."""
+    """Paddle's GradScaler, which at an overflow asks for the float of an array [1]: NumPy 2.4 refuses that."""
 
     def _update(self):
         if not self.is_enable():
@@ -79,8 +79,8 @@ def build_amp(cfg):
             return optimizer
         name = type(optimizer).__name__
         if name not in O2_OPTIMIZERS[dtype]:
-            raise ConfigError(f"'AMP.level' O2 with {dtype} and optimizer {name}: Paddle has no such update on a GPU. Use "
-                              f"AMP.level: O1, or one of {', '.join(O2_OPTIMIZERS[dtype])}.")
+            raise ConfigError(f"'AMP.level' O2 with {dtype} and optimizer {name}: Paddle has no such update on a GPU. "
+                              f"Use AMP.level: O1, or one of {', '.join(O2_OPTIMIZERS[dtype])}.")
         # The key encoder stays in float32: at m = 0.999 an EMA in half precision would stand still.
         trained = getattr(model, 'encoder_q', model)
         _, optimizer = paddle.amp.decorate(models=trained, optimizers=optimizer, level='O2', dtype=dtype)

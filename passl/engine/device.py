@@ -81,5 +81,5 @@ def memory_advice():
         raise DeviceError(
             f'Not enough memory: {what}\nTake a smaller dataloader.train.sampler.batch_size (with '
             'optimizer_config.accumulate_steps: 2 half of it trains on as many images per step, with the BN statistics '
-            'of half as many), model.backbone.recompute: true, use_amp: true on a GPU, or smaller crops; and see '
-            '(nvidia-smi) that nobody else uses the card. Nothing that was saved is lost: --resume auto goes on.') from e
+            'of half as many), model.backbone.recompute: true, use_amp: true on a GPU, or smaller crops; and see with '
+            'nvidia-smi that nobody else uses the card. Nothing that was saved is lost: --resume auto goes on.') from e

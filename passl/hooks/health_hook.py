@@ -105,8 +105,9 @@ class HealthHook(Hook):
             f'{trainer.iteration}, epoch {trainer.epoch}, lr {trainer.lr:.3e}). The weights in memory are lost; '
             f'checkpoints of before iteration {first} are intact. To see which tensor broke, look at every step up to '
             'there: the same command with --resume auto -o health_config.check=step (every random number follows from '
-            'the seed and the iteration, so the step comes again). To go on without: lower lr_scheduler.learning_rate '
-            'or add optimizer.grad_clip, and --resume auto.')
+            'the seed and the iteration, so the step comes again; on a GPU to the last bit only in a run with '
+            'deterministic: true). To go on without: lower lr_scheduler.learning_rate or add optimizer.grad_clip, and '
+            '--resume auto.')
 
     def _look_at_scaler(self, trainer):
         """Count the steps that the scaler is about to skip. (It reads this flag from the device in every step.)"""

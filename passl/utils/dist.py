@@ -67,7 +67,7 @@ def _join():
     except OSError as e:                    # a library that Paddle loads when it is needed
         raise DeviceError(f'Process {rank()} of {world_size()} could not load what connects GPUs (NCCL): {e}\n'
                           'Install it (on Debian and Ubuntu: libnccl2; or: pip install nvidia-nccl-cu11, and add its '
-                          'lib folder to LD_LIBRARY_PATH), see docs/INSTALL.md; or run on the CPU with --no-cuda.') from e
+                          'lib folder to LD_LIBRARY_PATH), see docs/INSTALL.md; or use the CPU: --no-cuda.') from e
     except (RuntimeError, SystemError, ValueError) as e:
         raise DeviceError(
             f'Process {rank()} of {world_size()} could not join the others: {e}\n'
@@ -285,8 +285,10 @@ class Exchange:
 
 
 def place(exchanges, *arrays):
-    """Copy what `exchanges` need on the device, and int64 `arrays`, in one piece: a copy from the host's memory can wait
-    for all that the device has to do, with Python's lock held. Returns the arrays as Tensors."""
+    """Copy what `exchanges` need on the device, and int64 `arrays`, in one piece; the arrays as Tensors.
+
+    (A copy from the host's memory can wait for all that the device has to do, with Python's lock held.)
+    """
     import paddle
     parts = [i for e in exchanges for i in e.indices] + list(arrays)
     tensors = paddle.split(paddle.to_tensor(np.concatenate(parts)), [len(p) for p in parts])

@@ -65,8 +65,8 @@ def sum_of_squares(gradients):
 def any_nonfinite(gradients):
     """bool Tensor [1]: whether any of `gradients` (tensors) holds nan or inf; nothing is read.
 
-    One operator for all tensors of a type, where `sum_of_squares` is two per tensor. It is that of the loss scaler, at a
-    scale of 1: on a GPU it leaves the values as they are, on a CPU those after the first broken one become 0 or nan.
+    One operator for all tensors of a type, where `sum_of_squares` is two per tensor: that of the loss scaler, at a
+    scale of 1. On a GPU it leaves the values as they are; on a CPU those after the first broken one become 0 or nan.
     """
     import paddle
     with paddle.no_grad():
