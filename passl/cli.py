@@ -1,7 +1,7 @@
 """The command `passl` and the entry points that tools/*.py share with it.
 
-Exit codes: 0 done, 1 `check-data` has found problems or `replay-step` came out differently, 2 something the user can
-mend (said on stderr, without a traceback), 75 another process of the job was lost, 130 and 143 ended by Ctrl-C and
+Exit codes: 0 done, 1 `check-data` has found problems, 2 something the user can mend (said on stderr,
+without a traceback), 75 another process of the job was lost, 130 and 143 ended by Ctrl-C and
 SIGTERM (after saving, where there was something to save). Anything else is a fault of the program and keeps its
 traceback.
 """
@@ -12,7 +12,6 @@ import sys
 from . import __version__
 from .utils.errors import PasslError, suggest
 from .utils.options import Parser, build_check_parser, build_extract_parser, build_train_parser, not_empty
-from .utils.replay_options import build_replay_parser
 
 USAGE = """\
 usage: passl COMMAND [flags]       passl COMMAND --help       passl --version
@@ -27,7 +26,6 @@ commands:
   transfer-det     fine-tune and use a detector with PaddleDetection
   plot             draw the loss curve of a run folder
   check-data       look for broken, equal and mislabelled images
-  replay-step      repeat the step at which a run's numbers broke, and say where
 """
 
 
@@ -118,16 +116,6 @@ def check_main(argv=None, prog=None):
     return guarded(run)
 
 
-def replay_main(argv=None, prog=None):
-    """`tools/replay_step.py` and `passl replay-step`; exit code 1: the step came out differently."""
-    args = build_replay_parser(prog).parse_args(argv)
-
-    def run():
-        from .engine.replay_command import replay_step
-        return replay_step(args)
-    return guarded(run)
-
-
 def evaluate_main(argv=None, prog=None):
     """`tools/evaluate.py` and `passl evaluate`."""
     from .transfer.probes.options import build_evaluate_parser
@@ -165,7 +153,7 @@ def transfer_det_main(argv=None, prog=None):
 
 COMMANDS = {'train': train_main, 'extract-weight': extract_main, 'export': export_main, 'import': import_main,
             'evaluate': evaluate_main, 'transfer-seg': transfer_seg_main, 'transfer-det': transfer_det_main,
-            'plot': plot_main, 'check-data': check_main, 'replay-step': replay_main}
+            'plot': plot_main, 'check-data': check_main}
 
 
 def main(argv=None):

@@ -16,7 +16,6 @@ from passl.transfer.paddledet.command import build_transfer_det_parser
 from passl.utils.config import load_config
 from passl.utils.errors import PasslError
 from passl.utils.options import build_check_parser, build_extract_parser, build_train_parser
-from passl.utils.replay_options import build_replay_parser
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PATTERNS = ('README*.md', 'SECURITY*.md', 'docs/*.md', 'configs/**/*.md')
@@ -29,7 +28,6 @@ CJK = re.compile(r'[\u4e00-\u9fff]')
 VISUALIZE = 'tools/visualize_correspondence.py'
 PARSERS = {'tools/train.py': build_train_parser, 'tools/extract_weight.py': build_extract_parser,
            'tools/plot_log.py': cli.build_plot_parser, 'tools/check_data.py': build_check_parser,
-           'tools/replay_step.py': build_replay_parser,
            'tools/evaluate.py': build_evaluate_parser,
            'tools/export_weights.py': build_export_parser, 'tools/import_weights.py': build_import_parser,
            'tools/transfer_seg.py': build_seg_parser,

@@ -1,15 +1,16 @@
-"""Stops a run whose numbers break, before they reach the weights, and keeps the step for replay."""
+"""Stops a run whose numbers break, before they reach the weights, and keeps the images of the step."""
 
 import math
 
 import paddle
 
 from ..utils.dist import gather_objects, rank, sum_over_processes, world_size
-from ..utils.errors import CheckpointError, ConfigError, PasslError
-from ..utils.numerics import any_nonfinite, bad_tensors, describe_bad, gradients_of, sum_of_squares
+from ..utils.errors import CheckpointError, ConfigError, PasslError, listed
+from ..utils.numerics import (any_nonfinite, as_array, bad_count, bad_tensors, describe_bad, gradients_of,
+                              sum_of_squares)
 from .builder import HOOKS
 from .hook import Hook, Priority, check_count
-from .step_record import losses_of, replay_commands, save_step, scale_of
+from .step_record import image_names, losses_of, save_step, scale_of
 
 MODES = ('auto', 'step', 'log', 'off')
 WAY_OUT = ('Lower lr_scheduler.learning_rate, add optimizer.grad_clip, or look for broken images in the data. Then go '
@@ -20,9 +21,8 @@ WAY_OUT = ('Lower lr_scheduler.learning_rate, add optimizer.grad_clip, or look f
 class HealthHook(Hook):
     """Looks at the loss and the gradients after backward and before anything is changed by them.
 
-    A value that is nan or inf ends the run with a PasslError that names losses, ranks and tensors. The batch and the
-    state are saved as `<run folder>/nonfinite_iter_N.pdparams`, see `passl.hooks.step_record`; `passl replay-step`
-    repeats the step.
+    A value that is nan or inf ends the run with a PasslError that names losses, ranks, tensors and images. The images
+    of the step are saved as `<run folder>/nonfinite_iter_N.pdparams`, see `passl.hooks.step_record`.
 
     Args:
         check: 'step' reads a sum of squares of the gradients and the loss in every step. 'log' keeps on the device
@@ -133,17 +133,20 @@ class HealthHook(Hook):
                'state': bad_tensors(trainer.model.state_dict().items())}     # queues not written, weights not stepped
         all_own = gather_objects(own)
         try:
-            path = save_step(trainer, self.batches, self.outputs, own)
-            saved = '\n'.join([f"Batch and state of the step are saved in '{path}'.", *replay_commands(path)]) if path \
-                else 'Nothing is saved, since this run has no folder.'
+            path = save_step(trainer, self.batches, own)
+            saved = f"The images of the step are saved in '{path}'." if path else \
+                'Nothing is saved, since this run has no folder.'
         except CheckpointError as e:
-            saved = f'Batch and state could not be saved: {e}'
+            saved = f'The images of the step could not be saved: {e}'
         lines = [f'Iteration {trainer.iteration} (epoch {trainer.epoch}, lr {trainer.lr:.3e}) {what}.']
         for r, seen in enumerate(all_own):
             at = f'rank {r}: ' if world_size() > 1 else ''
             broken = sorted({k for o in seen['losses'] for k, v in o.items() if not math.isfinite(v)})
             lines.append(f"  {at}losses: {', '.join(broken) or 'all finite'}"
                          + (f' ({_values(seen["losses"])})' if broken else ''))
+        images = _broken_images(trainer, self.batches)
+        if images:
+            lines.append(f'  images with pixels that are nan or inf: {listed(images)}')
         seen = all_own[rank()]
         lines.append(f"  gradients: {describe_bad(seen['gradients']) if seen['gradients'] else 'all finite'}")
         statistics = {n: c for n, c in seen['state'].items() if n.endswith(('._mean', '._variance'))}
@@ -152,6 +155,14 @@ class HealthHook(Hook):
         if statistics:
             lines.append(f'  BN statistics, which this forward pass has moved: {describe_bad(statistics)}')
         return PasslError('\n'.join(lines) + f'\n{saved}\n{WAY_OUT}')
+
+
+def _broken_images(trainer, batches):
+    """Names of this process's images that hold values which are no numbers."""
+    names = image_names(trainer, len(batches))
+    return [names[i][row] if names else f'image {row} of the batch' for i, batch in enumerate(batches)
+            for row in range(batch[0].shape[0])
+            if any(any(bad_count(as_array(x[row]))) for x in batch if x.is_floating_point())]
 
 
 def _values(losses):

@@ -1,7 +1,6 @@
 """Values that are no numbers: finding, counting and naming them. Needs no Paddle itself: it works on its tensors."""
 
 import functools
-import hashlib
 
 import numpy as np
 
@@ -36,14 +35,6 @@ def describe_bad(found, limit=4):
     parts = [f'{name} ({nan} nan, {inf} inf)' for name, (nan, inf) in list(found.items())[:limit]]
     more = f' and {len(found) - limit} more' if len(found) > limit else ''
     return f'{len(found)}: ' + ', '.join(parts) + more
-
-
-def digest(value):
-    """SHA-256 of a tensor's bytes, every nan counted as the same one."""
-    array = np.ascontiguousarray(as_array(value))
-    if array.dtype.kind == 'f' and np.isnan(array).any():
-        array = np.where(np.isnan(array), np.array(np.nan, array.dtype), array)
-    return hashlib.sha256(array.tobytes()).hexdigest()
 
 
 def gradients_of(model):

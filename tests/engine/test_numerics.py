@@ -8,11 +8,14 @@ import pytest
 
 from passl.engine.builder import build_trainer
 from passl.hooks import HOOKS, Hook
+from passl.datasets.sampler import SampleKey
 from passl.hooks.broken_state import broken_names
+from passl.hooks.step_record import MOST_FILES, image_names
 from passl.utils.checkpoint import load_file
 from passl.utils.config import with_defaults
 from passl.utils.errors import PasslError
-from passl.utils.numerics import bad_count, bad_tensors, describe_bad, digest, sum_of_squares
+from passl.utils.numerics import any_nonfinite, bad_count, bad_tensors, describe_bad, sum_of_squares
+from passl.utils.seed import derive_seed
 from tests.sync_counter import SyncCounter
 
 from . import small
@@ -81,12 +84,14 @@ def test_sum_of_squares_against_numpy():
         assert not np.isfinite(float(sum_of_squares([paddle.to_tensor(a) for a in arrays])))
 
 
-def test_digest_knows_every_bit_and_one_nan():
-    a = np.array([1.0, 2.0], 'float32')
-    assert digest(a) == digest(paddle.to_tensor(a)) != digest(np.nextafter(a, 9, dtype='float32'))
-    negative = np.array([np.nan], 'float32')
-    negative.view('uint32')[0] |= 0x80000000
-    assert digest(negative) == digest(np.array([np.nan], 'float32'))
+@pytest.mark.parametrize('values, want', [([1.0, -3e38], False), ([1.0, np.nan], True), ([np.inf, 2.0], True)])
+def test_one_operator_finds_what_is_no_number(values, want):
+    gradients = [paddle.ones([2, 3]), paddle.to_tensor(values, dtype='float32'), paddle.zeros([2])]
+    found = any_nonfinite(gradients)
+    assert found.shape == [1] and bool(found) is want
+    if not want:
+        np.testing.assert_array_equal(gradients[1].numpy(), np.array(values, 'float32'))
+        assert (gradients[0].numpy() == 1).all() and (gradients[2].numpy() == 0).all()
 
 
 # -------------------------------------------------------------------------------------------------- every step
@@ -133,16 +138,65 @@ def test_a_queue_that_was_broken_before_is_named(data, tmp_path):
     assert 'losses: loss, loss_dense (' in message
 
 
-def test_the_file_holds_batches_and_state(data, tmp_path):
+def test_the_file_holds_the_images_and_what_broke(data, tmp_path):
     trainer = trainer_of(data, tmp_path, optimizer_config={'accumulate_steps': 2}, broken={'at': 1},
                          dataloader={'train': {'sampler': {'batch_size': 2}}})
     stopped(trainer)
     saved = load_file(tmp_path / 'nonfinite_iter_1.pdparams')
-    assert (saved['format'], saved['iteration'], saved['accumulate_steps']) == ('passl-step', 1, 2)
+    assert (saved['iteration'], saved['epoch'], saved['rank'], saved['state']) == (1, 1, 0, {})
     assert [[x.shape for x in batch] for batch in saved['batches']] == 2 * [2 * [(2, 3, 32, 32)]]
     assert not np.array_equal(saved['batches'][0][0], saved['batches'][1][0])
-    assert len(saved['losses']) == 2 and saved['bad_gradients'] == {'encoder_q.0.conv1.weight': [2, 0]}
-    assert sorted(saved['state_dict']) == sorted(trainer.model.state_dict())
+    assert len(saved['losses']) == 2 and saved['gradients'] == {'encoder_q.0.conv1.weight': [2, 0]}
+    # the same images, read again with the seed of the epoch, are the batch that was saved
+    dataset = trainer.train_loader.dataset
+    number = {dataset.image_name(i): i for i in range(len(dataset))}
+    assert [len(names) for names in saved['images']] == [2, 2]
+    for names, batch in zip(saved['images'], saved['batches']):
+        for row, name in enumerate(names):
+            one, two = trainer.train_loader.collate_fn([dataset[SampleKey(number[name], derive_seed(3, 1))]])
+            assert np.array_equal(one[0], batch[0][row]) and np.array_equal(two[0], batch[1][row])
+
+
+def test_the_names_after_a_resume_in_the_middle_of_an_epoch(data, tmp_path):
+    trainer = trainer_of(data, tmp_path)
+    trainer.iteration = 3
+    sampler = trainer.train_loader.batch_sampler
+    sampler.set_epoch(1)
+    whole = image_names(trainer, 1)
+    assert whole == [[trainer.train_loader.dataset.image_name(key.index) for key in list(sampler)[2]]]
+    sampler.set_epoch(1, start_batch=1)
+    assert image_names(trainer, 1) == whole
+
+
+def test_an_image_with_a_pixel_that_is_no_number_is_named(data, tmp_path):
+    trainer = trainer_of(data, tmp_path)
+    loader, batches = trainer.train_loader, []
+
+    class BreakPixel:
+        def __iter__(self):
+            for one, two in loader:
+                images = one.numpy()
+                images[2, 1, 5, 7] = np.nan if batches else images[2, 1, 5, 7]
+                batches.append(images)
+                yield [paddle.to_tensor(images), two]
+
+        def __len__(self):
+            return len(loader)
+
+        def __getattr__(self, name):
+            return getattr(loader, name)
+
+    trainer.train_loader = BreakPixel()
+    message = stopped(trainer)
+    name = load_file(tmp_path / 'nonfinite_iter_2.pdparams')['images'][0][2]
+    assert f'images with pixels that are nan or inf: {name}\n' in message and os.path.isfile(name)
+
+
+def test_a_folder_is_not_filled(data, tmp_path):
+    for i in range(MOST_FILES):
+        (tmp_path / f'nonfinite_iter_{i}0.pdparams').write_bytes(b'')
+    assert f'already holds {MOST_FILES} files' in stopped(trainer_of(data, tmp_path, {}))
+    assert not (tmp_path / 'nonfinite_iter_2.pdparams').exists()
 
 
 def test_a_former_file_stays(data, tmp_path):
