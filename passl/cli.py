@@ -71,7 +71,7 @@ def extract_main(argv=None, prog=None):
     args = build_extract_parser(prog).parse_args(argv)
 
     def run():
-        from .utils.extract import extract_weight
+        from .utils.weights.extract import extract_weight
         from .utils.logger import setup_logger
         setup_logger().info(extract_weight(args.checkpoint, args.output, prefix=args.prefix,
                                            remove_prefix=args.remove_prefix, overwrite=args.overwrite))

@@ -21,7 +21,7 @@ import time
 import numpy as np
 
 from passl.datasets.shared_memory import leftovers
-from passl.utils.checkpoint import load_file
+from passl.utils.weights.checkpoint import load_file
 from passl.utils.logger import read_json_lines
 from tests.conftest import write_images
 from tests.tiny import densecl_config, write_config

@@ -5,7 +5,7 @@ import paddle
 from passl.datasets import image
 from passl.engine.builder import build_trainer
 from passl.modules import contrastive_loss, ema
-from passl.utils import dist
+from passl.utils.distributed import dist
 from passl.utils.config import with_defaults
 from tests.engine.small import densecl, write_data
 from tests.sync_counter import reads_of_steps

@@ -1,4 +1,4 @@
-"""Write the backbone of a checkpoint to a file of its own: see --help. The work is in passl/utils/extract.py."""
+"""Write the backbone of a checkpoint to a file of its own: see --help. The work is in utils/weights/extract.py."""
 
 import os
 import sys

@@ -7,7 +7,7 @@ import cv2
 
 from ..utils.errors import ConfigError, DataError, suggest
 from ..utils.logger import get_logger
-from ..utils.registry import Registry, build_from_config
+from ..utils.config.registry import Registry, build_from_config
 from .loader import ImageLoader, explain_failure, init_worker  # noqa: F401
 from .preprocess.compose import build_transforms
 from .sampler import EpochBatchSampler

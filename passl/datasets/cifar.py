@@ -8,8 +8,8 @@ import zlib
 import numpy as np
 
 from ..utils.errors import ConfigError, DataError
-from ..utils.safe_arrays import RefusedError
-from ..utils.safe_pickle import SafeUnpickler
+from ..utils.weights.safe_arrays import RefusedError
+from ..utils.weights.safe_pickle import SafeUnpickler
 from .base import ImageDataset
 from .builder import DATASETS
 from .image import shown

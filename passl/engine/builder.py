@@ -7,8 +7,8 @@ from ..hooks import (BadImagesHook, CheckpointHook, EvaluateHook, IterTimerHook,
                      OptimizerHook, build_hook)
 from ..modeling import build_model
 from ..solver import build_lr_scheduler, build_optimizer
-from ..utils import dist
-from ..utils.checkpoint import load_file
+from ..utils.distributed import dist
+from ..utils.weights.checkpoint import load_file
 from ..utils.errors import ConfigError
 from ..utils.logger import get_logger
 from ..utils.seed import seed_everything

@@ -8,9 +8,9 @@ import numpy
 import paddle
 
 from .. import __version__
-from ..utils import dist
+from ..utils.distributed import dist
 from ..utils.errors import ConfigError, DataError
-from ..utils.registry import plugin_modules
+from ..utils.config.registry import plugin_modules
 from .changes import differences
 
 _OWN = ('output_dir',)          # may differ: only process 0 writes there, and it tells the others where

@@ -6,7 +6,7 @@ import time
 import paddle
 from tqdm import tqdm
 
-from ..utils import dist
+from ..utils.distributed import dist
 from ..utils.errors import DataError
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..utils.checkpoint import CHECKPOINT
+from ..utils.weights.checkpoint import CHECKPOINT
 from ..utils.errors import CheckpointError
 
 _COUNTERS = {'iteration': 0, 'iters_per_epoch': 1, 'seed': 0, 'epoch': 0}      # name -> smallest value

@@ -11,12 +11,12 @@ import paddle
 
 from .. import __version__
 from ..modules import channels_last, onednn
-from ..utils import dist
+from ..utils.distributed import dist
 from ..utils.config import load_config, with_defaults
 from ..utils.errors import ConfigError, PasslError, PeerLostError
 from ..utils.logger import LOG_FILE, get_logger, log_to_file, setup_logger
 from ..utils.paddle_env import tune_cpu
-from ..utils.registry import import_plugins
+from ..utils.config.registry import import_plugins
 from .builder import build_trainer
 from .consistency import check_processes
 from .device import describe_device, memory_advice, select_device

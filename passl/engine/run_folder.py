@@ -5,8 +5,8 @@ import json
 import os
 import time
 
-from ..utils import dist
-from ..utils.checkpoint import CHECKPOINT, load_file, read_note, remove_leftovers
+from ..utils.distributed import dist
+from ..utils.weights.checkpoint import CHECKPOINT, load_file, read_note, remove_leftovers
 from ..utils.config import dump_config
 from ..utils.errors import CheckpointError, ConfigError, PasslError
 from ..utils.file_lock import FileLock, LockedError

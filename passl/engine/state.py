@@ -6,8 +6,8 @@ import numpy as np
 import paddle
 
 from ..solver.optimizer import load_optimizer_state, optimizer_state
-from ..utils import dist
-from ..utils.checkpoint import fingerprint, load_file
+from ..utils.distributed import dist
+from ..utils.weights.checkpoint import fingerprint, load_file
 from ..utils.errors import CheckpointError
 from ..utils.logger import get_logger
 from ..utils.weights import load_into

@@ -6,8 +6,9 @@ import time
 
 import paddle
 
-from ..utils import checkpoint, dist
-from ..utils.agreement import Agreement
+from ..utils.distributed import dist
+from ..utils.weights import checkpoint
+from ..utils.distributed.agreement import Agreement
 from ..utils.errors import ConfigError
 from ..utils.logger import get_logger
 from ..utils.seed import derive_seed, seed_everything
@@ -36,7 +37,7 @@ class Trainer:
         run_dir: folder of the run.
         run_id: text that names the run, the same on all processes and after a resume.
         stopping: True once a signal ends the run before max_iters; run_end follows.
-        agreement: see `passl.utils.agreement`; to be asked on steps at which `all_wait` is True.
+        agreement: see `passl.utils.distributed.agreement`; to be asked on steps at which `all_wait` is True.
     """
 
     def __init__(self, cfg, model, run_dir=None, train_loader=None, val_loader=None, optimizer=None,

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 
-from ..utils.dist import gather_objects, is_main
+from ..utils.distributed.dist import gather_objects, is_main
 from ..utils.logger import get_logger
 from .builder import HOOKS
 from .hook import Hook

@@ -2,7 +2,7 @@
 
 import paddle
 
-from ..utils.dist import gather_objects, world_size
+from ..utils.distributed.dist import gather_objects, world_size
 from ..utils.errors import PasslError
 
 _SEE = 'To see that step: the same command with --resume auto -o health_config.check=step.'

@@ -1,7 +1,7 @@
 """Registry and builder of hooks."""
 
 from ..utils.errors import ConfigError
-from ..utils.registry import Registry, build_from_config
+from ..utils.config.registry import Registry, build_from_config
 from .hook import Hook
 
 HOOKS = Registry('hook')

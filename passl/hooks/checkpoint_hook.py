@@ -4,8 +4,8 @@ import os
 import shutil
 import time
 
-from ..utils.checkpoint import CHECKPOINT, read_note
-from ..utils.dist import broadcast_object, is_main
+from ..utils.weights.checkpoint import CHECKPOINT, read_note
+from ..utils.distributed.dist import broadcast_object, is_main
 from ..utils.errors import CheckpointError, ConfigError
 from ..utils.logger import get_logger
 from .broken_state import check_state

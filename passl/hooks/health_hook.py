@@ -4,7 +4,7 @@ import math
 
 import paddle
 
-from ..utils.dist import gather_objects, rank, sum_over_processes, world_size
+from ..utils.distributed.dist import gather_objects, rank, sum_over_processes, world_size
 from ..utils.errors import CheckpointError, ConfigError, PasslError, listed
 from ..utils.numerics import (any_nonfinite, as_array, bad_count, bad_tensors, describe_bad, gradients_of,
                               sum_of_squares)

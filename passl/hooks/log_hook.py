@@ -4,7 +4,7 @@ import math
 import os
 import sys
 
-from ..utils.dist import is_main, sum_over_processes, world_size
+from ..utils.distributed.dist import is_main, sum_over_processes, world_size
 from ..utils.errors import PasslError
 from ..utils.logger import JsonLines, get_logger
 from ..utils.misc import AverageMeter, format_eta, peak_memory_mb, reset_peak_memory

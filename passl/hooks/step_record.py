@@ -4,8 +4,8 @@ import glob
 import itertools
 import os
 
-from ..utils.checkpoint import save_file
-from ..utils.dist import gather_objects, rank, world_size
+from ..utils.weights.checkpoint import save_file
+from ..utils.distributed.dist import gather_objects, rank, world_size
 from ..utils.errors import CheckpointError
 from ..utils.numerics import as_array
 
@@ -31,7 +31,7 @@ def save_step(trainer, batches, seen):
     """Write `nonfinite_iter_N[_rank_R].pdparams` to the run folder; every process calls and writes its own.
 
     It holds what no checkpoint has: {'iteration', 'epoch', 'lr', 'rank', 'images' (names), 'batches' (arrays),
-    'losses', 'gradients', 'state' (broken tensors)}. `passl.utils.checkpoint.load_file` reads it.
+    'losses', 'gradients', 'state' (broken tensors)}. `passl.utils.weights.checkpoint.load_file` reads it.
 
     Args:
         batches: the step's micro-batches, as the loader gave them.

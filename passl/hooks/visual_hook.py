@@ -2,7 +2,7 @@
 
 import os
 
-from ..utils.dist import is_main
+from ..utils.distributed.dist import is_main
 from ..utils.logger import get_logger
 from .builder import HOOKS
 from .hook import Hook, Priority

@@ -8,7 +8,7 @@ the vectors that enter a queue: everybody writes the same queue and needs them a
 import numpy as np
 import paddle
 
-from ..utils import dist
+from ..utils.distributed import dist
 from ..utils.seed import derive_seed
 
 

@@ -6,7 +6,7 @@ from paddle import nn
 from paddle.regularizer import L2Decay
 
 from ..utils.errors import ConfigError, suggest
-from ..utils.registry import Registry, accepted_arguments, build_from_config
+from ..utils.config.registry import Registry, accepted_arguments, build_from_config
 
 OPTIMIZERS = Registry('optimizer')
 LRSCHEDULERS = Registry('learning-rate schedule')

@@ -42,7 +42,7 @@ def _series(records, key):
 
 def _queue_size(run_dir):
     """K of the run's model, or None: not a contrastive model, or no config.yaml beside the log."""
-    from .yaml_text import MAX_TEXT, parse_yaml
+    from .config.yaml_text import MAX_TEXT, parse_yaml
     path = os.path.join(run_dir, 'config.yaml')
     if not os.path.isfile(path):
         return None

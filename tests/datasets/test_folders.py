@@ -224,7 +224,7 @@ def test_building_does_not_change_the_config(tmp_path, make_images):
 
 
 def test_all_names_are_registered_with_explicit_signatures():
-    from passl.utils.registry import accepted_arguments
+    from passl.utils.config.registry import accepted_arguments
     assert {'ImageFolder', 'UnlabelledFolder', 'ImageList', 'ImageNet', 'ImageNet100', 'CIFAR10', 'CIFAR100',
             'Synthetic'} <= set(DATASETS.names())
     assert not any(accepted_arguments(DATASETS.get(n))[2] for n in DATASETS.names())

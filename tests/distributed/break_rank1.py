@@ -3,7 +3,7 @@
 import paddle
 
 from passl.hooks import HOOKS, Hook
-from passl.utils import dist
+from passl.utils.distributed import dist
 
 
 @HOOKS.register()

@@ -16,7 +16,7 @@ import paddle.nn.functional as F  # noqa: E402
 from passl.modeling import build_model  # noqa: E402
 from passl.modules import batch_shuffle  # noqa: E402
 from passl.modules.contrastive_loss import nt_xent  # noqa: E402
-from passl.utils import dist  # noqa: E402
+from passl.utils.distributed import dist  # noqa: E402
 from tests.tiny import densecl_config  # noqa: E402
 
 

@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from passl.hooks import HOOKS, Hook
-from passl.utils import dist
+from passl.utils.distributed import dist
 
 
 @HOOKS.register()

@@ -12,7 +12,7 @@ paddle = require_paddle()
 
 import numpy as np  # noqa: E402
 
-from passl.utils import dist  # noqa: E402
+from passl.utils.distributed import dist  # noqa: E402
 
 
 def main(out, n=3):

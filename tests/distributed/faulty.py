@@ -8,7 +8,8 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 
 from passl.cli import train_main  # noqa: E402
 from passl.engine import consistency, trainer  # noqa: E402
-from passl.utils import checkpoint, dist  # noqa: E402
+from passl.utils.distributed import dist  # noqa: E402
+from passl.utils.weights import checkpoint  # noqa: E402
 
 kind, rank, iteration = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 arguments = sys.argv[4:]

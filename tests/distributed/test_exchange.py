@@ -9,7 +9,7 @@ import paddle
 import paddle.distributed
 import pytest
 
-from passl.utils import dist
+from passl.utils.distributed import dist
 
 from .test_two_processes import HERE, launch
 

@@ -12,9 +12,9 @@ import time
 import numpy as np
 import pytest
 
-from passl.utils import watch, witness
-from passl.utils.checkpoint import load_file
-from passl.utils.watch import Peer, process_state
+from passl.utils.distributed import watch, witness
+from passl.utils.weights.checkpoint import load_file
+from passl.utils.distributed.watch import Peer, process_state
 from tests.tiny import densecl_config, linear_config
 
 from .test_stop_and_kill import Job
@@ -275,7 +275,7 @@ def test_witness_of_the_start():
 
 
 def test_no_watch_in_a_world_of_one():
-    from passl.utils import dist
+    from passl.utils.distributed import dist
     dist.watch(10)
     dist.progress('training', 3)
     dist.meet()

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from passl.utils.checkpoint import load_file
+from passl.utils.weights.checkpoint import load_file
 from tests.distributed.test_two_processes import HERE, launch
 from tests.tiny import densecl_config, write_config
 

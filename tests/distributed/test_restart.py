@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from passl.utils.checkpoint import load_file
+from passl.utils.weights.checkpoint import load_file
 from tests.test_docs import FENCE, read
 from tests.tiny import densecl_config, write_config
 

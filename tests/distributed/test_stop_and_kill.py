@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from passl.utils.checkpoint import load_file
+from passl.utils.weights.checkpoint import load_file
 from tests.tiny import densecl_config, write_config
 
 from .test_two_processes import launching, logged, train

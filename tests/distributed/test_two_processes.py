@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from passl.utils.checkpoint import load_file
+from passl.utils.weights.checkpoint import load_file
 from tests.tiny import densecl_config, linear_config, write_config
 
 HERE = os.path.dirname(os.path.abspath(__file__))

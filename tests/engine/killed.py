@@ -11,7 +11,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from passl.cli import train_main  # noqa: E402
-from passl.utils import checkpoint  # noqa: E402
+from passl.utils.weights import checkpoint  # noqa: E402
 from tests.engine import small  # noqa: E402, F401  registers SmallNet
 
 point, count = sys.argv[1], int(sys.argv[2])

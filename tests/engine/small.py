@@ -10,7 +10,7 @@ from paddle import nn
 
 from passl.cli import extract_main, train_main
 from passl.modeling.backbones import BACKBONES
-from passl.utils.checkpoint import load_file
+from passl.utils.weights.checkpoint import load_file
 from passl.utils.config import merge
 
 Done = namedtuple('Done', 'code out err')

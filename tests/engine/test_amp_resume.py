@@ -5,7 +5,7 @@ import os
 import pytest
 
 from passl.engine import builder
-from passl.utils.checkpoint import load_file
+from passl.utils.weights.checkpoint import load_file
 
 from .small import assert_same_state, moco, records, train
 

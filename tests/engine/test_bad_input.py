@@ -8,7 +8,7 @@ import paddle
 import pytest
 
 from passl.cli import train_main
-from passl.utils.checkpoint import load_file, save_file
+from passl.utils.weights.checkpoint import load_file, save_file
 from passl.utils.config import merge
 
 from .small import (call, clas, densecl, extract, moco, records, refused, refused_training, train, write_config)

@@ -10,7 +10,7 @@ import pytest
 from passl.engine import device, trainer as trainer_module
 from passl.engine.builder import build_trainer
 from passl.engine.device import describe_device, memory_advice, select_device
-from passl.utils import dist
+from passl.utils.distributed import dist
 from passl.utils.config import with_defaults
 from passl.utils.errors import DeviceError
 from tests.engine.small import densecl, write_data

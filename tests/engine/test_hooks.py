@@ -10,7 +10,7 @@ import yaml
 from passl.cli import train_main
 from passl.engine.builder import build_trainer
 from passl.hooks import HOOKS, Hook, Priority, build_hook
-from passl.utils.checkpoint import load_file, save_file
+from passl.utils.weights.checkpoint import load_file, save_file
 from passl.utils.config import merge, with_defaults
 from passl.utils.errors import ConfigError
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from passl.utils.checkpoint import load_file
+from passl.utils.weights.checkpoint import load_file
 from tests.engine.test_hooks import saved
 from tests.tiny import densecl_config
 from tests.tiny import write_config as write_tiny

@@ -11,7 +11,7 @@ import yaml
 
 from passl.cli import train_main
 from passl.hooks import HOOKS, Hook
-from passl.utils.checkpoint import load_file
+from passl.utils.weights.checkpoint import load_file
 
 from .small import clas, densecl, moco, records, train
 

@@ -11,7 +11,7 @@ from passl.hooks import HOOKS, Hook
 from passl.datasets.sampler import SampleKey
 from passl.hooks.broken_state import broken_names
 from passl.hooks.step_record import MOST_FILES, image_names
-from passl.utils.checkpoint import load_file
+from passl.utils.weights.checkpoint import load_file
 from passl.utils.config import with_defaults
 from passl.utils.errors import PasslError
 from passl.utils.numerics import any_nonfinite, bad_count, bad_tensors, describe_bad, sum_of_squares

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from passl.cli import train_main
-from passl.utils.checkpoint import load_file
+from passl.utils.weights.checkpoint import load_file
 from tests.engine.small import assert_same_state
 from tests.tiny import densecl_config, linear_config, write_config
 

@@ -11,7 +11,7 @@ import pytest
 from passl.engine import run_folder, state
 from passl.engine.changes import check_changes, differences
 from passl.engine.run_folder import Folders, checkpoints
-from passl.utils.checkpoint import load_file, read_note, save_file
+from passl.utils.weights.checkpoint import load_file, read_note, save_file
 from passl.utils.config import merge
 from passl.utils.errors import CheckpointError, ConfigError
 from tests.engine.test_hooks import saved

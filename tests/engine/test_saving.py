@@ -11,8 +11,8 @@ import pytest
 from passl.cli import train_main
 from passl.hooks import HOOKS, Hook, checkpoint_hook
 from passl.hooks.checkpoint_hook import CheckpointHook, point, remove_own, warn_of_space
-from passl.utils import checkpoint
-from passl.utils.checkpoint import load_file, read_note, save_file
+from passl.utils.weights import checkpoint
+from passl.utils.weights.checkpoint import load_file, read_note, save_file
 from passl.utils.config import merge
 from tests.engine.test_hooks import saved
 

@@ -13,7 +13,7 @@ from passl.cli import train_main
 from passl.engine import signals
 from passl.engine.signals import StopSignals
 from passl.hooks import HOOKS, Hook
-from passl.utils.checkpoint import load_file
+from passl.utils.weights.checkpoint import load_file
 
 from .small import assert_same_state, call, clas, moco, records, train, write_config
 

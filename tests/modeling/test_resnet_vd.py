@@ -7,7 +7,7 @@ import pytest
 from passl.modeling import build_backbone, build_model
 from passl.modeling.backbones import ResNet_vd, resnet_cpu
 from passl.transfer.weights.independent import Network
-from passl.utils.checkpoint import save_file
+from passl.utils.weights.checkpoint import save_file
 from passl.utils.errors import CheckpointError, ConfigError
 from tests.modeling.tiny import contrast, views
 from tests.transfer.nets import V18, state_of

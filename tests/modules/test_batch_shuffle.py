@@ -7,7 +7,7 @@ from paddle import nn
 
 from passl.modules import batch_shuffle
 from passl.modules.batch_shuffle import BatchShuffle, in_splits, pack, shared_permutation
-from passl.utils import dist
+from passl.utils.distributed import dist
 
 
 def random(*shape, seed=0):

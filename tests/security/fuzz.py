@@ -32,14 +32,14 @@ from passl.datasets import packed  # noqa: E402
 from passl.datasets.cifar import _read_batch  # noqa: E402
 from passl.datasets.image import ImageReadError, decode_image  # noqa: E402
 from passl.datasets.image_list import paths_in, read_list  # noqa: E402
-from passl.utils.checkpoint import _Pickler, file_format, is_torch_file, load_file, save_file  # noqa: E402
+from passl.utils.weights.checkpoint import _Pickler, file_format, is_torch_file, load_file, save_file  # noqa: E402
 from passl.utils.config import apply_overrides, dump_config, load_config, merge, validate, with_defaults  # noqa: E402
 from passl.utils.errors import PasslError  # noqa: E402
 from passl.utils.logger import read_json_lines  # noqa: E402
 from passl.utils.plots import _is_record, _series  # noqa: E402
-from passl.utils.schema import SCHEMA, structural_keys  # noqa: E402
+from passl.utils.config.schema import SCHEMA, structural_keys  # noqa: E402
 from passl.utils.weights import backbone_weights, find_state_dict, weights_in  # noqa: E402
-from passl.utils.yaml_text import parse_yaml, to_yaml  # noqa: E402
+from passl.utils.config.yaml_text import parse_yaml, to_yaml  # noqa: E402
 
 from . import hostile  # noqa: E402
 from .guard import TooSlow, guarded  # noqa: E402

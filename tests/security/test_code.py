@@ -18,9 +18,9 @@ ATTRIBUTES = {      # attribute -> the objects on which it is forbidden; None: a
     'fromfile': {'np', 'numpy'}, 'genfromtxt': None, 'safe_load': {'yaml'}, 'set_flags': {'paddle'}, 'Unpickler': None}
 # {file: {what: reason}}
 ALLOWED = {
-    'passl/utils/registry.py': {
+    'passl/utils/config/registry.py': {
         'importlib': 'code of the user, after consent (engine.run.permitted_imports), and installed entry points'},
-    'passl/utils/checkpoint.py': {'pickle': 'writing; reading goes through safe_pickle'},
+    'passl/utils/weights/checkpoint.py': {'pickle': 'writing; reading goes through safe_pickle'},
     'passl/utils/paddle_env.py': {'ctypes': "mallopt of the C library, no outside input"},
     'passl/engine/device.py': {'set_flags': 'one flag by its name in the file: deterministic convolutions'},
     'passl/modules/onednn.py': {'ctypes': "the library inside Paddle's wheel",
@@ -28,7 +28,7 @@ ALLOWED = {
     'passl/transfer/probes/command.py': {'vars': 'the flags as the parser has read them, for the record'},
     'passl/datasets/base.py': {'vars': 'whether a class defines `load`; nothing is looked up by a name from outside'},
     'passl/utils/file_lock.py': {'socket': 'the name of this machine'},
-    'passl/utils/watch.py': {'socket': 'the name of this machine',
+    'passl/utils/distributed/watch.py': {'socket': 'the name of this machine',
                              'subprocess': 'starts witness.py of this package, with fixed arguments'},
     'passl/datasets/loader.py': {'ctypes': 'prctl of the C library'},
     'passl/datasets/labelled/voc_xml.py': {
@@ -136,7 +136,8 @@ def test_the_rule_leaves_the_rest_alone(code):
 
 def test_every_file_that_the_readers_need_is_free_of_doors():
     """Nothing that reads checkpoints, configs or lists has one, whatever the list above says."""
-    readers = ('safe_pickle', 'safe_arrays', 'safetensors_file', 'torch_reader', 'yaml_text', 'config', 'weights')
+    readers = [f'weights/{n}' for n in ('safe_pickle', 'safe_arrays', 'safetensors_file', 'torch_reader', 'load')]
+    readers += ['config/yaml_text', 'config/read']
     data = ('image_list', 'index', 'path_list', 'lmdb_file', 'cifar', 'folder', 'image')
     wanted = {f'passl/utils/{n}.py' for n in readers} | {f'passl/datasets/{n}.py' for n in data}
     seen = {path: list(doors(tree)) for path, tree in sources() if path in wanted}

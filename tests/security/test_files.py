@@ -14,7 +14,7 @@ from passl.datasets import index as index_module
 from passl.datasets.cifar import _read_batch
 from passl.datasets.image import ImageReadError
 from passl.datasets.lmdb_file import FormatError, LmdbFile
-from passl.utils.checkpoint import load_file
+from passl.utils.weights.checkpoint import load_file
 from passl.utils.errors import CheckpointError, DataError, PasslError
 from passl.utils.plots import plot_loss
 

@@ -65,7 +65,7 @@ TREES = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | s
 @settings(max_examples=200, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 def test_trees_come_back_from_yaml_or_are_refused(tree):
     from passl.utils.errors import PasslError
-    from passl.utils.yaml_text import parse_yaml, to_yaml
+    from passl.utils.config.yaml_text import parse_yaml, to_yaml
     try:
         back = parse_yaml(to_yaml(tree), 'x')
     except PasslError:

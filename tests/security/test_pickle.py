@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 
-from passl.utils.checkpoint import load_file
+from passl.utils.weights.checkpoint import load_file
 from passl.utils.errors import CheckpointError
 from passl.utils.weights import load_weights
 

@@ -8,10 +8,10 @@ import pytest
 from passl.cli import train_main
 from passl.datasets import build_dataset
 from passl.datasets.image_list import MAX_CLASSES, paths_in
-from passl.utils.checkpoint import load_file, save_file
+from passl.utils.weights.checkpoint import load_file, save_file
 from passl.utils.config import apply_overrides, dump_config, load_config, with_defaults
 from passl.utils.errors import CheckpointError, ConfigError, DataError
-from passl.utils.yaml_text import parse_yaml
+from passl.utils.config.yaml_text import parse_yaml
 
 from ..engine.small import call, moco, records, refused_training, train, write_config, write_data
 from .guard import guarded

@@ -7,7 +7,7 @@ from paddle import nn
 
 from passl.solver import build_lr_scheduler, build_optimizer
 from passl.solver.optimizer import load_optimizer_state, optimizer_state
-from passl.utils.checkpoint import load_file, save_file
+from passl.utils.weights.checkpoint import load_file, save_file
 from passl.utils.errors import CheckpointError
 
 COSINE = {'name': 'CosineAnnealingDecay', 'learning_rate': 0.1, 'T_max': 20}

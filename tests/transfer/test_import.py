@@ -10,7 +10,7 @@ import pytest
 from passl.cli import import_main
 from passl.transfer.weights.importing import import_weights, recognise, rename
 from passl.transfer.weights.names import first_short, table
-from passl.utils.checkpoint import load_file, save_file
+from passl.utils.weights.checkpoint import load_file, save_file
 from passl.utils.errors import CheckpointError
 from tests.utils.torch_writer import Tensor, write_legacy, write_zip
 

@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from passl.utils import agreement
-from passl.utils.agreement import Agreement
+from passl.utils.distributed import agreement
+from passl.utils.distributed.agreement import Agreement
 
 
 class Counters:

@@ -14,8 +14,8 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from passl.utils import checkpoint
-from passl.utils.checkpoint import (file_format, fingerprint, is_torch_file, load_file, read_note, remove_leftovers,
+from passl.utils.weights import checkpoint
+from passl.utils.weights.checkpoint import (file_format, fingerprint, is_torch_file, load_file, read_note, remove_leftovers,
                                     save_file)
 from passl.utils.errors import CheckpointError
 
@@ -166,7 +166,7 @@ class TestSave:
         pytest.importorskip('resource')
         path = tmp_path / 'x.pdparams'
         save_file({'epoch': 1}, path)
-        code = ('import numpy, resource, sys; from passl.utils.checkpoint import save_file; '
+        code = ('import numpy, resource, sys; from passl.utils.weights.checkpoint import save_file; '
                 'resource.setrlimit(resource.RLIMIT_FSIZE, (100000, 100000)); '
                 'save_file({"a": numpy.zeros(1000000)}, sys.argv[1])')
         run = subprocess.run([sys.executable, '-c', code, str(path)], cwd=ROOT,
@@ -206,7 +206,7 @@ class TestSave:
         assert (tmp_path / 'x.pdparams').stat().st_mode & 0o777 == 0o640
 
     def test_needs_no_paddle(self, tmp_path):
-        code = ('import sys; from passl.utils import extract, checkpoint as c; '
+        code = ('import sys; from passl.utils.weights import extract, checkpoint as c; '
                 f'c.save_file({{"a": 1}}, {str(tmp_path / "x.pdparams")!r}); '
                 f'c.load_file({str(tmp_path / "x.pdparams")!r}); '
                 'assert not {"paddle", "torch", "cv2"} & set(sys.modules)')

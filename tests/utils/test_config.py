@@ -12,8 +12,8 @@ import pytest
 from passl.utils.config import (apply_overrides, dump_config, load_config, merge, read_config, validate,
                                 with_defaults)
 from passl.utils.errors import ConfigError
-from passl.utils.schema import describe, structural_keys
-from passl.utils.yaml_text import parse_yaml
+from passl.utils.config.schema import describe, structural_keys
+from passl.utils.config.yaml_text import parse_yaml
 
 FIXTURES = os.path.join(os.path.dirname(__file__), '..', 'fixtures', 'passl_v1')
 
@@ -468,7 +468,7 @@ def test_config_needs_no_paddle():
     import subprocess
     root = os.path.join(os.path.dirname(__file__), '..', '..')
     code = ('import sys; import passl.utils.config, passl.utils.options, passl.utils.seed, '
-            'passl.utils.logger, passl.utils.misc, passl.utils.registry; sys.exit("paddle" in sys.modules)')
+            'passl.utils.logger, passl.utils.misc, passl.utils.config.registry; sys.exit("paddle" in sys.modules)')
     assert subprocess.run([sys.executable, '-c', code], cwd=root).returncode == 0
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from passl.utils.checkpoint import load_file, save_file
+from passl.utils.weights.checkpoint import load_file, save_file
 from passl.utils.errors import CheckpointError
-from passl.utils.extract import convert_torch, extract_weight
+from passl.utils.weights.extract import convert_torch, extract_weight
 
 from .test_weights import prefixed, resnet_names
 from .torch_writer import Tensor, write_legacy, write_zip

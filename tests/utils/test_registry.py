@@ -4,9 +4,9 @@ import copy
 
 import pytest
 
-from passl.utils import registry as module
+from passl.utils.config import registry as module
 from passl.utils.errors import ConfigError, suggest
-from passl.utils.registry import Registry, accepted_arguments, build_from_config, import_plugins
+from passl.utils.config.registry import Registry, accepted_arguments, build_from_config, import_plugins
 
 
 class Net:

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from passl.utils.checkpoint import file_format, is_torch_file, load_file
+from passl.utils.weights.checkpoint import file_format, is_torch_file, load_file
 from passl.utils.errors import CheckpointError
 
 from .torch_writer import Raw, Tensor, write_legacy, write_zip

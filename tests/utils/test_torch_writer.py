@@ -5,7 +5,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from passl.utils.checkpoint import file_format, load_file, save_file
+from passl.utils.weights.checkpoint import file_format, load_file, save_file
 
 VALUES = {'float32': np.arange(6, dtype=np.float32).reshape(2, 3), 'scalar': np.zeros((), np.int64),
           'empty': np.zeros((0, 3), np.float32), 'transposed': np.arange(6, dtype=np.float64).reshape(2, 3).T,

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 
-from passl.utils.checkpoint import save_file
+from passl.utils.weights.checkpoint import save_file
 from passl.utils.errors import CheckpointError
 from passl.utils.weights import (backbone_weights, find_state_dict, load_into, load_weights, select_prefix,
                                  torch_to_paddle)

@@ -5,7 +5,7 @@ import zipfile
 
 import numpy as np
 
-from passl.utils import torch_writer
+from passl.utils.weights import torch_writer
 
 MAGIC = 0x1950a86a20f9469cfc6c
 

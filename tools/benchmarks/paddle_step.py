@@ -24,7 +24,7 @@ paddle = require_paddle()
 from benchmarks import jobs  # noqa: E402  tools/benchmarks
 from passl.datasets.builder import DATASETS  # noqa: E402
 from passl.engine import build_trainer  # noqa: E402
-from passl.utils import dist  # noqa: E402
+from passl.utils.distributed import dist  # noqa: E402
 from passl.utils.config import apply_overrides, with_defaults  # noqa: E402
 
 NEVER = 10**9

@@ -13,7 +13,7 @@ sys.path[:0] = [TOOLS, os.path.dirname(TOOLS)]
 from benchmarks import jobs, paddle_step  # noqa: E402  tools/benchmarks; imports Paddle with the project's settings
 from passl.modules.batch_shuffle import shared_permutation  # noqa: E402
 from passl.modules.input_normalize import InputNormalize  # noqa: E402
-from passl.utils import dist  # noqa: E402
+from passl.utils.distributed import dist  # noqa: E402
 
 paddle = paddle_step.paddle
 

@@ -10,7 +10,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from passl.cli import guarded  # noqa: E402
-from passl.utils.key_names import RESNET_BLOCKS  # noqa: E402
+from passl.utils.weights.key_names import RESNET_BLOCKS  # noqa: E402
 
 
 def parse_args(argv=None):

@@ -6,7 +6,7 @@ import time
 from tqdm import tqdm
 
 from ...utils.errors import ConfigError
-from ...utils.yaml_text import parse_yaml
+from ...utils.config.yaml_text import parse_yaml
 from ..labelled import build_detection, build_segmentation
 from ..labelled.statistics import detection_statistics, segmentation_statistics
 from .outputs import check_output, write_json

@@ -1,7 +1,7 @@
 """Labelled data sets in their real layouts, checked at the start: masks, boxes, instances, several labels per image."""
 
 from ...utils.errors import ConfigError
-from ...utils.registry import build_from_config
+from ...utils.config.registry import build_from_config
 from . import cityscapes, coco, folder, voc, voc_objects  # noqa: F401  imported so that they register themselves
 from .joined import Joined
 from .registry import DETECTION, MULTILABEL, SEGMENTATION

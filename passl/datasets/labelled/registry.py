@@ -1,6 +1,6 @@
 """The tables of labelled data sets by kind."""
 
-from ...utils.registry import Registry
+from ...utils.config.registry import Registry
 
 SEGMENTATION = Registry('segmentation data set')
 DETECTION = Registry('detection data set')

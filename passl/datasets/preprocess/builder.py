@@ -1,6 +1,6 @@
 """Registry and builder of transforms."""
 
-from ...utils.registry import Registry, build_from_config
+from ...utils.config.registry import Registry, build_from_config
 
 TRANSFORMS = Registry('transform')
 

@@ -1,7 +1,7 @@
 """Registry and builder of models: builds the parts first and hands them to the constructor."""
 
 from ...utils.errors import ConfigError
-from ...utils.registry import Registry, build_from_config
+from ...utils.config.registry import Registry, build_from_config
 from ..backbones.builder import build_backbone
 from ..heads.builder import build_head
 from ..necks.builder import build_neck

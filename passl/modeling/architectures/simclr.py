@@ -4,7 +4,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ...utils import dist
+from ...utils.distributed import dist
 from ...utils.logger import get_logger
 from .base import Architecture, need_two_views
 from .builder import MODELS

@@ -1,6 +1,6 @@
 """Registry and builder of heads."""
 
-from ...utils.registry import Registry, build_from_config
+from ...utils.config.registry import Registry, build_from_config
 
 HEADS = Registry('head')
 

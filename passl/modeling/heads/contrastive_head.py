@@ -3,7 +3,7 @@
 from paddle import nn
 
 from ...modules.contrastive_loss import info_nce, nt_xent, rank_among, ranking_accuracy
-from ...utils import dist
+from ...utils.distributed import dist
 from ...utils.errors import ConfigError
 from .builder import HEADS
 

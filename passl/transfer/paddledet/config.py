@@ -7,7 +7,7 @@ import yaml
 
 from ...utils.config import DELETE, merge
 from ...utils.errors import ConfigError, suggest
-from ...utils.yaml_text import MAX_TEXT, Loader, parse_yaml
+from ...utils.config.yaml_text import MAX_TEXT, Loader, parse_yaml
 
 BASE = '_BASE_'         # PaddleDetection's word for a list of files to inherit from
 TAG = '!'               # key under which the name of a tagged mapping is kept until it is built

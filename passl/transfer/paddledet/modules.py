@@ -12,7 +12,7 @@ from ppdet.modeling.backbones.resnet import BasicBlock, Blocks, BottleNeck, ResN
 from ppdet.modeling.layers import ConvNormLayer
 from ppdet.modeling.shape_spec import ShapeSpec
 
-from ...utils.key_names import RESNET_BLOCKS
+from ...utils.weights.key_names import RESNET_BLOCKS
 from . import fast_cpu
 
 

@@ -4,7 +4,7 @@ import math
 
 from ppdet.engine.callbacks import Callback
 
-from ...utils import dist
+from ...utils.distributed import dist
 from ...utils.errors import PasslError
 from ...utils.logger import JsonLines
 

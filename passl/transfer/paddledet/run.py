@@ -6,7 +6,7 @@ import os
 import time
 
 from ...engine.device import select_device
-from ...utils import dist
+from ...utils.distributed import dist
 from ...utils.errors import ConfigError, DeviceError, PasslError
 from ...utils.logger import get_logger, setup_logger
 from ...utils.misc import replace_text

@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from ...utils.errors import CheckpointError, listed
-from ...utils.key_names import resnet_depth
+from ...utils.weights.key_names import resnet_depth
 from ...utils.weights import backbone_weights, load_into, load_weights, select_prefix
 from ..weights.names import BN_EPSILON, Arch, first_short, refuse_unless_empty, table
 

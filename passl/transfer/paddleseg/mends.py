@@ -15,8 +15,8 @@ import sys
 import numpy as np
 import paddle
 
-from ...utils import dist
-from ...utils.checkpoint import load_file
+from ...utils.distributed import dist
+from ...utils.weights.checkpoint import load_file
 from ...utils.errors import CheckpointError
 from ...utils.weights import load_into, load_weights
 

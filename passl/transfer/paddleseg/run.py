@@ -6,7 +6,7 @@ import random
 import sys
 import tempfile
 
-from ...utils import dist
+from ...utils.distributed import dist
 from ...utils.errors import ConfigError, DataError, PasslError
 from ...utils.logger import get_logger, setup_logger
 from ...utils.seed import derive_seed, seed_everything

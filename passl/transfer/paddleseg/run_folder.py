@@ -6,7 +6,7 @@ import json
 import os
 import time
 
-from ...utils import dist
+from ...utils.distributed import dist
 from ...utils.config import dump_config
 from ...utils.errors import ConfigError
 from ...utils.logger import get_logger

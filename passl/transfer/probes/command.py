@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from ...datasets.labelled import build_segmentation
 from ...engine.device import select_device
-from ...utils import dist
+from ...utils.distributed import dist
 from ...utils.errors import ConfigError
 from ...utils.logger import get_logger
 from . import report

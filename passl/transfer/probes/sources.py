@@ -7,7 +7,7 @@ import numpy as np
 
 from ...modeling.backbones import build_backbone
 from ...utils.errors import CheckpointError, ConfigError
-from ...utils.key_names import has_deep_stem, resnet_depth
+from ...utils.weights.key_names import has_deep_stem, resnet_depth
 from ...utils.seed import seed_everything
 from ...utils.weights import backbone_weights, load_into, load_weights
 

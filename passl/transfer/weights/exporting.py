@@ -7,10 +7,10 @@ import tempfile
 
 import numpy as np
 
-from ...utils.checkpoint import load_file
+from ...utils.weights.checkpoint import load_file
 from ...utils.errors import CheckpointError
-from ...utils.extract import check_output
-from ...utils.safetensors_file import bfloat16_to_float32
+from ...utils.weights.extract import check_output
+from ...utils.weights.safetensors_file import bfloat16_to_float32
 from ...utils.weights import backbone_weights, find_state_dict, load_into, prefixes, select_prefix, weights_in
 from . import certificate, formats
 from .names import check_complete, check_exists, nearest_arch

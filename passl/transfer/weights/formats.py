@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...utils.checkpoint import save_file
+from ...utils.weights.checkpoint import save_file
 from ...utils.errors import CheckpointError, PasslError
 from .names import TORCH, first_short, table
 

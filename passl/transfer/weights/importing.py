@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ...utils.checkpoint import load_file, save_file
+from ...utils.weights.checkpoint import load_file, save_file
 from ...utils.errors import CheckpointError, suggest
 from ...utils.weights import BACKBONES, find_state_dict, prefixes, select_prefix
 from . import certificate

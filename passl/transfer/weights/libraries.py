@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from ...utils.checkpoint import load_file
+from ...utils.weights.checkpoint import load_file
 from ...utils.errors import CheckpointError
 from ...utils.weights import find_state_dict
 

@@ -9,7 +9,7 @@ from typing import NamedTuple, Optional
 import numpy as np
 
 from ...utils.errors import CheckpointError
-from ...utils.key_names import RESNET_BLOCKS
+from ...utils.weights.key_names import RESNET_BLOCKS
 
 BN_EPSILON = 1e-5
 NORM = ('weight', 'bias', '_mean', '_variance')

@@ -5,7 +5,7 @@ from importlib import metadata
 
 import numpy as np
 
-from ...utils.checkpoint import load_file
+from ...utils.weights.checkpoint import load_file
 from ...utils.errors import CheckpointError
 from ...utils.weights import find_state_dict
 from . import libraries

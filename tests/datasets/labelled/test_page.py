@@ -57,7 +57,7 @@ def test_checks_of_the_page(data, capsys):
 
 def test_options_of_the_page_exist():
     from passl.datasets.labelled.registry import DETECTION, SEGMENTATION
-    from passl.utils.registry import accepted_arguments
+    from passl.utils.config.registry import accepted_arguments
     known = set()
     for table in (SEGMENTATION, DETECTION):
         for kind in table.names():

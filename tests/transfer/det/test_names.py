@@ -6,7 +6,7 @@ import pytest
 from passl.transfer.paddledet.shim import available
 from passl.transfer.paddledet.weights import to_paddledet
 from passl.utils.errors import CheckpointError
-from passl.utils.key_names import RESNET_BLOCKS
+from passl.utils.weights.key_names import RESNET_BLOCKS
 
 needs_ppdet = pytest.mark.skipif(not available(), reason='PaddleDetection is not installed')
 

@@ -12,7 +12,7 @@ from passl.cli import transfer_det_main
 from passl.transfer.paddledet.command import build_transfer_det_parser
 from passl.transfer.paddledet.shim import available
 from passl.transfer.paddledet.weights import to_paddledet
-from passl.utils.checkpoint import load_file, save_file
+from passl.utils.weights.checkpoint import load_file, save_file
 from passl.utils.weights import find_state_dict
 from tests.transfer.det.fixtures import tiny, write_coco, write_voc
 from tests.transfer.det.test_weights import C4, FPN, ROOT

@@ -8,7 +8,7 @@ import pytest
 
 from passl.transfer.paddledet.shim import available
 from passl.transfer.paddledet.weights import to_paddledet
-from passl.utils.checkpoint import save_file
+from passl.utils.weights.checkpoint import save_file
 from passl.utils.errors import CheckpointError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))

@@ -9,7 +9,7 @@ from .sets import write_classes, write_masks
 def backbone_file(tmp_path_factory):
     """A checkpoint-like file of a random ResNet-18."""
     from passl.modeling.backbones import build_backbone
-    from passl.utils.checkpoint import save_file
+    from passl.utils.weights.checkpoint import save_file
     from passl.utils.seed import seed_everything
     seed_everything(5)
     state = build_backbone({'name': 'ResNet', 'depth': 18}).state_dict()

@@ -108,7 +108,7 @@ def test_a_killed_run_goes_on(backbone_file, masks, tmp_path, capsys, monkeypatc
 
 
 def test_the_file_format_of_the_weights_does_not_matter(backbone_file, masks, tmp_path, capsys):
-    from passl.utils.extract import extract_weight
+    from passl.utils.weights.extract import extract_weight
     other = str(tmp_path / 'other.safetensors')
     extract_weight(backbone_file, other, remove_prefix=True)
     out = tmp_path / 'out'
@@ -167,7 +167,7 @@ def test_image_size_must_fit_the_stages(backbone_file, classes, capsys):
 
 
 def test_a_file_with_a_missing_tensor_is_refused(backbone_file, masks, tmp_path, capsys):
-    from passl.utils.checkpoint import load_file, save_file
+    from passl.utils.weights.checkpoint import load_file, save_file
     state = load_file(backbone_file)['state_dict']
     del state['encoder_q.0.layer3.1.bn2.bias']
     save_file(state, str(tmp_path / 'cut.pdparams'))

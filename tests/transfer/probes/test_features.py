@@ -7,7 +7,7 @@ import pytest
 
 from passl.modeling.backbones import BACKBONES, build_backbone, resnet_cpu
 from passl.transfer.probes import features, sources
-from passl.utils.checkpoint import load_file, save_file
+from passl.utils.weights.checkpoint import load_file, save_file
 from passl.utils.errors import CheckpointError, ConfigError, DataError
 
 

@@ -86,7 +86,7 @@ def backbone18(tmp_path_factory):
     import paddle
 
     from passl.modeling import build_backbone
-    from passl.utils.checkpoint import save_file
+    from passl.utils.weights.checkpoint import save_file
     paddle.seed(5)
     net = build_backbone({'name': 'ResNet', 'depth': 18})
     path = str(tmp_path_factory.mktemp('weights') / 'latest.pdparams')

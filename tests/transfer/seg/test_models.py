@@ -9,7 +9,7 @@ import pytest
 from passl.modeling import build_backbone
 from passl.transfer.paddleseg import library
 from passl.utils.errors import CheckpointError, ConfigError
-from passl.utils.key_names import resnet_depth
+from passl.utils.weights.key_names import resnet_depth
 
 library.load()
 from paddleseg.cvlibs import manager  # noqa: E402
@@ -153,7 +153,7 @@ def test_all_backbone_weights_load_or_none(backbone18, tmp_path):
     net = DilatedResNet(18)
     record = load_backbone(net, backbone18)
     assert record['matched'] == record['total'] == len(net.state_dict()) and len(record['sha256']) == 64
-    from passl.utils.checkpoint import load_file, save_file
+    from passl.utils.weights.checkpoint import load_file, save_file
     state = load_file(backbone18)['state_dict']
     for name, tensor in net.state_dict().items():
         assert np.array_equal(tensor.numpy(), state[f'encoder_q.0.{name}']), name
@@ -179,7 +179,7 @@ def test_all_backbone_weights_load_or_none(backbone18, tmp_path):
 
 
 def test_weights_of_the_deep_stem_are_refused_and_fit_their_own_backbone(tmp_path):
-    from passl.utils.checkpoint import save_file
+    from passl.utils.weights.checkpoint import save_file
     deep = manager.BACKBONES['ResNet18_vd'](output_stride=8)
     path = str(tmp_path / 'vd.pdparams')
     save_file({k: v.numpy() for k, v in deep.state_dict().items()}, path)

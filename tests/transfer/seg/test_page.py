@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from passl.cli import transfer_seg_main
-from passl.utils.checkpoint import save_file
+from passl.utils.weights.checkpoint import save_file
 from passl.utils.weights import backbone_weights, load_weights
 from tests.test_docs import FENCE, read
 

@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from passl.cli import main
-from passl.utils.checkpoint import load_file, save_file
+from passl.utils.weights.checkpoint import load_file, save_file
 from passl.utils.weights import load_weights
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
@@ -199,7 +199,7 @@ def test_norms_are_synchronised_over_gpus_and_never_on_the_cpu(folders, tmp_path
         raise Converted
     from passl.transfer.paddleseg.run import _Job
     monkeypatch.setattr(paddle.nn.SyncBatchNorm, 'convert_sync_batchnorm', noted)
-    monkeypatch.setattr('passl.utils.dist.world_size', lambda: 2)
+    monkeypatch.setattr('passl.utils.distributed.dist.world_size', lambda: 2)
     before = _Job.__init__
 
     def on_gpu(self, *args):

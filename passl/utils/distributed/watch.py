@@ -11,8 +11,8 @@ import threading
 import time
 
 from . import dist
-from .errors import PeerLostError
-from .logger import get_logger
+from ..errors import PeerLostError
+from ..logger import get_logger
 from .witness import STATES, STOPPED, process_state
 
 BEAT, POLL, LOOK = 1.0, 2.0, 0.25       # seconds between signs of life, looks at those of others, at local processes
@@ -35,7 +35,7 @@ def start_witness(*arguments):
 
 @contextlib.contextmanager
 def witness_of_the_start():
-    """Block in which the processes meet, with a witness (see `passl.utils.witness`)."""
+    """Block in which the processes meet, with a witness (see `passl.utils.distributed.witness`)."""
     witness = start_witness('start', str(os.getpid()), str(dist.rank()), socket.gethostname())
     try:
         yield

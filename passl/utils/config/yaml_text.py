@@ -14,7 +14,7 @@ import re
 
 import yaml
 
-from .errors import ConfigError
+from ..errors import ConfigError
 
 MAX_TEXT = 2**20        # characters of a document
 MAX_VALUES = 100000     # values in it, after unfolding aliases and '<<'

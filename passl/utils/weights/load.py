@@ -6,7 +6,7 @@ import re
 import numpy as np
 
 from .checkpoint import is_torch_file, load_file
-from .errors import CheckpointError
+from ..errors import CheckpointError
 from .key_names import describe
 from .safetensors_file import bfloat16_to_float32
 

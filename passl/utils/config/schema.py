@@ -10,7 +10,7 @@ import json
 import math
 from typing import Any, Callable, NamedTuple
 
-from .errors import ConfigError, suggest
+from ..errors import ConfigError, suggest
 
 NO_DEFAULT = object()
 

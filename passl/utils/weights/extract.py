@@ -4,9 +4,9 @@ import logging
 import os
 
 from .checkpoint import save_file
-from .errors import CheckpointError
+from ..errors import CheckpointError
 from .key_names import describe
-from .weights import backbone_weights, load_weights, prefixes, select_prefix
+from .load import backbone_weights, load_weights, prefixes, select_prefix
 
 _ENDINGS = ('.pdparams', '.safetensors')
 

@@ -3,7 +3,7 @@
 import copy
 import os
 
-from .errors import ConfigError, suggest
+from ..errors import ConfigError, suggest
 from .schema import NO_DEFAULT, SCHEMA, Section, check_section, defaults_of, raise_for, unknown_key
 from .yaml_text import MAX_DEPTH, MAX_TEXT, parse_yaml, to_yaml
 
