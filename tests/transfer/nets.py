@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from passl.transfer.weights import proof
-from passl.transfer.weights.names import Arch, shapes
+from passl.utils.weights.names import Arch, shapes
 from passl.utils.weights.checkpoint import save_file
 
 R18, R50, R101, V18, V50 = Arch(18), Arch(50), Arch(101), Arch(18, True), Arch(50, True)

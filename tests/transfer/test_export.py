@@ -13,7 +13,7 @@ from passl.transfer.weights import exporting, formats, libraries, proof
 from passl.transfer.weights.certificate import sha256
 from passl.transfer.weights.exporting import backbone, export_weights
 from passl.transfer.weights.importing import import_weights
-from passl.transfer.weights.names import table
+from passl.utils.weights.names import table
 from passl.utils.weights.checkpoint import load_file, save_file
 from passl.utils.errors import CheckpointError
 from passl.utils.weights import find_state_dict

@@ -13,7 +13,7 @@ from ...utils.weights.extract import check_output
 from ...utils.weights.safetensors_file import bfloat16_to_float32
 from ...utils.weights import backbone_weights, find_state_dict, load_into, prefixes, select_prefix, weights_in
 from . import certificate, formats
-from .names import check_complete, check_exists, nearest_arch
+from ...utils.weights.names import check_complete, check_exists, nearest_arch
 from .proof import ONLY_RUN, prove, source_maps
 
 ENCODERS = {'q': 'query', 'k': 'key'}

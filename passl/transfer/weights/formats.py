@@ -8,7 +8,7 @@ import numpy as np
 
 from ...utils.weights.checkpoint import save_file
 from ...utils.errors import CheckpointError, PasslError
-from .names import TORCH, first_short, table
+from ...utils.weights.names import TORCH, first_short, table
 
 _PADDLE = ('.pdparams',)
 
