@@ -148,7 +148,10 @@ def main(kind, device, *jobs):
 def import_paddle():
     """As a training does, but of any version."""
     tune_cpu()
-    import paddle  # noqa: F401
+    try:
+        import paddle  # noqa: F401
+    except ModuleNotFoundError:
+        require_paddle()        # says how to install it, if that is what is missing
 
 
 def choose_device(device):
