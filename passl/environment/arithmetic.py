@@ -15,7 +15,6 @@ from ..solver import build_optimizer
 from .paddle_facts import capability, machine_code
 from .words import NO, NOT_HERE, OK
 
-MINIMUM = (2, 6, 2)
 TF32_FROM, FLOAT16_FROM, BFLOAT16_FROM = 80, 70, 80     # compute capabilities, times 10
 # Deviations |got - wanted| / |wanted| that are right (in float32, with TF32's 10 bits of mantissa). Measured for the
 # step: 4e-6 in float32, up to 8e-3 where rounding turns a ReLU; 0.09 - 0.11 with TF32 emulated in the convolutions.
@@ -57,11 +56,8 @@ def judged(values, limits, what):
 
 
 def versions():
-    """Paddle is new enough, and numpy and Paddle exchange arrays."""
+    """NumPy, Paddle and OpenCV exchange arrays. (That Paddle is new enough is asked before any check.)"""
     import cv2
-    version = tuple(int(p) for p in paddle.__version__.split('.')[:3] if p.isdigit())
-    if version and any(version) and version < MINIMUM:
-        return NO, f"Paddle {paddle.__version__} is too old, 2.6.2 is needed: pip install -U 'paddlepaddle>=2.6.2'"
     for kind in ('float32', 'float64', 'int64', 'uint8', 'bool'):
         array = np.arange(6).reshape(2, 3).astype(kind)
         if not np.array_equal(paddle.to_tensor(array).numpy(), array):

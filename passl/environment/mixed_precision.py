@@ -5,7 +5,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ..engine.builder import build_amp
+from ..engine.amp import build_amp
 from ..solver import build_optimizer
 from ..solver.optimizer import load_optimizer_state, optimizer_state
 from .arithmetic import deviation
@@ -57,7 +57,7 @@ class _Training:
         self.scaler.scale(loss * times).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.optimizer.clear_grad()
+        self.optimizer.clear_grad(set_to_zero=False)
         return float(loss)
 
     def weights(self):

@@ -62,7 +62,7 @@ def speed(method, depth=50, side=224, images=32, keys=65536, steps=8):
         out = model(*views, mode='train')
         out['loss'].backward()
         optimizer.step()
-        optimizer.clear_grad()
+        optimizer.clear_grad(set_to_zero=False)
         model.flush_queues()
         model.step += 1
     for _ in range(3):
