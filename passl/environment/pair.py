@@ -25,7 +25,7 @@ from passl.environment.words import NO, NOT_HERE, OK, in_words  # noqa: E402
 from passl.modules.batch_shuffle import BatchShuffle, shared_permutation  # noqa: E402
 from passl.utils import dist  # noqa: E402
 
-LIMIT = 25          # seconds that a check may take before the watch ends the process
+LIMIT = 40          # seconds that a check may take before the watch ends the process
 NOTICE = 20         # seconds within which a stopped process must be noticed
 ROWS = 3
 

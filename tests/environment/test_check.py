@@ -142,6 +142,18 @@ def test_machine_code_that_is_known_of_one_build(monkeypatch):
     assert paddle_facts.machine_code() == [80, 90]
 
 
+def test_gpus_are_named(monkeypatch):
+    cuda = paddle.device.cuda
+    monkeypatch.setattr(paddle, 'is_compiled_with_cuda', lambda: True)
+    monkeypatch.setattr(cuda, 'device_count', lambda: 2)
+    monkeypatch.setattr(cuda, 'get_device_properties', lambda i: SimpleNamespace(
+        major=8, minor=i, name=f'Card {i}', total_memory=(8 + i) * 2**30))
+    assert paddle_facts.gpus() == ['0: Card 0, compute capability 8.0, 8.0 GiB',
+                                   '1: Card 1, compute capability 8.1, 9.0 GiB']
+    monkeypatch.setattr(cuda, 'device_count', lambda: 0)
+    assert paddle_facts.gpus() == 'none that Paddle sees'
+
+
 def test_tf32(gpu, monkeypatch):
     switches = {'get_cudnn_switch': True, 'get_cublas_switch': False}
     for name in switches:
