@@ -15,7 +15,7 @@ from passl.transfer.paddleseg.options import build_seg_parser
 from passl.transfer.paddledet.command import build_transfer_det_parser
 from passl.utils.config import load_config
 from passl.utils.errors import PasslError
-from passl.utils.options import build_check_parser, build_extract_parser, build_train_parser
+from passl.utils.options import build_check_parser, build_env_parser, build_extract_parser, build_train_parser
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PATTERNS = ('README*.md', 'SECURITY*.md', 'docs/*.md', 'configs/**/*.md')
@@ -28,6 +28,7 @@ CJK = re.compile(r'[\u4e00-\u9fff]')
 VISUALIZE = 'tools/visualize_correspondence.py'
 PARSERS = {'tools/train.py': build_train_parser, 'tools/extract_weight.py': build_extract_parser,
            'tools/plot_log.py': cli.build_plot_parser, 'tools/check_data.py': build_check_parser,
+           'tools/env.py': build_env_parser,
            'tools/evaluate.py': build_evaluate_parser,
            'tools/export_weights.py': build_export_parser, 'tools/import_weights.py': build_import_parser,
            'tools/transfer_seg.py': build_seg_parser,
@@ -133,6 +134,8 @@ def check_launcher(words):
 def check(command):
     """Parse a shown command with the parser of the tool that it starts."""
     words = shlex.split(command)
+    if words[:2] == ['passl', 'env']:
+        words = ['python', 'tools/env.py'] + words[2:]
     script = next((w for w in words if w.startswith('tools/')), None)
     if script is None:
         return False
@@ -163,7 +166,7 @@ def test_the_check_sees_mistakes():
     for wrong in ('python tools/train.py -c configs/densecl/none.yaml',
                   'python tools/train.py -c configs/densecl/densecl_r50.yaml -o epoch=3',
                   'python tools/train.py --confg configs/densecl/densecl_r50.yaml',
-                  'python tools/extract_weight.py a.pdparams',
+                  'python tools/extract_weight.py a.pdparams', 'passl env --chekc',
                   'python -m paddle.distributed.launch --backend gloo tools/train.py '
                   '-c configs/moco/moco_v2_r50.yaml'):
         with pytest.raises((SystemExit, PasslError, AssertionError)):
