@@ -1,6 +1,6 @@
 """Three steps of a recipe on the CPU along the branches that a GPU takes: `gpu_kernels.py check` reads the log of it.
 
-Batch, queue, data and length are small; networks and image sizes are the recipe's own. Paddle's own log (GLOG_v=6) and
+Batch, queue, data and length are small; networks and image sizes are the recipe's own. Paddle's own log and
 the lines `@@ ...` of this program go to stderr: which step, which hook, whether inside `auto_cast`.
 """
 
