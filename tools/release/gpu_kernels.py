@@ -204,8 +204,8 @@ def check(args):
             content = json.load(f)
         registry = content['kernels']
         print(f"{len(registry)} kernels of Paddle {content['paddle']} with CUDA {content['cuda']}")
-    print(f'{"recipe":46}{"ops a step":>11}' + ('' if registry is None else f'{"missing":>10}'
-                                                 + ''.join(f'{half:>10}' for half in HALF)))
+    columns = () if registry is None else ('missing', *HALF)
+    print(f'{"recipe":46}{"ops a step":>11}', *(f'{name:>9}' for name in columns))
     lacking = 0
     for label, config, overrides in recipes():
         if not args.recipe or any(text in label for text in args.recipe):
