@@ -28,7 +28,7 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 LIBRARY = 'libpaddle-fake.so'                   # Paddle loads every libpaddle*.so of CUSTOM_DEVICE_ROOT
-COUNTERS = ('to_device', 'to_host', 'async_to_device', 'async_to_host', 'waits')
+COUNTERS = ('to_device', 'to_host', 'async_to_device', 'async_to_host', 'for_operators')
 
 
 @functools.lru_cache(None)
@@ -57,7 +57,7 @@ def build():
     if not os.path.exists(library):
         os.makedirs(folder, exist_ok=True)
         unfinished = f'{library}.{os.getpid()}.tmp'         # several test processes may build at once
-        done = subprocess.run(['g++', '-O1', '-shared', '-fPIC', '-std=c++17', '-I', include, source, '-o', unfinished],
+        done = subprocess.run(['g++', '-O1', '-shared', '-fPIC', '-std=c++17', '-I', include, source, '-o', unfinished, '-ldl'],
                               capture_output=True, text=True)
         if done.returncode:
             return None, f'the fake device could not be built: {done.stderr[-1500:]}'
@@ -157,7 +157,8 @@ def _content(file):
 def copies():
     """How often data went between host and device in this process so far: {name of COUNTERS: number}.
 
-    In the copies 'to_device' and 'to_host' the host waits for the copy to end; 'waits' are those for the device alone.
+    The host waits for the copies 'to_device' and 'to_host'. Those 'for_operators', in either direction, are the fake's
+    own: it has no kernels, so that every operator's operands go to the CPU and its results come back.
     """
     counts = (ctypes.c_long * len(COUNTERS))()
     ctypes.CDLL(os.path.join(build()[0], LIBRARY)).fake_counts(counts)        # the library that Paddle has loaded
