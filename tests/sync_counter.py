@@ -1,4 +1,5 @@
-"""Counts reads of tensors by the host: on a GPU each of them waits for all that was queued before it."""
+"""Counts reads of tensors by the host, and copies of the host's values to tensors: on a GPU each of them may wait for
+all that was queued before it."""
 
 import collections
 import contextlib
@@ -11,32 +12,34 @@ from passl.hooks import Hook
 
 READS = ('numpy', 'item', 'tolist', 'cpu', '__array__', '__float__', '__int__', '__bool__', '__index__', '__complex__',
          '__str__', '__repr__', '__format__', 'nonzero', 'masked_select')
+COPIES = ('set_value', 'copy_', '__setitem__')
 PADDLE = os.path.dirname(paddle.__file__)
 
 
 class SyncCounter:
-    """Within the `with` block every read is noted; a read that another one causes is not counted again.
+    """Within the `with` block every read and every copy is noted; what another one causes is not counted again.
 
     Attributes:
         reads: list of 'method at file:line function', the place being the innermost one outside Paddle.
     """
 
     def __init__(self):
-        self.reads, self.depth, self.saved = [], 0, {}
+        self.reads, self.depth, self.saved, self.to_tensor = [], 0, {}, paddle.to_tensor
 
     def __enter__(self):
         tensor = type(paddle.zeros([1]))
-        for name in READS:
+        for name in READS + COPIES:
             if hasattr(tensor, name):
                 self.saved[name] = getattr(tensor, name)
                 setattr(tensor, name, self._counting(name, self.saved[name]))
+        paddle.to_tensor = self._counting('to_tensor', self.to_tensor)
         return self
 
     def __exit__(self, *_):
         tensor = type(paddle.zeros([1]))
         for name, method in self.saved.items():
             setattr(tensor, name, method)
-        self.saved = {}
+        paddle.to_tensor, self.saved = self.to_tensor, {}
 
     @contextlib.contextmanager
     def paused(self):
@@ -53,12 +56,12 @@ class SyncCounter:
         return taken
 
     def _counting(self, name, method):
-        def read(tensor, *args, **kwargs):
+        def counted(*args, **kwargs):
             if self.depth == 0:
                 self.reads.append(f'{name} at {_place()}')
             with self.paused():
-                return method(tensor, *args, **kwargs)
-        return read
+                return method(*args, **kwargs)
+        return counted
 
 
 def _place():
@@ -106,7 +109,7 @@ class _Edge(Hook):
 
 
 def reads_of_steps(trainer):
-    """Run `trainer` and return {iteration (from 1): list of reads} of whole steps with all hooks, without the data."""
+    """Run `trainer` and return {iteration (from 1): reads and copies} of whole steps with all hooks, without the data."""
     counter, steps = SyncCounter(), collections.OrderedDict()
 
     def finish(trainer):

@@ -50,6 +50,15 @@ def test_a_step_without_a_log_line_reads_nothing_and_sends_nothing(tmp_path, mak
     assert not sent
 
 
+def test_a_step_copies_the_shuffle_to_the_device_once(tmp_path, make_images):
+    """Where it goes, from where it comes back, and the order of the queue's keys; the images come with the loader."""
+    trainer = trainer_of(tmp_path, make_images, model={'bn_splits': 2, 'head': {'temperature': 0.01}})
+    steps = reads_of_steps(trainer)
+    quiet = [i for i in steps if i % trainer.iters_per_epoch]
+    assert [[read.split()[0] for read in steps[i]] for i in quiet] == [['to_tensor']] * 4
+    assert all('dist.py' in steps[i][0] for i in quiet)
+
+
 def test_the_momentum_update_is_a_handful_of_calls(tmp_path, make_images, monkeypatch):
     trainer, calls = trainer_of(tmp_path, make_images), []
     average = trainer.model.key_average

@@ -1,7 +1,5 @@
 """Builds a Trainer from a config: the parts, and the ordered list of hooks."""
 
-import contextlib
-
 import paddle
 
 from ..datasets import build_dataloader
@@ -15,6 +13,7 @@ from ..utils.errors import ConfigError
 from ..utils.logger import get_logger
 from ..utils.seed import seed_everything
 from ..utils.weights import load_into, weights_in
+from .amp import build_amp
 from .consistency import check_data
 from .state import FORMAT, load_on_all, restore
 from .trainer import Trainer
@@ -152,54 +151,3 @@ def check_classes(model, loaders):
         differing = sorted(set(map(str, train)) ^ set(map(str, val)))[:5]
         raise ConfigError(f'Training has {len(train)} classes and validation {len(val)}, and they differ ({differing} '
                           'are in one only): labels would not mean the same. Give both the same class folders.')
-
-
-def build_amp(cfg):
-    """(context factory, GradScaler, decorate(model, optimizer)) of `use_amp` and `AMP`.
-
-    With `use_amp: false` the same three with mixed precision switched off. On the CPU Paddle has no mixed precision.
-    The context surrounds the whole forward pass, so the key branch runs in half precision too, under O2 from float32
-    weights; the losses switch it off for themselves.
-
-    Raises:
-        ConfigError: unknown level or type, contradicting operator lists, or a type that this GPU does not have.
-    """
-    amp = dict(cfg.get('AMP') or {})
-    cast = dict(amp.pop('auto_cast', None) or {})
-    level = cast.get('level') or amp.pop('level', None) or 'O1'
-    dtype = cast.get('dtype') or amp.pop('dtype', None) or 'float16'
-    amp.pop('level', None), amp.pop('dtype', None)
-    for key, value, known in (('level', level, ('O0', 'O1', 'O2')), ('dtype', dtype, ('float16', 'bfloat16'))):
-        if value not in known:
-            raise ConfigError(f"'AMP.{key}' is {value!r}; it must be one of {', '.join(known)}.")
-    lists = {k: cast.get(k) for k in ('custom_white_list', 'custom_black_list')}
-    both = sorted(set(lists['custom_white_list'] or ()) & set(lists['custom_black_list'] or ()))
-    if both:
-        raise ConfigError(f"'AMP.auto_cast': {', '.join(both)} is in custom_white_list and in custom_black_list. "
-                          'Remove it from one of them.')
-    enable = bool(cfg.get('use_amp')) and cast.get('enable', True) is not False and level != 'O0'
-    if enable and paddle.get_device() == 'cpu':
-        get_logger().warning('use_amp: true has no effect on the CPU; training in float32.')
-        enable = False
-    if enable and not getattr(paddle.amp, f'is_{dtype}_supported')():       # Paddle would train on in float32
-        raise ConfigError(f"'AMP.dtype' is {dtype}, which this device does not support. Use "
-                          f"{'float16' if dtype == 'bfloat16' else 'another device'}, or use_amp: false.")
-
-    def auto_cast():
-        if not enable:
-            return contextlib.nullcontext()
-        return paddle.amp.auto_cast(enable=True, level=level, dtype=dtype, **lists)
-
-    if 'scale_loss' in amp:
-        amp['init_loss_scaling'] = float(amp.pop('scale_loss'))
-    scaler = paddle.amp.GradScaler(enable=enable and dtype == 'float16', **amp)
-
-    def decorate(model, optimizer):
-        if not (enable and level == 'O2'):
-            return optimizer
-        # The key encoder stays in float32: at m = 0.999 an EMA in half precision would stand still.
-        trained = getattr(model, 'encoder_q', model)
-        _, optimizer = paddle.amp.decorate(models=trained, optimizers=optimizer, level='O2', dtype=dtype)
-        return optimizer
-
-    return auto_cast, scaler, decorate

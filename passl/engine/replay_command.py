@@ -33,13 +33,14 @@ def replay_step(args):
     path, record = find_record(args.dump)
     cfg = config_of(args, record)
     kind = str(record.get('device')).split(':')[0]
-    select_device(args.device or (kind if kind in KINDS else None), args.no_cuda)
+    deterministic = bool(cfg.get('deterministic'))
+    select_device(args.device or (kind if kind in KINDS else None), args.no_cuda, deterministic)
     if dist.world_size() > 1 and args.scan:
         raise ConfigError('--scan tries the images of one process: run it without the launcher, once per file.')
     dist.init()
     step = Step(record, cfg, path)
     outcome, seen = step.run(), step.watch()
-    same, lines = verdict_lines(step, outcome, paddle.get_device(), differing(record))
+    same, lines = verdict_lines(step, outcome, paddle.get_device(), differing(record, deterministic))
     report = about(record, path) + batch_lines(record) + loss_lines(record, outcome) + broken_lines(record) \
         + layer_lines(seen, args.layers) + gradient_lines(step, outcome)
     if args.scan:
@@ -75,13 +76,16 @@ def config_of(args, record):
     return cfg
 
 
-def differing(record):
-    """['name: then -> now'] of what changes last bits: the version of Paddle, the device, settings of the CPU."""
+def differing(record, deterministic):
+    """['name: then -> now'] of what changes last bits: the version of Paddle, the device and its ways."""
     stored = record.get('settings')
     then = {'Paddle': record.get('paddle'), 'device': record.get('device'),
             **{k: stored.get(k) for k in SETTINGS if isinstance(stored, dict)}}
     now = {'Paddle': paddle.__version__, 'device': paddle.get_device(), **{k: os.environ.get(k) for k in SETTINGS}}
-    return [f'{k}: {_short(v)} -> {_short(now[k])}' for k, v in then.items() if v != now[k]]
+    found = [f'{k}: {_short(v)} -> {_short(now[k])}' for k, v in then.items() if v != now[k]]
+    if not dist.on_cpu() and not deterministic:
+        found.append("a GPU's convolutions may differ from call to call, without deterministic: true")
+    return found
 
 
 def _short(value):

@@ -19,7 +19,7 @@ from ..utils.paddle_env import tune_cpu
 from ..utils.registry import import_plugins
 from .builder import build_trainer
 from .consistency import check_processes
-from .device import select_device
+from .device import describe_device, memory_advice, select_device
 from .export import export
 from .run_folder import Folders, find_resume, on_main, run_folder
 from .signals import EXIT_CODES, StopSignals
@@ -49,7 +49,7 @@ def run(args, signals):
     cfg = with_defaults(load_config(args.config_file, overrides, training=needs))
     import_plugins(permitted_imports(args, cfg), os.path.dirname(os.path.abspath(args.config_file)))
     setup_logger(rank=dist.rank())
-    device = select_device(cfg.get('device'), args.no_cuda)
+    device = select_device(cfg.get('device'), args.no_cuda, cfg['deterministic'])
     dist.init(None if args.export else cfg['dist_timeout'])
     if args.export:
         return export(cfg, args.export, run_folder(cfg, args.config_file))
@@ -79,7 +79,7 @@ def run_in_folder(args, cfg, device, signals):
             raise ConfigError('--evaluate-only takes its weights from --load FILE, not from --resume.')
         elif not args.load:
             get_logger().warning('--evaluate-only without --load: evaluating a classifier that was never trained.')
-        with dist.name_the_lost():
+        with dist.name_the_lost(), memory_advice():
             return work(args, cfg, folders, resume, device, signals)
     except PasslError as e:
         log_to_file(f'{type(e).__name__}: {e}')         # the console gets it from the command line
@@ -100,7 +100,8 @@ def work(args, cfg, folders, resume, device, signals):
     on_main(lambda: os.makedirs(folder, exist_ok=True))
     logger = setup_logger(folder, dist.rank())
     logger.info('PASSL %s, Paddle %s, NumPy %s, OpenCV %s, Python %s, %s, %d process(es)%s', __version__,
-                paddle.__version__, numpy.__version__, cv2.__version__, platform.python_version(), device,
+                paddle.__version__, numpy.__version__, cv2.__version__, platform.python_version(),
+                describe_device(device, cfg['deterministic']),
                 dist.world_size(), ''.join(f', {k}={v}' for k, v in tune_cpu().items()))
     if paddle.get_device() == 'cpu':
         logger.info('Convolutions: %s', f"Paddle's kernels ({channels_last.why_not()})" if channels_last.why_not()

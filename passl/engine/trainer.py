@@ -16,6 +16,9 @@ from .signals import StopSignals
 from .state import averaged_statistics, note_of, training_state
 
 
+MEET_EVERY = 10         # steps: with several accelerators a signal is granted after so many to twice as many
+
+
 class Trainer:
     """Runs a model over its data; see `passl.hooks.hook.Hook` for the points at which hooks are called.
 
@@ -49,7 +52,7 @@ class Trainer:
         self.parallel = dist.wrap(model) if train_loader is not None else model
         self.iteration, self.epoch, self.loaded_epoch = 0, 1, 0
         self.outputs, self.val_results, self.saved_files = {}, {}, []
-        self.on_cpu = paddle.get_device() == 'cpu'
+        self.on_cpu, self.met = paddle.get_device() == 'cpu', False
         self.signals, self.stopping = signals or StopSignals(), False
         self.run_id = dist.broadcast_object(secrets.token_hex(8))
         self.agreement = Agreement(self.run_id)
@@ -59,10 +62,10 @@ class Trainer:
     def all_wait(self):
         """Whether in the current step the processes have waited for each other, or there is only one.
 
-        On the CPU they do in every step; on an accelerator a host is as far ahead as its device's queue allows, until
-        a log step reads a value.
+        On the CPU they do in every step; on an accelerator, where a host is ahead of its device, every MEET_EVERY steps
+        (the hosts for each other, not for the devices) and where a log step reads a value.
         """
-        return dist.world_size() == 1 or self.on_cpu or self.model.with_metrics
+        return dist.world_size() == 1 or self.met or self.model.with_metrics
 
     @property
     def max_epochs(self):
@@ -122,13 +125,13 @@ class Trainer:
         seed_everything(derive_seed(self.seed, self.iteration, dist.rank()))
         self.lr = self.optimizer.get_lr()
         self.call('train_iter_begin')
-        self.data_time = 0.0
+        self.data_time, self.met = 0.0, self.on_cpu or self.iteration % MEET_EVERY == 0
         for micro in range(self.accumulate_steps):
             start = time.perf_counter()
             dist.progress('waiting for data', self.iteration)
             batch = self.batch = next(batches)
             self.data_time += time.perf_counter() - start
-            if self.on_cpu:             # gloo's collectives, which follow, wait for 30 s only
+            if self.on_cpu or self.met and micro == 0:      # gloo's collectives, which follow, wait for 30 s only
                 dist.meet()
             dist.progress('training')
             self.model.step = self.iteration * self.accumulate_steps + micro

@@ -6,7 +6,7 @@ import paddle
 
 from ..utils.dist import gather_objects, rank, sum_over_processes, world_size
 from ..utils.errors import CheckpointError, ConfigError, PasslError
-from ..utils.numerics import bad_tensors, describe_bad, gradients_of, sum_of_squares
+from ..utils.numerics import any_nonfinite, bad_tensors, describe_bad, gradients_of, sum_of_squares
 from .builder import HOOKS
 from .hook import Hook, Priority, check_count
 from .step_record import losses_of, replay_commands, save_step, scale_of
@@ -86,10 +86,11 @@ class HealthHook(Hook):
         """Keep the first bad step on the device; read it on log steps."""
         gradients = [g for _, g in gradients_of(trainer.model)]
         total = sum(o['loss'].detach().astype('float32').reshape([1]) for o in self.outputs)
-        if gradients:
-            total = total + sum_of_squares(gradients).reshape([1])
         with paddle.no_grad():
-            is_first = (self.first_bad < 0) & ~paddle.isfinite(total)
+            bad = ~paddle.isfinite(total)
+            if gradients:
+                bad = bad | any_nonfinite(gradients)
+            is_first = (self.first_bad < 0) & bad
             self.first_bad = paddle.where(is_first, paddle.full([1], trainer.iteration, dtype='int64'), self.first_bad)
         if not trainer.model.with_metrics:
             return
@@ -104,8 +105,9 @@ class HealthHook(Hook):
             f'{trainer.iteration}, epoch {trainer.epoch}, lr {trainer.lr:.3e}). The weights in memory are lost; '
             f'checkpoints of before iteration {first} are intact. To see which tensor broke, look at every step up to '
             'there: the same command with --resume auto -o health_config.check=step (every random number follows from '
-            'the seed and the iteration, so the step comes again). To go on without: lower lr_scheduler.learning_rate '
-            'or add optimizer.grad_clip, and --resume auto.')
+            'the seed and the iteration, so the step comes again; on a GPU to the last bit only in a run with '
+            'deterministic: true). To go on without: lower lr_scheduler.learning_rate or add optimizer.grad_clip, and '
+            '--resume auto.')
 
     def _look_at_scaler(self, trainer):
         """Count the steps that the scaler is about to skip. (It reads this flag from the device in every step.)"""

@@ -31,4 +31,4 @@ class OptimizerHook(Hook):
     def train_iter_end(self, trainer):
         trainer.scaler.step(trainer.optimizer)
         trainer.scaler.update()
-        trainer.optimizer.clear_grad()
+        trainer.optimizer.clear_grad(set_to_zero=False)     # zeros would be as many kernels, and all of the memory

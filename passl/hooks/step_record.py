@@ -98,7 +98,7 @@ def scale_of(trainer):
     if not trainer.scaler.is_enable():
         return None
     try:
-        return float(trainer.scaler.state_dict()['scale'])
+        return float(as_array(trainer.scaler.state_dict()['scale']).item())         # an array of one value
     except (KeyError, TypeError, ValueError):
         return None
 

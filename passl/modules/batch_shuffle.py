@@ -21,6 +21,7 @@ class BatchShuffle:
     """One step's shuffle of the global batch over processes and over BN splits within one.
 
     With one process and one split there is one group, whose statistics do not depend on the order: nothing moves.
+    To be made before the step's forward pass: what the device must know of it is copied there now, in one piece.
 
     Args:
         local_batch: samples per process.
@@ -33,12 +34,14 @@ class BatchShuffle:
         self.moves = dist.world_size() > 1 or splits > 1
         if self.moves:
             self.forward_index = shared_permutation(local_batch * dist.world_size(), seed, step)
-            self.backward_index = np.argsort(self.forward_index)
+            backward_index = np.argsort(self.forward_index)
+            self.there, self.back = (dist.Exchange(index, self.n) for index in (self.forward_index, backward_index))
+            self.backward_index, = dist.place([self.there, self.back], backward_index)
 
     @paddle.no_grad()
     def shuffle(self, x):
         """x [n, ...] of this process -> the n samples of the shuffled global batch that it encodes."""
-        return dist.exchange(x, self.forward_index) if self.moves else x
+        return self.there.move(x) if self.moves else x
 
     @paddle.no_grad()
     def unshuffle(self, parts, shared):
@@ -54,18 +57,18 @@ class BatchShuffle:
         if not self.moves:
             return list(parts), [p if s else None for p, s in zip(parts, shared)]
         if dist.world_size() == 1:
-            local = [dist.exchange(p, self.backward_index) for p in parts]
+            local = [self.back.move(p) for p in parts]
             return local, [p if s else None for p, s in zip(local, shared)]
         local, everything = [None] * len(parts), [None] * len(parts)
         own, common = ([i for i, s in enumerate(shared) if bool(s) == kind] for kind in (False, True))
         with paddle.amp.auto_cast(enable=False):
             if own:
                 packed, unpack = pack([parts[i] for i in own])
-                for i, part in zip(own, unpack(dist.exchange(packed, self.backward_index))):
+                for i, part in zip(own, unpack(self.back.move(packed))):
                     local[i] = part
             if common:
                 packed, unpack = pack([parts[i].astype('float32') for i in common])
-                gathered = paddle.gather(dist.all_gather(packed), paddle.to_tensor(self.backward_index))
+                gathered = paddle.gather(dist.all_gather(packed), self.backward_index)
                 lo = dist.rank() * self.n
                 for i, part in zip(common, unpack(gathered)):
                     local[i], everything[i] = part[lo:lo + self.n], part

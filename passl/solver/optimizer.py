@@ -1,5 +1,7 @@
 """Optimizers under PASSL's names; state saved by the names that the model's state dict has."""
 
+import re
+
 import numpy as np
 import paddle
 from paddle import optimizer as opt
@@ -92,6 +94,11 @@ class LarsMomentumOptimizer(opt.Momentum):
         return grad * (known * ratio + (1 - known))
 
 
+# Under AMP O2 Paddle names the slots after the float32 copy of the weight: `<weight>_fp32_master_<number>_velocity_0`.
+# The number counts copies of that name in a process.
+_OF_MASTER, _MASTER = re.compile(r'^fp32_master_\d+'), 'fp32_master_0'
+
+
 def _structured_names(model):
     """{Paddle's automatic parameter name: name in the state dict}, of the parameters that train."""
     return {p.name: n for n, p in model.named_parameters() if not p.stop_gradient}
@@ -118,7 +125,8 @@ def optimizer_state(optimizer, model):
         owner = next((n for n in by_length if key.startswith(n + '_')), None)
         if owner is None:
             raise CheckpointError(f"Optimizer state '{key}' belongs to no parameter of the model; cannot save it.")
-        out['slots'][names[owner]][key[len(owner) + 1:]] = _array(value)
+        slot = _OF_MASTER.sub(_MASTER, key[len(owner) + 1:])
+        out['slots'][names[owner]][slot] = _array(value)
     return out
 
 
@@ -146,6 +154,8 @@ def load_optimizer_state(optimizer, model, state):
         value.name = key
     if masters:
         flat['master_weights'] = {automatic[n]: paddle.to_tensor(np.asarray(v)) for n, v in masters.items()}
+        for name, value in flat['master_weights'].items():      # whose name the slots of half-precision weights have
+            value.name = f'{name}_{_MASTER}'
     schedule = optimizer.state_dict().get('LR_Scheduler')      # Paddle insists on it; restored elsewhere
     if schedule is not None:
         flat['LR_Scheduler'] = schedule

@@ -7,9 +7,9 @@ class Agreement:
     """Turns the wish of some process into a decision of all, without a collective in the step.
 
     The processes ask at steps at which they provably wait for each other (on the CPU every step, whose gradients
-    are averaged; on an accelerator, where the host runs ahead of the device, the steps that are logged). A wish is
-    announced in the processes' store at one such step and due at the next: nobody reaches that one before the
-    announcement is there, so all see it. With one process a wish is due at once.
+    are averaged; on an accelerator, where the host runs ahead of the device, every tenth and those that are logged).
+    A wish is announced in the processes' store at one such step and due at the next: nobody reaches that one before
+    the announcement is there, so all see it. With one process a wish is due at once.
 
     Args:
         token: text that is the same on all processes and differs from run to run.

@@ -34,6 +34,12 @@ def is_main():
     return rank() == 0
 
 
+def on_cpu():
+    """Whether this process computes on the CPU, and talks to the others over gloo."""
+    import paddle
+    return paddle.get_device() == 'cpu'
+
+
 def init(limit=None):
     """Join the other processes of the launcher's job; call after paddle.set_device.
 
@@ -54,8 +60,14 @@ def init(limit=None):
 
 def _join():
     import paddle.distributed as dist
+    if on_cpu():        # Paddle built for a GPU would go there, whatever device was set
+        os.environ['PADDLE_DISTRI_BACKEND'] = 'gloo'
     try:
         dist.init_parallel_env()
+    except OSError as e:                    # a library that Paddle loads when it is needed
+        raise DeviceError(f'Process {rank()} of {world_size()} could not load what connects GPUs (NCCL): {e}\n'
+                          'Install it (on Debian and Ubuntu: libnccl2; or: pip install nvidia-nccl-cu11, and add its '
+                          'lib folder to LD_LIBRARY_PATH), see docs/INSTALL.md; or use the CPU: --no-cuda.') from e
     except (RuntimeError, SystemError, ValueError) as e:
         raise DeviceError(
             f'Process {rank()} of {world_size()} could not join the others: {e}\n'
@@ -163,12 +175,19 @@ class Store:
             return self.inner.add(key, amount)
 
 
+def _meeting_place():
+    """(host, port) of the store, by Paddle's rule: a launcher or an operator may set but one of the three."""
+    host, port = os.environ.get('MASTER_ADDR'), os.environ.get('MASTER_PORT')
+    if not (host and port):
+        first = os.environ.get('PADDLE_MASTER') or os.environ.get('PADDLE_TRAINER_ENDPOINTS', '').split(',')[0]
+        host, _, port = first.rpartition(':')
+    return host, port
+
+
 def second_store():
     """A Store with a connection of its own, for another thread."""
     import paddle
-    host, _, port = os.environ.get('PADDLE_MASTER', '').rpartition(':')
-    host = os.environ.get('MASTER_ADDR') or host
-    port = os.environ.get('MASTER_PORT') or port
+    host, port = _meeting_place()
     return Store(paddle.base.core.TCPStore(host, int(port), False, 0, 60))
 
 
@@ -216,45 +235,79 @@ def all_gather(x):
     return everything
 
 
-def exchange(x, index):
-    """Give every process the rows of the global batch that it asks for, and nobody else; no gradient.
+class Exchange:
+    """Gives every process the rows of the global batch that it asks for, and nobody else; no gradient.
 
     Args:
-        x: Tensor [n, ...] of equal shape and type on every process: its rows of the global batch.
         index: numpy int64 [world_size * n], the same on every process: process r asks for the rows
             index[r * n:(r + 1) * n], numbered over the global batch.
-    Returns:
-        Tensor [n, ...]: the rows that this process asked for, in that order.
+        n: rows of every process.
+
+    Attributes:
+        indices: list of int64 arrays that are needed on the device; see `place`.
+    """
+
+    def __init__(self, index, n):
+        size, me = world_size(), rank()
+        wanted, self.n, self.placed = index.reshape([size, n]), n, None
+        self.from_all = size == 1 or bool(size % 2 and on_cpu())       # an odd number has no pairs, see _all_to_all
+        if self.from_all:
+            self.indices = [wanted[me]]
+            return
+        owner = wanted // n
+        send = [wanted[r][owner[r] == me] % n for r in range(size)]
+        receive = np.bincount(owner[me], minlength=size)
+        # rows arrive by sender; back to the places that asked for them
+        places = np.argsort(np.argsort(owner[me], kind='stable'))
+        if not (on_cpu() or _sends_nothing()):
+            send = [rows if len(rows) else np.zeros([1], 'int64') for rows in send]
+            filled = np.maximum(receive, 1)
+            places = places + (np.cumsum(filled - receive) - (filled - receive))[owner[me]]
+            receive = filled
+        self.counts = [len(rows) for rows in send], receive.tolist()
+        self.indices = [np.concatenate(send), places]
+
+    def move(self, x):
+        """Tensor [n, ...] of equal shape and type on every process, its rows of the global batch -> Tensor [n, ...]:
+        the rows that this process asked for, in that order."""
+        import paddle
+        if self.placed is None:
+            place([self])
+        with paddle.no_grad(), paddle.amp.auto_cast(enable=False):      # mixed precision would cast while moving
+            x = x.detach()
+            if self.from_all:
+                return paddle.gather(all_gather(x), *self.placed)
+            send, places = self.placed
+            arrived = _all_to_all(paddle.gather(x, send), *self.counts)
+            if _traffic is not None:
+                _count('exchange', *(_bytes(x) // self.n * (sum(c) - c[rank()]) for c in self.counts))
+            return paddle.gather(arrived, places)
+
+
+def place(exchanges, *arrays):
+    """Copy what `exchanges` need on the device, and int64 `arrays`, in one piece; the arrays as Tensors.
+
+    (A copy from the host's memory can wait for all that the device has to do, with Python's lock held.)
     """
     import paddle
-    with paddle.no_grad(), paddle.amp.auto_cast(enable=False):        # mixed precision would cast while moving
-        x, n, size, me = x.detach(), x.shape[0], world_size(), rank()
-        if size == 1:
-            return _rows(x, index)
-        wanted = index.reshape([size, n])
-        owner = wanted // n
-        if size % 2 and paddle.get_device() == 'cpu':       # no pairs, see _all_to_all
-            return _rows(all_gather(x), wanted[me])
-        send = [wanted[r][owner[r] == me] % n for r in range(size)]
-        counts = [len(rows) for rows in send], np.bincount(owner[me], minlength=size).tolist()
-        arrived = _all_to_all(_rows(x, np.concatenate(send)), *counts)
-        if _traffic is not None:
-            per_row = _bytes(x) // n
-            _count('exchange', *(per_row * (sum(c) - c[me]) for c in counts))
-        # rows arrive by sender; back to the places that asked for them
-        return _rows(arrived, np.argsort(np.argsort(owner[me], kind='stable')))
+    parts = [i for e in exchanges for i in e.indices] + list(arrays)
+    tensors = paddle.split(paddle.to_tensor(np.concatenate(parts)), [len(p) for p in parts])
+    for e in exchanges:
+        e.placed, tensors = tensors[:len(e.indices)], tensors[len(e.indices):]
+    return tensors
 
 
-def _rows(x, index):
+def _sends_nothing():
+    """Whether this Paddle's all-to-all can send 0 rows to a process: 2.6 cannot cut an empty piece."""
     import paddle
-    return paddle.gather(x, paddle.to_tensor(index))
+    return int(paddle.__version__.split('.')[0]) != 2
 
 
 def _all_to_all(rows, send, receive):
     """Send `send[r]` of the rows (in order of r) to process r, and put together `receive[r]` rows from each."""
     import paddle
     import paddle.distributed as dist
-    if paddle.get_device() != 'cpu':
+    if not on_cpu():
         out = paddle.empty([sum(receive)] + list(rows.shape[1:]), dtype=rows.dtype)
         # by name: Paddle 2.6 and 3 expect the two tensors in different order
         dist.alltoall_single(in_tensor=rows, out_tensor=out, in_split_sizes=send, out_split_sizes=receive)

@@ -124,8 +124,9 @@ def build_train_parser(prog=None):
                         help='change one setting, for example -o optimizer.weight_decay=1e-4; repeatable')
     weights = parser.add_argument_group('weights')
     weights.add_argument('--resume', metavar='CKPT', type=not_empty,
-                         help="continue a run from its checkpoint, exactly; 'auto': from the newest valid "
-                              'one in the run folder, or from the start if there is none; wins over --load')
+                         help="continue a run from its checkpoint, exactly (on a GPU: the same state and random "
+                              "numbers; the same bits with deterministic: true); 'auto': from the newest valid one in "
+                              'the run folder, or from the start if there is none; wins over --load')
     weights.add_argument('--load', metavar='CKPT', type=not_empty,
                          help='start from the model weights of a checkpoint or state dict')
     weights.add_argument('--pretrained', metavar='WEIGHTS', type=not_empty,

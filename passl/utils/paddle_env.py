@@ -11,7 +11,7 @@ import zlib  # noqa: F401  Paddle 2.6 exports zlib's symbols: load the real one 
 
 from .errors import PaddleMissingError
 
-MINIMUM = (2, 6)
+MINIMUM = (2, 6, 2)           # 2.6.0 and 2.6.1 have another put_along_axis
 _applied = {}
 
 
@@ -141,7 +141,7 @@ def require_paddle():
     """Import Paddle and return it.
 
     Raises:
-        PaddleMissingError: not installed, or older than 2.6; the message says how to install it.
+        PaddleMissingError: not installed, or older than 2.6.2; the message says how to install it.
     """
     tune_cpu()
     for noise in ('No ccache found', 'When training, we now always track global mean'):
@@ -156,8 +156,8 @@ def require_paddle():
             'PaddlePaddle is not installed in this Python environment.\n'
             "  CPU: pip install 'passl[cpu]'   (or: pip install paddlepaddle)\n"
             '  GPU: install the paddlepaddle-gpu build for your CUDA version, see docs/INSTALL.md') from None
-    version = tuple(int(x) for x in paddle.__version__.split('.')[:2] if x.isdigit())
-    if version and version != (0, 0) and version < MINIMUM:
+    version = tuple(int(x) for x in paddle.__version__.split('.')[:3] if x.isdigit())
+    if version and version != (0, 0, 0) and version < MINIMUM:
         raise PaddleMissingError(f'PaddlePaddle {paddle.__version__} is too old: 2.6.2 or newer is needed. '
                                  "Run: pip install -U 'paddlepaddle>=2.6.2'")
     return paddle

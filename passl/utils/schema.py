@@ -101,6 +101,8 @@ SCHEMA = Section('config', {
     'seed': Key(integer(0), 'seed of all random numbers; 0 is a seed too', 0),
     'device': Key(choice('cpu', 'gpu', 'xpu', 'npu'),
                   'null: the accelerator if there is one, else the CPU', None),
+    'deterministic': Key(BOOL, 'GPU: the same step gives the same bits, by slower kernels (how much slower is not '
+                         'measured); a CPU does so in any case', False),
     'dist_timeout': Key(integer(10), 'several processes: seconds within which a step, a save or an evaluation must '
                         'end; then the job is ended', 1800),
     'image_shape': Key(SHAPE, 'input of the exported model'),

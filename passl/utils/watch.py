@@ -1,6 +1,7 @@
 """Notices that another process of a distributed run has died, was stopped, or no longer gets on."""
 
 import contextlib
+import faulthandler
 import json
 import os
 import socket
@@ -17,6 +18,7 @@ from .witness import STATES, STOPPED, process_state
 BEAT, POLL, LOOK = 1.0, 2.0, 0.25       # seconds between signs of life, looks at those of others, at local processes
 SILENCE = 60.0                  # without a sign of life a process is given up
 GRACE = 10.0                    # then the main thread has so long to end by itself
+LAST_WORD = 60.0                # so long after the limit a process ends whose threads cannot speak any more
 EXIT_CODE = PeerLostError.exit_code
 WITNESS = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'witness.py')
 
@@ -75,6 +77,10 @@ class Watch:
     who has ended. When somebody is missing, or this process has finished no step for `limit` seconds, that is logged,
     `lost` holds the reason, and after some seconds the process ends with EXIT_CODE, wherever its main thread hangs.
 
+    A main thread that waits for an accelerator behind a collective that never ends (a copy from the host's memory does)
+    holds Python's lock: no thread of this class runs any more. A thread in C, Python's faulthandler, then ends the
+    process LAST_WORD seconds after the limit, with code 1, and writes to standard error where it stood.
+
     Args:
         limit: seconds within which every step, save or evaluation must be done.
 
@@ -86,6 +92,7 @@ class Watch:
     def __init__(self, limit):
         self.limit, self.lost, self.iteration, self.doing = limit, None, 0, 'starting'
         self.moved, self.ended, self.on_loss = time.monotonic(), threading.Event(), None
+        self.timed = None       # when the thread in C was last told that the process gets on
         host, pid = socket.gethostname(), os.getpid()
         known = dist.gather_objects((host, pid, process_state(pid)[1]))
         self.host, self.peers = host, [Peer(r, *k) for r, k in enumerate(known) if r != dist.rank()]
@@ -123,10 +130,16 @@ class Watch:
         self.doing, self.moved = doing, time.monotonic()
         if iteration is not None:
             self.iteration = iteration
+        # on gloo a collective gives up by itself; and a suspended job would end when it goes on
+        if not dist.on_cpu() and (self.timed is None or self.moved - self.timed >= BEAT):
+            faulthandler.dump_traceback_later(self.limit + LAST_WORD, exit=True, file=sys.__stderr__)
+            self.timed = self.moved
 
     def stop(self):
         """Look no more: from now on others may end."""
         self.ended.set()
+        if self.timed is not None:
+            faulthandler.cancel_dump_traceback_later()
         for thread in self.threads:     # a thread inside Paddle must not meet the end of the interpreter
             thread.join(2 * BEAT)
         self._dismiss_witness()

@@ -27,7 +27,7 @@ def main(out, n=3):
         for kind in ('uint8', 'float32', 'int64', 'bfloat16'):
             x = paddle.to_tensor(everything[me * n:(me + 1) * n].astype('float32')).astype(kind)
             with dist.traffic() as counted:
-                got = dist.exchange(x, order)
+                got = dist.Exchange(order, n).move(x)
             names |= set(counted)
             want = everything[order[me * n:(me + 1) * n]]
             if got.dtype != x.dtype or not np.array_equal(got.astype('float32').numpy(), want):

@@ -1,11 +1,15 @@
 """Mixed precision: what is asked of Paddle, and where. (Paddle has none on the CPU, so its state is set here.)"""
 
 import contextlib
+from types import SimpleNamespace
 
 import paddle
 import pytest
 
-from passl.engine.builder import build_amp
+from passl.engine import amp
+from passl.engine.amp import LossScaler, build_amp
+from passl.hooks.step_record import scale_of
+from passl.solver import OPTIMIZERS
 from passl.utils.config import validate
 from passl.utils.errors import ConfigError
 from tests.modeling.tiny import contrast, views
@@ -32,6 +36,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(paddle.amp, 'auto_cast', auto_cast)
     monkeypatch.setattr(paddle.amp, 'is_float16_supported', lambda: True)
     monkeypatch.setattr(paddle.amp, 'is_bfloat16_supported', lambda: True)
+    monkeypatch.setattr(paddle.device.cuda, 'get_device_capability', lambda: (8, 0))
     return requests
 
 
@@ -89,14 +94,15 @@ def test_the_key_encoder_keeps_float32_weights(gpu, monkeypatch):
     monkeypatch.setattr(paddle.amp, 'decorate', lambda models, optimizers, level, dtype:
                         (decorated.append((models, level, dtype)), (models, optimizers))[1])
     model = contrast()
+    optimizer = paddle.optimizer.AdamW(0.1, parameters=model.encoder_q.parameters())
     for level in ('O1', 'O2'):
-        build({'level': level, 'dtype': 'bfloat16'})[2](model, None)
+        build({'level': level, 'dtype': 'bfloat16'})[2](model, optimizer)
     assert decorated == [(model.encoder_q, 'O2', 'bfloat16')]
 
 
 def test_only_float16_needs_a_scaled_loss(gpu, monkeypatch):
     asked = []
-    monkeypatch.setattr(paddle.amp, 'GradScaler', lambda **settings: asked.append(settings))
+    monkeypatch.setattr(amp, 'LossScaler', lambda **settings: asked.append(settings))
     for dtype in ('float16', 'bfloat16'):
         build({'dtype': dtype, 'scale_loss': 128})
     assert asked == [{'enable': True, 'init_loss_scaling': 128.0}, {'enable': False, 'init_loss_scaling': 128.0}]
@@ -126,3 +132,42 @@ def test_a_type_that_the_device_does_not_have_is_refused(gpu, monkeypatch, dtype
     monkeypatch.setattr(paddle.amp, f'is_{dtype}_supported', lambda: False)
     with pytest.raises(ConfigError, match=f"'AMP.dtype' is {dtype}, which this device does not support.*{way_out}"):
         build({'dtype': dtype})
+
+
+@pytest.mark.parametrize('dtype, capability, fine', [('float16', (6, 1), False), ('float16', (7, 0), True),
+                                                     ('bfloat16', (7, 5), False), ('bfloat16', (8, 6), True)])
+def test_a_gpu_on_which_paddle_would_train_on_in_float32_is_refused(gpu, monkeypatch, dtype, capability, fine):
+    monkeypatch.setattr(paddle.device.cuda, 'get_device_capability', lambda: capability)
+    if fine:
+        build({'dtype': dtype})
+        return
+    with pytest.raises(ConfigError, match=f"'AMP.dtype' is {dtype}, which this device does not support"):
+        build({'dtype': dtype})
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
+@pytest.mark.parametrize('level', ['O1', 'O2'])
+@pytest.mark.parametrize('name', ['Momentum', 'SGD', 'Adam', 'AdamW', 'RMSProp', 'LarsMomentumOptimizer'])
+def test_o2_is_refused_where_paddle_has_no_update_for_it(gpu, monkeypatch, dtype, level, name):
+    """What remains is what the registry of Paddle 2.6.2's GPU kernels holds: no momentum in bfloat16."""
+    monkeypatch.setattr(paddle.amp, 'decorate', lambda models, optimizers, **_: (models, optimizers))
+    layer = paddle.nn.Linear(2, 2)
+    optimizer, decorate = OPTIMIZERS.get(name)(0.1, parameters=layer.parameters()), build({'level': level, 'dtype': dtype})[2]
+    no_kernel = ('RMSProp', 'LarsMomentumOptimizer') + ('Momentum',) * (dtype == 'bfloat16')
+    if level == 'O1' or name not in no_kernel:
+        assert decorate(layer, optimizer) is optimizer
+        return
+    with pytest.raises(ConfigError, match=f'O2 with {dtype} and optimizer {name}.*AMP.level: O1, or one of .*AdamW'):
+        decorate(layer, optimizer)
+
+
+def test_an_overflow_is_survived_with_every_numpy(capsys):
+    """Paddle's message takes the float of its scale, of shape [1]: a TypeError from NumPy 2.4 on."""
+    scaler = LossScaler(enable=False)           # there is none on the CPU: switched on below
+    scaler.__dict__.update(_enable=True, _scale=paddle.to_tensor([1024.0]), _decr_every_n_nan_or_inf=1, _decr_ratio=0.5,
+                           _decr_count=0, _cache_found_inf=True, _cache_founf_inf=True)     # 3.x and 2.6
+    scaler._update()
+    assert scaler._scale.shape == [1] and scaler._scale.numpy().tolist() == [512.0]
+    trainer = SimpleNamespace(scaler=SimpleNamespace(is_enable=lambda: True,
+                                                     state_dict=lambda: {'scale': scaler._scale.numpy()}))
+    assert scale_of(trainer) == 512.0

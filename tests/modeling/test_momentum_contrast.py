@@ -9,6 +9,10 @@ from passl.utils.errors import ConfigError
 from .tiny import DIM, K, contrast, unit, values, views
 
 
+def keys_of(model, x):
+    return model.key(x, model.shuffle_of(x))
+
+
 def statistics(model, encoder):
     return {n: v for n, v in values(model).items() if n.startswith(encoder) and n.endswith(('_mean', '_variance'))}
 
@@ -53,11 +57,11 @@ def test_key_bn_uses_and_keeps_the_statistics_of_the_batch():
     model = contrast()
     x, other = views(4)
     before = statistics(model, 'encoder_k')
-    (_, k, _, _), _ = model.key(x)
+    (_, k, _, _), _ = keys_of(model, x)
     for name, now in statistics(model, 'encoder_k').items():
         assert np.abs(now - before[name]).max() > 0, name
     mixed = paddle.concat([x[:2], other[2:]])
-    (_, k_mixed, _, _), _ = model.key(mixed)
+    (_, k_mixed, _, _), _ = keys_of(model, mixed)
     assert np.abs(k.numpy()[:2] - k_mixed.numpy()[:2]).max() > 1e-3        # the other samples matter
     for name, now in statistics(model, 'encoder_q').items():
         assert np.array_equal(now, before[name.replace('encoder_q', 'encoder_k')])
@@ -97,7 +101,7 @@ def test_keys_come_back_in_order(training):
     want = [feature.flatten(2).numpy(), unit(whole.numpy(), 1), unit(dense.numpy(), 1), unit(pooled.numpy(), 1)]
     for step in range(3):
         model.step = step
-        local, everything = model.key(x)
+        local, everything = keys_of(model, x)
         for got, everybodys, w in zip(local, everything, want):
             np.testing.assert_allclose(got.numpy(), w, atol=1e-3 if training else 1e-6, rtol=0 if training else 1e-6)
             assert got.stop_gradient
@@ -134,7 +138,7 @@ def test_raw_images_reach_the_key_encoder_shuffled_and_raw(monkeypatch):
     moved = []
     monkeypatch.setattr('passl.modules.batch_shuffle.BatchShuffle.shuffle', lambda self, x: moved.append(x) or x)
     x = paddle.zeros([4, 32, 32, 3]).astype('uint8')
-    model.key(x)
+    keys_of(model, x)
     assert len(moved) == 1 and moved[0] is x
 
 
@@ -144,13 +148,13 @@ def test_bn_splits():
     halves = [np.concatenate([v.numpy() for v in pair]) for pair in zip(one.query(x[:4]), one.query(x[4:]))]
     for got, want in zip(two.query(x), halves):
         np.testing.assert_allclose(got.numpy(), want, rtol=1e-4, atol=1e-4)
-    whole, split = (m.key(x)[0][1].numpy() for m in (one, two))
+    whole, split = (keys_of(m, x)[0][1].numpy() for m in (one, two))
     assert np.abs(whole - split).max() > 1e-3
     two.step = 1                                                          # another grouping
-    assert np.abs(two.key(x)[0][1].numpy() - split).max() > 1e-3
+    assert np.abs(keys_of(two, x)[0][1].numpy() - split).max() > 1e-3
     two.set_state_dict(one.state_dict())
     one.eval(), two.eval()
-    for a, b in zip(one.key(x)[0] + list(one.query(x)), two.key(x)[0] + list(two.query(x))):
+    for a, b in zip(keys_of(one, x)[0] + list(one.query(x)), keys_of(two, x)[0] + list(two.query(x))):
         np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-6)
 
 
@@ -161,8 +165,8 @@ def test_keys_of_one_bn_group_depend_on_nobody_outside():
     x, other = views(8, 32, 32)
     changed = x.numpy().copy()
     changed[groups[1]] = other.numpy()[groups[1]]
-    before = model.key(x)[0][1].numpy()
-    after = model.key(paddle.to_tensor(changed))[0][1].numpy()
+    before = keys_of(model, x)[0][1].numpy()
+    after = keys_of(model, paddle.to_tensor(changed))[0][1].numpy()
     np.testing.assert_allclose(after[groups[0]], before[groups[0]], atol=1e-5)
     assert np.abs(after[groups[1]] - before[groups[1]]).max() > 1e-2
 

@@ -39,7 +39,7 @@ def test_unshuffle_takes_shuffle_back():
 
 def test_nothing_moves_in_one_group(monkeypatch):
     """One process, one BN group: no copy, no packing, no collective."""
-    for name in ('exchange', 'all_gather'):
+    for name in ('Exchange', 'place', 'all_gather'):
         monkeypatch.setattr(dist, name, None)
     monkeypatch.setattr(batch_shuffle, 'pack', None)
     x, y = paddle.to_tensor(random(4, 2)), paddle.to_tensor(random(4, 3, 2))
@@ -54,9 +54,16 @@ class World:
 
     def __init__(self, monkeypatch, size):
         self.size, self.handed, self.calls = size, None, []
-        for name in ('world_size', 'exchange', 'all_gather'):
+        for name in ('world_size', 'all_gather'):
             monkeypatch.setattr(batch_shuffle.dist, name, getattr(self, name))
         monkeypatch.setattr(batch_shuffle.dist, 'rank', lambda: self.me)
+        monkeypatch.setattr(batch_shuffle.dist.Exchange, 'move', lambda plan, x: self.exchange(x, plan.asked_for))
+        monkeypatch.setattr(batch_shuffle.dist.Exchange, '__init__', self.remember)
+        monkeypatch.setattr(batch_shuffle.dist, 'place', lambda _, index: [paddle.to_tensor(index)])
+
+    @staticmethod
+    def remember(plan, index, n):
+        plan.asked_for = index
 
     def world_size(self):
         return self.size

@@ -138,3 +138,45 @@ def test_loading_leaves_the_schedule_alone():
     twin, optimizer, scheduler = built(CASES['Momentum'])
     load_optimizer_state(optimizer, twin, state)
     assert scheduler.last_epoch == 0 and scheduler() == pytest.approx(0.1)
+
+
+def half(name, dtype):
+    """(model, optimizer) as under AMP O2, after what the first `step` does before it calls a kernel: the CPU has none."""
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    model.to(dtype=dtype)
+    optimizer = build_optimizer({'name': name, 'multi_precision': True}, build_lr_scheduler(COSINE), model)
+    return model, optimizer
+
+
+def begin_step(optimizer):
+    optimizer.helper = optimizer.helper or paddle.base.layer_helper.LayerHelper('optimizer')
+    block = paddle.base.framework.default_main_program().global_block()
+    optimizer._create_accumulators(block, optimizer._parameter_list)
+
+
+def values_of(state):
+    return {**{f'{n} {s}': v for n, slots in state['slots'].items() for s, v in slots.items()}, **state['master_weights']}
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
+@pytest.mark.parametrize('name', ['Momentum', 'Adam', 'AdamW'])
+def test_half_precision_weights_and_their_float32_copies_go_on(name, dtype):
+    """Paddle names such a slot after the copy, whose name has a number of its own."""
+    model, optimizer = half(name, dtype)
+    begin_step(optimizer)
+    state = optimizer_state(optimizer, model)
+    rng = np.random.RandomState(0)
+    for part in (*state['slots'].values(), state['master_weights']):
+        part.update({k: rng.rand(*v.shape).astype(v.dtype) for k, v in part.items()})
+    assert set(state['master_weights']) == set(state['slots']) == {'0.weight', '0.bias', '1.weight', '1.bias'}
+    slot = {'Momentum': 'fp32_master_0_velocity_0'}.get(name, 'fp32_master_0_moment1_0')
+    assert slot in state['slots']['1.weight']
+
+    model, optimizer = half(name, dtype)
+    load_optimizer_state(optimizer, model, state)
+    begin_step(optimizer)           # Paddle looks its slots up here
+    again = optimizer_state(optimizer, model)
+    want, got = values_of(state), values_of(again)
+    assert want.keys() == got.keys() and len(want) >= 8
+    for key, value in want.items():
+        np.testing.assert_array_equal(got[key], value, err_msg=key)

@@ -34,13 +34,14 @@ class DenseCL(MomentumContrast):
         `loss_global` and `loss_dense` are before their weights. `cells`, L, is noted for the hooks.
         """
         im_q, im_k = need_two_views('DenseCL', inputs)
+        shuffle = self.shuffle_of(im_k)
 
         # query: global vector and one vector per location
         map_q, q, q_dense, _ = self.query(im_q)
         q, q_dense = unit(q), unit(q_dense)                                        # [N, D], [N, D, L]
 
         # key: shuffled, without gradient
-        local, everything = self.key(im_k)
+        local, everything = self.key(im_k, shuffle)
         map_k, k, k_dense, _ = local                                               # [N, C, L], [N, D], [N, D, L]
         _, k_all, _, k_pooled_all = everything
 

@@ -15,9 +15,10 @@ class MoCo(MomentumContrast):
     def train_iter(self, *inputs):
         """Two views [N, 3, H, W] -> {'loss', 'loss_global', 'acc1', 'acc5', 'std'}."""
         im_q, im_k = need_two_views('MoCo', inputs)
+        shuffle = self.shuffle_of(im_k)
         _, q = self.query(im_q)
         q = unit(q)                                                                 # [N, D]
-        (k,), (k_all,) = self.key(im_k, with_map=False)                             # [N, D], [W N, D]
+        (k,), (k_all,) = self.key(im_k, shuffle, with_map=False)                             # [N, D], [W N, D]
         out = self.head(q, k, self.queue, with_accuracy=self.with_metrics)
         self.enqueue(queue=k_all)
         return {'loss': out['loss'], 'loss_global': out['loss'].detach(), **out, **self.spreads(std=q)}

@@ -85,20 +85,25 @@ class MomentumContrast(Architecture):
         """Outputs of the query encoder for images x, in `bn_splits` groups: (map, neck's outputs)."""
         return in_splits(lambda part: self._run(self.encoder_q, part), self.to_input(x), self._splits(x))
 
+    def shuffle_of(self, x):
+        """The BatchShuffle of this step's keys x, to be made first: what it copies to the device then has nothing to
+        wait for but the step before."""
+        return BatchShuffle(x.shape[0], self.seed, self.step, self._splits(x))
+
     @paddle.no_grad()
-    def key(self, x, with_map=True):
+    def key(self, x, shuffle, with_map=True):
         """Outputs of the key encoder for x, shuffled over processes and BN groups.
 
         Args:
             x: Tensor [N, 3, H, W], or uint8 as the loader hands it over: it is exchanged as it is, in a quarter
                 of the bytes.
+            shuffle: what `shuffle_of` gave for x.
             with_map: also bring back the backbone's map (as [N, C, L]), as first output.
         Returns:
             (local, everything): per output this process's rows; and the rows of all processes where an output is
             one vector per image (for a queue), otherwise None. The neck's outputs are L2-normalised, the map is not.
         """
         splits = self._splits(x)
-        shuffle = BatchShuffle(x.shape[0], self.seed, self.step, splits)
         images = self.to_input(shuffle.shuffle(x))
         feature, *projections = in_splits(lambda part: self._run(self.encoder_k, part), images, splits)
         vector = [p.ndim == 2 for p in projections]

@@ -61,4 +61,6 @@ class DenseCLNeck(nn.Layer):
 
 def _product(x, conv):
     """What the 1x1 convolution `conv` makes of every row of x [M, C]."""
-    return paddle.matmul(x, conv.weight.flatten(1), transpose_y=True) + conv.bias
+    out = paddle.matmul(x, conv.weight.flatten(1), transpose_y=True)
+    # in half precision, too: what the exchange sends stays half as large
+    return out + (conv.bias if conv.bias.dtype == out.dtype else conv.bias.astype(out.dtype))

@@ -5,6 +5,7 @@ import math
 import os
 import time
 
+from ...engine.device import select_device
 from ...utils import dist
 from ...utils.errors import ConfigError, DeviceError, PasslError
 from ...utils.logger import get_logger, setup_logger
@@ -66,7 +67,7 @@ def _start_device(paddle, cfg, no_cuda):
     """Choose the device, join the other processes, and set what PaddleDetection wants to know about it."""
     if not no_cuda and not paddle.is_compiled_with_cuda():
         raise DeviceError('This Paddle computes on the CPU only. Add --no-cuda to run there.')
-    paddle.set_device('cpu' if no_cuda else f'gpu:{os.environ.get("FLAGS_selected_gpus", "0").split(",")[0]}')
+    select_device('gpu', no_cuda)
     dist.init()
     cfg.update(use_gpu=not no_cuda, use_npu=False, use_mlu=False, use_xpu=False)
     seed = cfg.pop('seed', None)

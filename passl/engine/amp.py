@@ -1,0 +1,89 @@
+"""Mixed precision."""
+
+import contextlib
+
+import paddle
+
+from ..utils.errors import ConfigError
+from ..utils.logger import get_logger
+
+# With O2 the weights are in half precision, and the update writes them and their float32 copies: what has a GPU kernel
+# for that in Paddle 2.6.2 (read in its registry; LARS scales gradients by itself, from float32 weights).
+O2_OPTIMIZERS = {'float16': ('Momentum', 'SGD', 'Adam', 'AdamW'), 'bfloat16': ('SGD', 'Adam', 'AdamW')}
+_CAPABILITY = {'float16': 7, 'bfloat16': 8}     # of a GPU; below it auto_cast warns and goes on in float32
+
+
+class LossScaler(paddle.amp.GradScaler):
+    """Paddle's GradScaler, which at an overflow asks for the float of an array [1]: NumPy 2.4 refuses that."""
+
+    def _update(self):
+        if not self.is_enable():
+            return
+        self._scale = self._scale.reshape([])
+        try:
+            super()._update()
+        finally:
+            self._scale = self._scale.reshape([1])
+
+
+def _supported(dtype):
+    if paddle.get_device().startswith('gpu') and paddle.device.cuda.get_device_capability()[0] < _CAPABILITY[dtype]:
+        return False
+    return getattr(paddle.amp, f'is_{dtype}_supported')()
+
+
+def build_amp(cfg):
+    """(context factory, GradScaler, decorate(model, optimizer)) of `use_amp` and `AMP`.
+
+    With `use_amp: false` the same three with mixed precision switched off. On the CPU Paddle has no mixed precision.
+    `decorate` is to be called with the built optimizer before its first step.
+    The context surrounds the whole forward pass, so the key branch runs in half precision too, under O2 from float32
+    weights; the losses switch it off for themselves.
+
+    Raises:
+        ConfigError: unknown level or type, contradicting operator lists, a type that this GPU does not have, or (by
+            `decorate`) an optimizer that has no kernel for it.
+    """
+    amp = dict(cfg.get('AMP') or {})
+    cast = dict(amp.pop('auto_cast', None) or {})
+    level = cast.get('level') or amp.pop('level', None) or 'O1'
+    dtype = cast.get('dtype') or amp.pop('dtype', None) or 'float16'
+    amp.pop('level', None), amp.pop('dtype', None)
+    for key, value, known in (('level', level, ('O0', 'O1', 'O2')), ('dtype', dtype, ('float16', 'bfloat16'))):
+        if value not in known:
+            raise ConfigError(f"'AMP.{key}' is {value!r}; it must be one of {', '.join(known)}.")
+    lists = {k: cast.get(k) for k in ('custom_white_list', 'custom_black_list')}
+    both = sorted(set(lists['custom_white_list'] or ()) & set(lists['custom_black_list'] or ()))
+    if both:
+        raise ConfigError(f"'AMP.auto_cast': {', '.join(both)} is in custom_white_list and in custom_black_list. "
+                          'Remove it from one of them.')
+    enable = bool(cfg.get('use_amp')) and cast.get('enable', True) is not False and level != 'O0'
+    if enable and paddle.get_device() == 'cpu':
+        get_logger().warning('use_amp: true has no effect on the CPU; training in float32.')
+        enable = False
+    if enable and not _supported(dtype):
+        raise ConfigError(f"'AMP.dtype' is {dtype}, which this device does not support. Use "
+                          f"{'float16' if dtype == 'bfloat16' else 'another device'}, or use_amp: false.")
+
+    def auto_cast():
+        if not enable:
+            return contextlib.nullcontext()
+        return paddle.amp.auto_cast(enable=True, level=level, dtype=dtype, **lists)
+
+    if 'scale_loss' in amp:
+        amp['init_loss_scaling'] = float(amp.pop('scale_loss'))
+    scaler = LossScaler(enable=enable and dtype == 'float16', **amp)
+
+    def decorate(model, optimizer):
+        if not (enable and level == 'O2'):
+            return optimizer
+        name = type(optimizer).__name__
+        if name not in O2_OPTIMIZERS[dtype]:
+            raise ConfigError(f"'AMP.level' O2 with {dtype} and optimizer {name}: Paddle has no such update on a GPU. "
+                              f"Use AMP.level: O1, or one of {', '.join(O2_OPTIMIZERS[dtype])}.")
+        # The key encoder stays in float32: at m = 0.999 an EMA in half precision would stand still.
+        trained = getattr(model, 'encoder_q', model)
+        _, optimizer = paddle.amp.decorate(models=trained, optimizers=optimizer, level='O2', dtype=dtype)
+        return optimizer
+
+    return auto_cast, scaler, decorate
