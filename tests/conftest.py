@@ -43,16 +43,19 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture(autouse=True)
-def device(request, monkeypatch):
-    """Every test begins on the session's device; a config's `device: cpu` means it, too."""
-    name = request.config.getoption('--device')
-    if name == 'cpu':
+def device_of_the_session(request, monkeypatch):
+    """With --device every test begins there, and `device: cpu` of a config means it, too."""
+    if request.config.getoption('--device') == 'cpu':
         return
     import paddle
 
     from passl.engine import run
-    paddle.set_device(f'{name}:0')
-    monkeypatch.setattr(run, 'select_device', lambda *_: paddle.set_device(f'{name}:0'))
+
+    def select(*_):
+        paddle.set_device('fake:0')
+        return paddle.get_device()
+    monkeypatch.setattr(run, 'select_device', select)
+    select()
 
 
 @pytest.fixture(scope='session')
