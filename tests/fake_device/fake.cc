@@ -297,13 +297,26 @@ T combine(T a, T b, C_CCLReduceOp op) {
   }
 }
 
+size_t round_up(size_t number, size_t multiple) { return (number + multiple - 1) / multiple * multiple; }
+
+// Elements of one process's share in gloo's ring (allreduce.cc there): whole segments of at most 1 MiB, two at least.
+size_t ring_share(size_t count, size_t width, size_t size) {
+  size_t bytes = count * width, largest = size_t(1) << 20;
+  size_t segments = round_up(std::max((bytes + largest - 1) / largest, 2 * size), size);
+  return segments / size * round_up((bytes + segments - 1) / segments, width) / width;
+}
+
+// In the order in which gloo's ring adds, so that the sums of three and more processes are a CPU's, bit for bit: share c
+// begins at process c - 1 and travels down to process c, every process adding its own.
 template <class T>
 void reduce(const std::vector<char> &parts, void *result, size_t count, size_t size, C_CCLReduceOp op) {
   const T *in = reinterpret_cast<const T *>(parts.data());
   T *out = static_cast<T *>(result);
+  size_t share = ring_share(count, sizeof(T), size);
   for (size_t j = 0; j < count; j++) {
-    T value = in[j];
-    for (size_t r = 1; r < size; r++) value = combine<T>(value, in[r * count + j], op);
+    size_t first = j / share + size - 1;
+    T value = in[first % size * count + j];
+    for (size_t k = 1; k < size; k++) value = combine<T>(in[(first - k) % size * count + j], value, op);
     out[j] = op == AVG ? value / static_cast<T>(size) : value;
   }
 }

@@ -24,6 +24,7 @@ import socket
 import stat
 import subprocess
 import tempfile
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -137,15 +138,25 @@ def run(command, processes=1, device='fake', timeout=300, **variables):
                 files = [open(os.path.join(folder, f'{rank}.{kind}'), 'w+') for kind in ('out', 'err')]
                 started.append((subprocess.Popen(list(map(str, command)), cwd=ROOT, env={**inherited, **own},
                                                  stdout=files[0], stderr=files[1]), *files))
-            codes = [p.wait(timeout) for p, _, _ in started]
+            codes = _exit_codes([p for p, _, _ in started], timeout)
         finally:
             for p, _, _ in started:
                 p.kill()
                 p.wait()
         texts = [[_content(f) for f in files] for _, *files in started]
-    assert not any(codes), '\n'.join(f'--- process {r}: exit code {code}\n{out[-3000:]}\n{err[-3000:]}'
+    assert all(code == 0 for code in codes), '\n'.join(f'--- process {r}: exit code {code}\n{out[-3000:]}\n{err[-3000:]}'
                                      for r, (code, (out, err)) in enumerate(zip(codes, texts)))
     return [out for out, _ in texts]
+
+
+def _exit_codes(processes, timeout):
+    """Wait until all have ended, or one with an error, for which the others would wait; None: it still runs."""
+    end = time.monotonic() + timeout
+    while True:
+        codes = [p.poll() for p in processes]
+        if None not in codes or any(codes) or time.monotonic() > end:
+            return codes
+        time.sleep(0.05)
 
 
 def _content(file):
