@@ -1,6 +1,7 @@
 """Settings for all tests and the fixtures they share."""
 
 import os
+import sys
 import zlib  # noqa: F401  before Paddle: 2.6 exports zlib's symbols
 
 os.environ['OMP_NUM_THREADS'] = '1'       # test processes share the cores; the parity run's last digits depend on it
@@ -16,6 +17,45 @@ import pytest  # noqa: E402
 
 cv2.setNumThreads(1)
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def pytest_addoption(parser):
+    parser.addoption('--device', choices=['cpu', 'fake'], default='cpu',
+                     help='fake: run on the accelerator of tests/fake_device; tests marked cpu_only are left out')
+
+
+def pytest_configure(config):
+    if config.getoption('--device') == 'fake':
+        from tests.fake_device import plugin
+        root, reason = plugin.build()
+        if root is None:
+            raise pytest.UsageError(f'--device fake: {reason}')
+        if 'paddle' in sys.modules and 'CUSTOM_DEVICE_ROOT' not in os.environ:
+            raise pytest.UsageError('--device fake: a conftest.py has imported Paddle, which now finds no device.')
+        os.environ.update(plugin.environment())
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption('--device') != 'cpu':
+        left_out = [item for item in items if item.get_closest_marker('cpu_only')]
+        items[:] = [item for item in items if not item.get_closest_marker('cpu_only')]
+        config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.fixture(autouse=True)
+def device_of_the_session(request, monkeypatch):
+    """With --device every test begins there, and `device: cpu` of a config means it, too."""
+    if request.config.getoption('--device') == 'cpu':
+        return
+    import paddle
+
+    from passl.engine import run
+
+    def select(*_):
+        paddle.set_device('fake:0')
+        return paddle.get_device()
+    monkeypatch.setattr(run, 'select_device', select)
+    select()
 
 
 @pytest.fixture(scope='session')

@@ -35,6 +35,7 @@ PARSERS = {'tools/train.py': build_train_parser, 'tools/extract_weight.py': buil
            'tools/transfer_det.py': build_transfer_det_parser,
            'tools/pack_dataset.py': lambda: module_of('tools/pack_dataset.py').build_parser(),
            'tools/benchmark.py': lambda: module_of('tools/benchmark.py').build_parser(),
+           'tools/release/gpu_kernels.py': lambda: module_of('tools/release/gpu_kernels.py').build_parser(),
            VISUALIZE: lambda: module_of(VISUALIZE).build_parser()}
 LAUNCH_FLAGS = {'--gpus', '--devices', '--nproc_per_node', '--master', '--nnodes', '--rank', '--log_dir'}
 
@@ -136,6 +137,8 @@ def check(command):
     words = shlex.split(command)
     if words[:2] == ['passl', 'env']:
         words = ['python', 'tools/env.py'] + words[2:]
+    if words[:2] == ['docker', 'build']:
+        return os.path.isfile(os.path.join(ROOT, words[words.index('-f') + 1]))
     script = next((w for w in words if w.startswith('tools/')), None)
     if script is None:
         return False
@@ -159,7 +162,7 @@ def check(command):
 def test_commands_are_ones_that_the_tools_take(page, command):
     first = shlex.split(command)[0]
     assert check(command) or first in ('pip', '.', 'tail', 'visualdl') or command.startswith(
-        ('python -m venv', 'python -c "import paddle')), f'{page}: nobody checks: {command}'
+        ('python -m venv', 'python -c "import paddle', 'docker run')), f'{page}: nobody checks: {command}'
 
 
 def test_the_check_sees_mistakes():
@@ -191,3 +194,9 @@ def test_readme_shows_the_recipe_and_the_two_commands():
         for word in ('densecl_r50.yaml', 'extract_weight.py', '--pretrained', '--evaluate-only'):
             assert word in recipe
         assert read(page).count('<!-- measured:start -->') == read(page).count('<!-- measured:end -->') == 1
+
+
+def test_the_dockerfile_copies_what_an_installation_reads():
+    copied = ' '.join(re.findall(r'^COPY (.+) \S+$', read('docker/Dockerfile.gpu'), re.M)).split()
+    assert all(os.path.exists(os.path.join(ROOT, name)) for name in copied)
+    assert {'setup.py', 'setup.cfg', 'README.md', 'LICENSE', 'passl', 'tools', 'configs'} == set(copied)

@@ -20,7 +20,9 @@ def trainer_of(cfg, folder):
     if 'temperature' in cfg['model']['head']:
         # the loss as on a GPU: from 1/64 on there is another way on the CPU, which may look at what it summed
         cfg['model']['head']['temperature'] = 0.01
-    return build_trainer(with_defaults({k: v for k, v in cfg.items() if v is not None}), str(folder))
+    trainer = build_trainer(with_defaults({k: v for k, v in cfg.items() if v is not None}), str(folder))
+    trainer.model.to_input(paddle.zeros([1, 4, 4, 3], 'uint8'))        # copies constants of the recipe, once in a run
+    return trainer
 
 
 CASES = {

@@ -96,7 +96,10 @@ def test_one_operator_finds_what_is_no_number(values, want):
 
 # -------------------------------------------------------------------------------------------------- every step
 
-@pytest.mark.parametrize('value, words', [(float('nan'), '(2 nan, 0 inf)'), (float('-inf'), '(0 nan, 2 inf)')])
+@pytest.mark.parametrize('value, words', [
+    (float('nan'), '(2 nan, 0 inf)'),
+    pytest.param(float('-inf'), '(0 nan, 2 inf)', marks=pytest.mark.cpu_only(
+        "with check 'log' the CPU's operator, which the fake device uses, turns what follows an inf into nan"))])
 def test_a_broken_gradient_is_named_before_the_optimizer_step(data, tmp_path, value, words):
     trainer = trainer_of(data, tmp_path, {'value': value})
     before = {}

@@ -85,7 +85,7 @@ def reads(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize('device', ['gpu', 'cpu'])
+@pytest.mark.parametrize('device', ['gpu', pytest.param('cpu', marks=pytest.mark.cpu_only('its shortcut'))])
 def test_parts_of_a_step_read_nothing_from_the_device(device, reads, monkeypatch):
     if device == 'gpu':                                   # the path for numbers that are not in the host's memory
         monkeypatch.setattr(contrastive_loss, '_UNSHIFTED_FROM', math.inf)

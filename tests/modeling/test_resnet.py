@@ -145,6 +145,7 @@ def far(have, want):
     return np.abs(have - want).max() / (np.abs(want).max() + 1e-6)
 
 
+@pytest.mark.cpu_only('kernels of oneDNN')
 @needs_onednn
 @pytest.mark.parametrize('depth, frozen, shape, train', [
     (18, -1, (2, 3, 97, 75), True), (50, -1, (2, 3, 71, 97), False), (18, 2, (1, 3, 64, 96), True),
@@ -186,6 +187,7 @@ def test_blocks_agree(kind, c, stride):
         assert np.abs(have - want).max() < 1e-3 * max(1, np.abs(want).max())
 
 
+@pytest.mark.cpu_only('kernels of oneDNN')
 @needs_onednn
 def test_hooks_and_replaced_layers_are_heeded():
     net, x = ResNet(18), paddle.randn([1, 3, 32, 32])

@@ -39,6 +39,7 @@ def test_forward_by_numpy():
     assert got.shape == (2, 512, 2, 3) and np.abs(got - wanted).max() < 1e-5 * np.abs(wanted).max()
 
 
+@pytest.mark.cpu_only('kernels of oneDNN')
 @needs_onednn
 def test_both_ways_to_compute_agree(monkeypatch):
     (y, grads, net), (y_, grads_, net_) = trained(True, monkeypatch), trained(False, monkeypatch)

@@ -130,6 +130,7 @@ def test_no_gradient_where_none_is_wanted(monkeypatch):
         assert cl.conv(first, x).stop_gradient
 
 
+@pytest.mark.cpu_only('memory of the host')
 def test_what_is_kept_for_backward_goes():
     """After backward although the loss lives, and without backward as soon as the result goes."""
     conv, norm = nn.Conv2D(16, 16, 3, padding=1, bias_attr=False), nn.BatchNorm2D(16)
@@ -173,6 +174,7 @@ def test_what_is_not_ordinary_is_left_to_paddle(change):
     assert not cl.ordinary(nn.Sequential(nn.Conv2D(4, 4, 3, padding='SAME', bias_attr=False)))
 
 
+@pytest.mark.cpu_only('kernels of oneDNN')
 def test_what_suits():
     x = paddle.zeros([2, 3, 8, 8])
     assert cl.suits(x)
