@@ -21,8 +21,9 @@ def check_folder(path, key='dataroot'):
         parent = os.path.abspath(path)
         while not os.path.isdir(parent):
             parent = os.path.dirname(parent)
-        raise DataError(f"{key}: no folder '{path}' (what exists is '{parent}'). "
-                        f'Set it in the config or with -o dataloader.train.dataset.{key}=FOLDER.')
+        how = 'Set it in the config or with -o dataloader.train.dataset.dataroot=FOLDER.' if key == 'dataroot' else \
+            'Give a folder that exists; nothing is downloaded.'
+        raise DataError(f"{key}: no folder '{path}' (what exists is '{parent}'). {how}")
     if not os.path.isdir(path):
         raise DataError(f"{key}: '{path}' is a file, not a folder.")
     if not os.access(path, os.R_OK | os.X_OK):

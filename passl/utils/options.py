@@ -229,7 +229,7 @@ def build_check_parser(prog=None):
     labels = parser.add_argument_group('labels (one PATH: the folder of the data set)')
     task = labels.add_mutually_exclusive_group()
     task.add_argument('--segmentation', metavar='KIND', type=not_empty,
-                      help='count the masks of folder, voc, cityscapes, ade20k or coco, and name those of no use')
+                      help='count the masks of folder, list, voc, cityscapes, ade20k or coco, and name those of no use')
     task.add_argument('--detection', metavar='KIND', type=not_empty, help='the same for the boxes of voc or coco')
     labels.add_argument('--split', metavar='NAME', type=not_empty,
                         help='part of the data set, such as val (default: the training part; folder: all)')

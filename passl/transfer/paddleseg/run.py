@@ -4,13 +4,13 @@ import contextlib
 import os
 import random
 import sys
-import tempfile
 
 from ...utils.distributed import dist
 from ...utils.errors import ConfigError, DataError, PasslError
 from ...utils.logger import get_logger, setup_logger
 from ...utils.seed import derive_seed, seed_everything
-from . import config, layout, library
+from . import config, library
+from .data import for_paddleseg, read_parts
 from .run_folder import RunFolder
 
 
@@ -37,15 +37,13 @@ def run(args):
     from .resnet import MEAN, STD
     config.set_normalize(cfg, MEAN, STD, change=_plain(cfg))
     folder = args.output or os.path.join('output_dir', os.path.splitext(os.path.basename(args.config_file))[0])
-    with tempfile.TemporaryDirectory(prefix='passl_seg_') as scratch:
-        parts = () if args.predict else ('val_dataset',) if args.evaluate_only else config.DATASETS
-        sizes = {part: layout.check(cfg, part, scratch) for part in parts}
-        job = _Job(args, cfg, folder)
-        job.record.update(config=args.config_file, seed=args.seed, device=job.device, processes=dist.world_size(),
-                          paddle=paddle.__version__, paddleseg=paddleseg.__version__)
-        doing = 'predict' if args.predict else 'evaluate' if args.evaluate_only else 'train'
-        with RunFolder(folder, doing, job.record).claimed(args, cfg, scratch):
-            return job.predict() if args.predict else job.evaluate() if args.evaluate_only else job.train(start, sizes)
+    parts = () if args.predict else ('val_dataset',) if args.evaluate_only else config.DATASETS
+    job = _Job(args, cfg, folder, read_parts(cfg, parts))
+    job.record.update(config=args.config_file, seed=args.seed, device=job.device, processes=dist.world_size(),
+                      paddle=paddle.__version__, paddleseg=paddleseg.__version__)
+    doing = 'predict' if args.predict else 'evaluate' if args.evaluate_only else 'train'
+    with RunFolder(folder, doing, job.record).claimed(args, cfg):
+        return job.predict() if args.predict else job.evaluate() if args.evaluate_only else job.train(start)
 
 
 def _check_flags(args, using):
@@ -81,11 +79,15 @@ def refusals():
 
 
 class _Job:
-    """One run: its settings and the parts that PaddleSeg builds. `record`: what is told of it afterwards."""
+    """One run: its settings, the labelled pairs and the parts that PaddleSeg builds.
 
-    def __init__(self, args, cfg, folder):
+    `record`: what is told of it afterwards.
+    """
+
+    def __init__(self, args, cfg, folder, pairs):
         import paddle
         self.args, self.cfg, self.folder, self.record, self.device = args, cfg, folder, {}, paddle.get_device()
+        self.pairs = pairs
 
     def _builder(self):
         import paddle
@@ -93,10 +95,19 @@ class _Job:
         seed_everything(self.args.seed)
         # the optimizer's state is stored by the names of parameters, which count layers: begin to count here
         paddle.utils.unique_name.switch()
-        builder = SegBuilder(config.as_paddleseg(self.cfg))
+        builder = SegBuilder(config.as_paddleseg(for_paddleseg(self.cfg)))
         return builder, builder.model
 
-    def train(self, start, sizes):
+    def _data(self, builder, part):
+        """PaddleSeg's data set of a part."""
+        pairs, settings = self.pairs[part], self.cfg[part]
+        if pairs is None:
+            return getattr(builder, part)
+        from .pairs import Pairs
+        transforms = [builder.build_component(dict(t)) for t in settings.get('transforms') or []]
+        return Pairs(pairs, 'val' if part == 'val_dataset' else 'train', transforms, bool(settings.get('edge')))
+
+    def train(self, start):
         """PaddleSeg's trainer; its evaluations are kept in the record."""
         from paddleseg.core import train
 
@@ -104,7 +115,7 @@ class _Job:
         from .weights import load_backbone
         with refusals():
             builder, model = self._builder()
-            data, val_data, losses = builder.train_dataset, builder.val_dataset, builder.loss
+            data, val_data, losses = *(self._data(builder, part) for part in config.DATASETS), builder.loss
         if start is not None:
             self.record['pretrained'] = load_backbone(model.backbone, start)
         elif not self.args.resume:
@@ -117,7 +128,8 @@ class _Job:
         with refusals():
             optimizer = builder.optimizer
         iters = self.cfg['iters']
-        self.record.update(iters=iters, images=sizes, resumed=self.args.resume)
+        self.record.update(iters=iters, images={part: len(d) for part, d in zip(config.DATASETS, (data, val_data))},
+                           resumed=self.args.resume)
         if self.args.resume:
             self._check_resume(iters)
         # PaddleSeg's flips draw from `random`, its crops from numpy; processes must not draw the same
@@ -153,10 +165,8 @@ class _Job:
             raise ConfigError(f"'{self.args.resume}' has all of the {iters} steps already. Give --iters N to go on.")
 
     def _keep(self, figures):
-        names = layout.read_labels(os.path.join(self.cfg['val_dataset'].get('dataset_root') or '', 'labels.txt'))
-        iou = figures['class_IoU']
-        named = names and len(names) == len(iou) == len(set(names))
-        self.record.update(figures, class_IoU=dict(zip(names, iou)) if named else iou)
+        pairs, iou = self.pairs['val_dataset'], figures['class_IoU']
+        self.record.update(figures, class_IoU=dict(zip(pairs.classes, iou)) if pairs is not None else iou)
 
     def evaluate(self):
         """PaddleSeg's evaluator on the weights."""
@@ -165,7 +175,7 @@ class _Job:
         from . import mends
         with refusals():
             builder, model = self._builder()
-            data = builder.val_dataset
+            data = self._data(builder, 'val_dataset')
         mends.load_model(model, self.args.weights)
         self.record['weights'] = self.args.weights
         result = evaluate(model, data, num_workers=self.args.num_workers, **(self.cfg.get('test_config') or {}))

@@ -1,7 +1,6 @@
 """The folder of a run: whether it is free, the config in it, and the record of how the run ended."""
 
 import contextlib
-import copy
 import json
 import os
 import time
@@ -11,7 +10,6 @@ from ...utils.config import dump_config
 from ...utils.errors import ConfigError
 from ...utils.logger import get_logger
 from ...utils.misc import replace_text
-from .config import DATASETS
 
 STATUS, CONFIG = 'status.json', 'config.yml'
 
@@ -31,7 +29,7 @@ class RunFolder:
         record['job'] = doing
 
     @contextlib.contextmanager
-    def claimed(self, args, cfg, scratch):
+    def claimed(self, args, cfg):
         """The folder belongs to this run; afterwards its record tells how the run ended.
 
         Raises:
@@ -41,7 +39,7 @@ class RunFolder:
         if dist.is_main():
             self._claim(args)
             if self.doing == 'train':
-                replace_text(os.path.join(self.folder, CONFIG), dump_config(_without_lists(cfg, scratch)))
+                replace_text(os.path.join(self.folder, CONFIG), dump_config(cfg))
         self._tell('running')
         try:
             yield
@@ -86,13 +84,3 @@ class RunFolder:
             self.record.update(state=state, time=time.strftime('%Y-%m-%dT%H:%M:%S%z'), **more)
             replace_text(os.path.join(self.folder, self.name),
                          json.dumps(self.record, indent=1, ensure_ascii=False) + '\n')
-
-
-def _without_lists(cfg, scratch):
-    """A copy without the lists in `scratch`, which are made anew from the folders."""
-    kept = copy.deepcopy(cfg)
-    for part in DATASETS:
-        made = [key for key, value in kept[part].items() if str(value).startswith(scratch)]
-        for key in made + ['separator'] * bool(made):
-            del kept[part][key]
-    return kept

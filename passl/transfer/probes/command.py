@@ -8,7 +8,7 @@ import time
 import cv2
 from tqdm import tqdm
 
-from ...datasets.labelled import build_segmentation
+from ...datasets.labelled import build_segmentation, parse_options
 from ...engine.device import select_device
 from ...utils.distributed import dist
 from ...utils.errors import ConfigError
@@ -36,6 +36,8 @@ def _splits(args, kind):
 def _check_flags(args, whole, dense):
     if args.seg_data and not dense:
         raise ConfigError('--seg-data is for linear-seg and knn-seg, and --tasks has neither.')
+    if args.option and not dense:
+        raise ConfigError('--option is for data sets with masks (linear-seg, knn-seg), and --tasks has neither task.')
     if args.seg_format and not args.seg_data:
         raise ConfigError('--seg-format belongs to --seg-data DIR; the layout of --data is --data-format.')
     if whole and dense and not args.seg_data and args.data_format == 'folder':
@@ -60,7 +62,9 @@ def load_data(args):
         check_labels(args.tasks, out[0][0])
     if dense:
         kind = (args.seg_format or args.data_format) if args.seg_data else args.data_format
-        sets = [build_segmentation(kind, args.seg_data or args.data, split) for split in _splits(args, kind)]
+        options = parse_options(args.option)
+        sets = [build_segmentation(kind, args.seg_data or args.data, split, **options)
+                for split in _splits(args, kind)]
         out[1] = [SegmentationSplit(d, args.image_size, title) for d, title in zip(sets, ('train', 'val'))]
         check_pair(*out[1])
     return out
