@@ -4,6 +4,7 @@ import json
 import os
 
 from ...datasets.labelled.coco_json import read_json
+from ...utils.errors import DataError
 from .masks import outlines
 
 
@@ -29,7 +30,10 @@ def complete_coco(file, folder, masks):
         new.setdefault('iscrowd', 0)
         new.setdefault('area', max(0, a['bbox'][2]) * max(0, a['bbox'][3]))
         if masks and isinstance(new['segmentation'], dict) and not new['iscrowd']:
-            polygons, filled = outlines(new['segmentation'], file.path)
+            try:
+                polygons, filled = outlines(new['segmentation'])
+            except DataError as e:
+                raise DataError(f"'{file.path}': annotation {a.get('id')}: {e}.") from None
             redrawn, holes = redrawn + 1, holes + filled
             new['segmentation'] = polygons
             if not polygons:

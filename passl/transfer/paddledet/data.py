@@ -4,6 +4,7 @@ import os
 import re
 
 from ...datasets.folder import check_folder
+from ...datasets.index import list_images
 from ...datasets.labelled import build_detection
 from ...datasets.labelled.layout import read_text
 from ...datasets.labelled.voc_objects import LABEL_LIST
@@ -11,7 +12,6 @@ from ...utils.errors import ConfigError, DataError
 from .coco_json import complete_coco
 
 SECTIONS = {'train': 'TrainDataset', 'eval': 'EvalDataset'}
-_IMAGES = ('.jpg', '.jpeg', '.png', '.bmp')
 
 
 def prepare_data(cfg, data, folder, parts=('train', 'eval')):
@@ -130,9 +130,9 @@ def images_at(path):
         return [path]
     if not os.path.isdir(path):
         raise DataError(f"No image or folder '{path}'.")
-    found = sorted(os.path.join(path, n) for n in os.listdir(path) if n.lower().endswith(_IMAGES))
+    found = list_images(path, recursive=False)
     if not found:
-        raise DataError(f"The folder '{path}' holds no images ({', '.join(_IMAGES)}).")
+        raise DataError(f"The folder '{path}' holds no images.")
     return found
 
 
