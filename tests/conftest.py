@@ -21,7 +21,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 def pytest_addoption(parser):
     parser.addoption('--device', choices=['cpu', 'fake'], default='cpu',
-                     help='fake: run on the accelerator of tests/fake_device; tests marked cpu_only are left out')
+                     help='fake: run on the accelerator of tests/fake_device; tests marked cpu_only are skipped')
 
 
 def pytest_configure(config):
@@ -37,9 +37,10 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(config, items):
     if config.getoption('--device') != 'cpu':
-        left_out = [item for item in items if item.get_closest_marker('cpu_only')]
-        items[:] = [item for item in items if not item.get_closest_marker('cpu_only')]
-        config.hook.pytest_deselected(items=left_out)
+        for item in items:
+            marker = item.get_closest_marker('cpu_only')
+            if marker:                  # skipped, not deselected: pytest-xdist would not count those
+                item.add_marker(pytest.mark.skip(reason=f'cpu_only: {marker.args[0]}'))
 
 
 @pytest.fixture(autouse=True)

@@ -306,7 +306,7 @@ size_t ring_share(size_t count, size_t width, size_t size) {
   return segments / size * round_up((bytes + segments - 1) / segments, width) / width;
 }
 
-// In the order in which gloo's ring adds, so that the sums of three and more processes are a CPU's, bit for bit: share c
+// In the order in which gloo's ring adds, so that sums of three and more processes are a CPU's, bit for bit: share c
 // begins at process c - 1 and travels down to process c, every process adding its own.
 template <class T>
 void reduce(const std::vector<char> &parts, void *result, size_t count, size_t size, C_CCLReduceOp op) {

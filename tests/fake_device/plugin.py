@@ -58,8 +58,8 @@ def build():
     if not os.path.exists(library):
         os.makedirs(folder, exist_ok=True)
         unfinished = f'{library}.{os.getpid()}.tmp'         # several test processes may build at once
-        done = subprocess.run(['g++', '-O1', '-shared', '-fPIC', '-std=c++17', '-I', include, source, '-o', unfinished, '-ldl'],
-                              capture_output=True, text=True)
+        command = ['g++', '-O1', '-shared', '-fPIC', '-std=c++17', '-I', include, source, '-o', unfinished, '-ldl']
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             return None, f'the fake device could not be built: {done.stderr[-1500:]}'
         os.replace(unfinished, library)
@@ -144,8 +144,9 @@ def run(command, processes=1, device='fake', timeout=300, **variables):
                 p.kill()
                 p.wait()
         texts = [[_content(f) for f in files] for _, *files in started]
-    assert all(code == 0 for code in codes), '\n'.join(f'--- process {r}: exit code {code}\n{out[-3000:]}\n{err[-3000:]}'
-                                     for r, (code, (out, err)) in enumerate(zip(codes, texts)))
+    assert all(code == 0 for code in codes), '\n'.join(
+        f'--- process {r}: exit code {code}\n{out[-3000:]}\n{err[-3000:]}'
+        for r, (code, (out, err)) in enumerate(zip(codes, texts)))
     return [out for out, _ in texts]
 
 

@@ -1,8 +1,8 @@
-"""Trainings on the fake accelerator end with the bits of a CPU, with 1, 2 and 3 processes; mixed precision is really on.
+"""Trainings on the fake accelerator end with the bits of a CPU, with 1, 2 and 3 processes; and a real loss scaler.
 
-The operators are the same on both (the fake device has none of its own), its sums over processes are added in the order
-of gloo, which a CPU uses, and train.py lets the loss take the device's path on the CPU, too. What can differ is all that
-the project does for an accelerator alone: copies, the exchange by all-to-all, the meetings, the loss scaler.
+The operators are the same on both (the fake device has none of its own), its sums over processes are added in the
+order of gloo, which a CPU uses, and train.py lets the loss take the device's path on the CPU, too. What can differ is
+all that the project does for an accelerator alone: copies, the exchange by all-to-all, the meetings, the loss scaler.
 """
 
 import json
@@ -75,7 +75,7 @@ def test_cases_are_not_all_the_same(trained):
 
 
 def test_a_scaled_loss_trains_to_the_same_bits(trained):
-    """The scale is a power of two and nothing is computed in half precision: only the way through the scaler differs."""
+    """The scale is a power of two and nothing runs in half precision: only the way through the scaler differs."""
     one = trained('fake', 1)[0]
     scaled, plain = one['amp']['whole'], one['densecl']['whole']
     assert (scaled['state'], scaled['losses']) == (plain['state'], plain['losses'])

@@ -25,6 +25,7 @@ from passl.utils.checkpoint import load_file  # noqa: E402
 from tests.engine.small import clas, densecl, flat, moco, records, write_config  # noqa: E402
 
 BATCH = {1: 4, 2: 2, 3: 2}              # images per process; 12 in all
+WEIGHT = 'encoder_q.0.conv1.weight'
 HUGE = 2.0 ** 127                       # as scale of a loss above 2: inf
 
 
@@ -98,7 +99,8 @@ def result(folder):
     steps = [os.path.join(folder, f'iter_{r["iteration"]}.pdparams') for r in log]
     return {'state': digest(last), 'losses': [r['loss'] for r in log],
             'skipped': [r.get('skipped_steps', 0) for r in log], 'scaler': load_file(last).get('scaler'),
-            'weights': [digest(p, 'encoder_q') for p in steps] if all(map(os.path.exists, steps)) else [],
+            # a weight and its momentum after each step
+            'weights': [digest(p, WEIGHT) for p in steps] if all(map(os.path.exists, steps)) else [],
             'val': [{k: v for k, v in r.items() if k != 'time'} for r in records(folder, 'val')]}
 
 
