@@ -14,7 +14,7 @@ from ..modules import channels_last, onednn
 from ..utils.distributed import dist
 from ..utils.config import load_config, with_defaults
 from ..utils.errors import ConfigError, PasslError, PeerLostError
-from ..utils.logger import LOG_FILE, get_logger, log_to_file, setup_logger
+from ..utils.logger import get_logger, log_to_file, setup_logger
 from ..utils.paddle_env import tune_cpu
 from ..utils.config.registry import import_plugins
 from .builder import build_trainer
@@ -69,8 +69,7 @@ def run_in_folder(args, cfg, device, signals):
     folder = run_folder(cfg, args.config_file)
     saves = (cfg.get('checkpoint') or {}).get('out_dir')
     folders = Folders(folder, saves if isinstance(saves, str) else None)        # the hook refuses anything else
-    dist.on_loss(lambda message: folders.tell('failed', PeerLostError.exit_code, message),
-                 os.path.join(folder, LOG_FILE))
+    dist.on_loss(lambda message: folders.tell('failed', PeerLostError.exit_code, message))
     try:
         resume = None
         if training:

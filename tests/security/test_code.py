@@ -28,8 +28,7 @@ ALLOWED = {
     'passl/transfer/probes/command.py': {'vars': 'the flags as the parser has read them, for the record'},
     'passl/datasets/base.py': {'vars': 'whether a class defines `load`; nothing is looked up by a name from outside'},
     'passl/utils/file_lock.py': {'socket': 'the name of this machine'},
-    'passl/utils/distributed/watch.py': {'socket': 'the name of this machine',
-                             'subprocess': 'starts witness.py of this package, with fixed arguments'},
+    'passl/utils/distributed/watch.py': {'socket': 'the name of this machine'},
     'passl/datasets/loader.py': {'ctypes': 'prctl of the C library'},
     'passl/datasets/labelled/voc_xml.py': {
         'xml': 'expat alone; a DOCTYPE, where entities are declared, is refused (test_voc_xml.py)'},
