@@ -13,6 +13,7 @@ PARTS = {'modeling.backbones', 'modeling.necks', 'modeling.heads'}
 MAY_IMPORT = {      # each package, itself included implicitly
     'utils': set(),
     'modules': {'utils'},
+    'modules.cpu': {'modules', 'utils'},
     'hooks': {'utils'},
     'datasets': {'modules', 'utils'},
     'solver': {'modules', 'utils'},
@@ -21,7 +22,8 @@ MAY_IMPORT = {      # each package, itself included implicitly
     'modeling.heads': {'modules', 'utils'},
     'modeling.architectures': PARTS | {'modules', 'utils'},
     'modeling': PARTS | {'modeling.architectures', 'modules', 'utils'},
-    'engine': {'hooks', 'datasets', 'solver', 'modeling', 'modules', 'utils'} | PARTS | {'modeling.architectures'},
+    'engine': {'hooks', 'datasets', 'solver', 'modeling', 'modules', 'modules.cpu', 'utils',
+               'modeling.architectures'} | PARTS,
 }
 MAY_IMPORT['transfer'] = MAY_IMPORT['engine'] | {'engine'}
 # within utils the three rooms know the small rest, and not each other; of the rest only these know a room
@@ -84,6 +86,13 @@ def test_the_rooms_of_utils_do_not_know_each_other():
     assert wrong_within_utils('passl.utils.weights.load', ['passl.utils.errors.X', 'passl.utils.config.read']) == \
         ['passl.utils.config.read']
     assert wrong_within_utils('passl.utils.errors', ['passl.utils.weights.load']) == ['passl.utils.weights.load']
+
+
+def test_the_former_place_of_dist_is_the_same_module():
+    """So that a name replaced there is replaced."""
+    from passl.utils import dist as former
+    from passl.utils.distributed import dist
+    assert former is dist
 
 
 def test_no_circle():
@@ -162,6 +171,13 @@ def test_what_needs_paddle_says_how_to_install_it(package):
     assert done.returncode == 1
     assert 'PaddlePaddle is not installed' in done.stderr
     assert "pip install 'passl[cpu]'" in done.stderr and 'paddlepaddle-gpu' in done.stderr
+
+
+def test_a_model_does_not_reach_the_kernels_of_a_cpu():
+    code = 'import sys, passl.modeling.architectures.densecl, {}; print("passl.modules.cpu" in sys.modules)'
+    for more, reached in (('passl.hooks', 'False'), ('passl.engine', 'True')):
+        done = subprocess.run([sys.executable, '-c', code.format(more)], cwd=ROOT, text=True, capture_output=True)
+        assert done.stdout.split() == [reached], done.stderr
 
 
 def test_command_line_without_paddle():

@@ -10,7 +10,7 @@ import numpy
 import paddle
 
 from .. import __version__
-from ..modules import channels_last, onednn
+from ..modules import cpu
 from ..utils.distributed import dist
 from ..utils.config import load_config, with_defaults
 from ..utils.errors import ConfigError, PasslError, PeerLostError
@@ -103,8 +103,7 @@ def work(args, cfg, folders, resume, device, signals):
                 describe_device(device, cfg['deterministic']),
                 dist.world_size(), ''.join(f', {k}={v}' for k, v in tune_cpu().items()))
     if paddle.get_device() == 'cpu':
-        logger.info('Convolutions: %s', f"Paddle's kernels ({channels_last.why_not()})" if channels_last.why_not()
-                    else f'oneDNN {onednn.library().version}')
+        logger.info('Convolutions: %s', cpu.convolutions())
     logger.info('Run folder: %s', folder)
     trainer = build_trainer(cfg, folder, training, load=None if resume else args.load, resume=resume,
                             val_interval=args.val_interval, signals=signals,

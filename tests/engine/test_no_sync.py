@@ -5,7 +5,7 @@ import pytest
 
 from passl.engine.builder import build_trainer
 from passl.hooks import Hook
-from passl.modules.channels_last import why_not
+from passl.modules.cpu.channels_last import why_not
 from passl.utils.config import with_defaults
 from tests.sync_counter import SyncCounter, reads_of_steps
 
