@@ -65,6 +65,13 @@ def project_root():
     return ROOT
 
 
+@pytest.fixture(scope='session', autouse=True)
+def kernels_of_a_training():
+    """Networks compute as in a training, whichever test comes first."""
+    from passl.modules import cpu
+    cpu.register()
+
+
 @pytest.fixture
 def run_dir(tmp_path):
     """A folder for the files of one run, not yet there."""

@@ -122,7 +122,21 @@ def build_hooks(cfg, val_interval=None):
         hooks += evaluations
     for h in evaluations:
         h.interval = val_interval or h.interval
+    check_order(hooks)
     return hooks
+
+
+def check_order(hooks):
+    """What a hook reads in `trainer.record` must have been written by hooks before it."""
+    written = set()
+    for hook in sorted(hooks, key=lambda h: h.priority):
+        for name in set(hook.reads) - written:
+            writer = next((h for h in hooks if name in h.writes), None)
+            after = f'which {type(writer).__name__} (priority {writer.priority}) writes after it. Give it a higher ' \
+                    'priority.' if writer else 'which no hook writes. Add one that does.'
+            raise ConfigError(f"{type(hook).__name__} (priority {hook.priority}) reads '{name}' of trainer.record, "
+                              f'{after}')
+        written.update(hook.writes)
 
 
 def momentum_hooks(cfg, model):

@@ -10,11 +10,11 @@ import numpy
 import paddle
 
 from .. import __version__
-from ..modules import channels_last, onednn
+from ..modules import cpu
 from ..utils.distributed import dist
 from ..utils.config import load_config, with_defaults
 from ..utils.errors import ConfigError, PasslError, PeerLostError
-from ..utils.logger import LOG_FILE, get_logger, log_to_file, setup_logger
+from ..utils.logger import get_logger, log_to_file, setup_logger
 from ..utils.paddle_env import tune_cpu
 from ..utils.config.registry import import_plugins
 from .builder import build_trainer
@@ -69,8 +69,7 @@ def run_in_folder(args, cfg, device, signals):
     folder = run_folder(cfg, args.config_file)
     saves = (cfg.get('checkpoint') or {}).get('out_dir')
     folders = Folders(folder, saves if isinstance(saves, str) else None)        # the hook refuses anything else
-    dist.on_loss(lambda message: folders.tell('failed', PeerLostError.exit_code, message),
-                 os.path.join(folder, LOG_FILE))
+    dist.on_loss(lambda message: folders.tell('failed', PeerLostError.exit_code, message))
     try:
         resume = None
         if training:
@@ -104,8 +103,7 @@ def work(args, cfg, folders, resume, device, signals):
                 describe_device(device, cfg['deterministic']),
                 dist.world_size(), ''.join(f', {k}={v}' for k, v in tune_cpu().items()))
     if paddle.get_device() == 'cpu':
-        logger.info('Convolutions: %s', f"Paddle's kernels ({channels_last.why_not()})" if channels_last.why_not()
-                    else f'oneDNN {onednn.library().version}')
+        logger.info('Convolutions: %s', cpu.convolutions())
     logger.info('Run folder: %s', folder)
     trainer = build_trainer(cfg, folder, training, load=None if resume else args.load, resume=resume,
                             val_interval=args.val_interval, signals=signals,

@@ -1,5 +1,6 @@
 """The choice of the device, and what a GPU is told: played on a build without one."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -10,7 +11,7 @@ import pytest
 from passl.engine import device, trainer as trainer_module
 from passl.engine.builder import build_trainer
 from passl.engine.device import describe_device, memory_advice, select_device
-from passl.utils.distributed import dist
+from passl.utils.distributed import dist, world
 from passl.utils.config import with_defaults
 from passl.utils.errors import DeviceError
 from tests.engine.small import densecl, write_data
@@ -95,7 +96,7 @@ def test_a_start_that_fails_is_said(monkeypatch, why, error, said):
     monkeypatch.setenv('PADDLE_TRAINERS_NUM', '2')
     monkeypatch.setattr('paddle.distributed.init_parallel_env', init_parallel_env)
     with pytest.raises(DeviceError) as e:
-        dist._join()
+        world._join()
     assert said in str(e.value) and '--no-cuda' in str(e.value)
 
 
@@ -106,8 +107,8 @@ def test_no_cuda_holds_under_a_launcher(monkeypatch, name, backend):
     monkeypatch.delenv('PADDLE_DISTRI_BACKEND', raising=False)
     monkeypatch.setattr(paddle, 'get_device', lambda: name)
     monkeypatch.setattr('paddle.distributed.init_parallel_env',
-                        lambda: seen.append(dist.os.environ.get('PADDLE_DISTRI_BACKEND')))
-    dist._join()
+                        lambda: seen.append(os.environ.get('PADDLE_DISTRI_BACKEND')))
+    world._join()
     monkeypatch.delenv('PADDLE_DISTRI_BACKEND', raising=False)
     assert seen == [backend]
 
@@ -129,10 +130,10 @@ def test_the_limit_holds_where_nobody_gets_pythons_lock():
     """As behind a collective that never ends: the main thread waits in C, with the lock; no other thread can speak."""
     done = subprocess.run([sys.executable, '-c', textwrap.dedent('''
         import ctypes
-        from passl.utils import dist, watch
-        dist.on_cpu, watch.LAST_WORD = lambda: False, 0.5
+        from passl.utils.distributed import watch
+        watch.LAST_WORD = 0.5
         held = watch.Watch.__new__(watch.Watch)
-        held.limit, held.timed = 0.5, None
+        held.limit, held.timed, held.on_cpu = 0.5, None, False
         held.progress('training', 3)
         ctypes.PyDLL(None).sleep(60)            # PyDLL keeps the lock
         print('never')

@@ -10,8 +10,8 @@ from paddle import nn
 from paddle.vision.models import resnet as vision
 
 from passl.modeling import build_backbone
-from passl.modeling.backbones import ResNet, resnet_cpu
-from passl.modules import channels_last
+from passl.modeling.backbones import ResNet
+from passl.modules.cpu import channels_last, resnet as resnet_cpu
 from passl.utils.errors import ConfigError
 
 needs_onednn = pytest.mark.skipif(bool(channels_last.why_not()), reason=channels_last.why_not() or 'usable')
@@ -123,6 +123,25 @@ def test_wrong_settings(cfg, words):
         build_backbone({'name': 'ResNet', **cfg})
     for word in words:
         assert word in str(e.value)
+
+
+@pytest.mark.parametrize('recompute', [False, [0, 2]])
+def test_stages_are_those_of_the_layers_and_none_is_computed_beyond_the_last(recompute):
+    net, x = ResNet(18, frozen_stages=1, recompute=recompute), paddle.randn([2, 3, 40, 64])
+    net.eval()
+    maps, by_hand, seen = net.stages(x), [], []
+    y = net.maxpool(net.relu(net.bn1(net.conv1(x))))
+    for stage in range(1, 5):
+        y = getattr(net, f'layer{stage}')(y)
+        by_hand.append(y.numpy())
+    assert [m.shape for m in by_hand] == [(2, 64, 10, 16), (2, 128, 5, 8), (2, 256, 3, 4), (2, 512, 2, 2)]
+    for have, want in zip(maps, by_hand):
+        assert far(have.numpy(), want) < 1e-4
+    net.train()
+    for stage in (3, 4):
+        getattr(net, f'layer{stage}').register_forward_post_hook(lambda *_, s=stage: seen.append(s))
+    assert [m.shape[1] for m in net.stages(x, [1, 3])] == [64, 256] and seen == [3]
+    assert not net.layer1.training and net.layer2.training
 
 
 def trained(depth, frozen, fast, monkeypatch, shape, train=True):

@@ -5,7 +5,8 @@ import paddle
 import pytest
 
 from passl.modeling import build_backbone, build_model
-from passl.modeling.backbones import ResNet_vd, resnet_cpu
+from passl.modeling.backbones import ResNet_vd
+from passl.modules.cpu import resnet as resnet_cpu
 from passl.transfer.weights.independent import Network
 from passl.utils.weights.checkpoint import save_file
 from passl.utils.errors import CheckpointError, ConfigError

@@ -11,8 +11,7 @@ import paddle
 import pytest
 from paddle import nn
 
-from passl.modules import channels_last as cl
-from passl.modules import onednn
+from passl.modules.cpu import channels_last as cl, onednn
 
 pytestmark = pytest.mark.skipif(bool(cl.why_not()), reason=cl.why_not() or 'usable')
 
@@ -182,7 +181,7 @@ def test_what_suits():
 
 
 def test_the_switch(project_root):
-    program = 'from passl.modules import channels_last as c; import sys; sys.stdout.write(c.why_not())'
+    program = 'from passl.modules.cpu import channels_last as c; import sys; sys.stdout.write(c.why_not())'
     out = subprocess.run([sys.executable, '-c', program], cwd=project_root, capture_output=True, text=True,
                          env={**os.environ, 'PASSL_ONEDNN': '0'}, check=True).stdout
     assert out == 'PASSL_ONEDNN is off'

@@ -145,7 +145,7 @@ def time_own_kernels():
 
     The profiler sees their backward calls only (within its event of the gradient node).
     """
-    module, totals = sys.modules.get('passl.modules.onednn'), {}
+    module, totals = sys.modules.get('passl.modules.cpu.onednn'), {}
     for kernel in [c for c in vars(module).values() if isinstance(c, type)] if module else []:
         for method in [m for m in ('forward', 'forward_') if m in vars(kernel)]:
             def timed(*args, _call=vars(kernel)[method], _name=kernel.__name__):

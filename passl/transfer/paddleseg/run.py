@@ -8,6 +8,7 @@ import sys
 from ...utils.distributed import dist
 from ...utils.errors import ConfigError, DataError, PasslError
 from ...utils.logger import get_logger, setup_logger
+from ...utils.misc import IMAGENET_MEAN, IMAGENET_STD
 from ...utils.seed import derive_seed, seed_everything
 from . import config, library
 from .data import for_paddleseg, read_parts
@@ -34,8 +35,7 @@ def run(args):
     start = None if using or args.resume else config.take_pretrained(cfg, args.pretrained)
     if using or args.resume:        # the weights come with the whole model
         config.drop_pretrained(cfg)
-    from .resnet import MEAN, STD
-    config.set_normalize(cfg, MEAN, STD, change=_plain(cfg))
+    config.set_normalize(cfg, IMAGENET_MEAN, IMAGENET_STD, change=_plain(cfg))
     folder = args.output or os.path.join('output_dir', os.path.splitext(os.path.basename(args.config_file))[0])
     parts = () if args.predict else ('val_dataset',) if args.evaluate_only else config.DATASETS
     job = _Job(args, cfg, folder, read_parts(cfg, parts))

@@ -14,7 +14,7 @@ library.load()
 from paddleseg.cvlibs import manager  # noqa: E402
 
 from passl.transfer.paddleseg.pairs import Pairs  # noqa: E402
-from passl.transfer.paddleseg.resnet import MEAN, STD  # noqa: E402
+from passl.utils.misc import IMAGENET_MEAN as MEAN, IMAGENET_STD as STD  # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 CUSTOM = os.path.join(ROOT, 'configs/transfer/seg/custom.yml')
