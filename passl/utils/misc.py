@@ -1,9 +1,7 @@
 """Meters, accuracy, remaining time and memory. Paddle is imported only where a function needs it."""
 
-import contextlib
 import datetime
 import math
-import os
 import sys
 
 
@@ -58,19 +56,6 @@ def accuracy(output, target, topk=(1, 5)):
         hit = predicted.astype('int64') == target.astype('int64').reshape([-1, 1])
         hit = hit.astype('float32')
         return [hit[:, :k].sum() * (100.0 / samples) for k in ks]
-
-
-def replace_text(path, text):
-    """Write a small text file whole or not at all; one that is there stays until then. Raises OSError."""
-    temporary = f'{path}.{os.getpid()}.tmp'
-    try:
-        with open(temporary, 'w', encoding='utf-8', errors='surrogateescape') as f:
-            f.write(text)
-        os.replace(temporary, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
 
 
 def format_eta(seconds):
