@@ -1,4 +1,4 @@
-"""The folder of a run, in one meaning for train, evaluate, transfer-seg and transfer-det (docs/RELIABILITY.md)."""
+"""The folder of a run, in one meaning for train, evaluate, transfer-seg and transfer-det (docs/GETTING_STARTED.md)."""
 
 import contextlib
 import json
