@@ -1,6 +1,7 @@
 """Settings for all tests and the fixtures they share."""
 
 import os
+import subprocess
 import sys
 import zlib  # noqa: F401  before Paddle: 2.6 exports zlib's symbols
 
@@ -122,3 +123,23 @@ def write_images(root, n, size=32, classes=None, seed=0, extension='.png'):
 def make_images():
     """The function `write_images(root, n, size=32, classes=None, seed=0, extension='.png')`."""
     return write_images
+
+
+@pytest.fixture
+def occupied(monkeypatch):
+    """A function: another process, whose number it returns, locks a run folder until the test ends. Nobody waits."""
+    from passl.engine import run_folder
+    from tests.utils.test_files import HOLD
+    monkeypatch.setattr(run_folder, '_PATIENCE', 0.0)
+    held = []
+
+    def occupy(folder):
+        os.makedirs(folder, exist_ok=True)
+        held.append(subprocess.Popen([sys.executable, '-c', HOLD, os.path.join(folder, '.lock')], cwd=ROOT,
+                                     stdout=subprocess.PIPE, text=True))
+        assert held[-1].stdout.readline() == 'held\n'
+        return held[-1].pid
+    yield occupy
+    for process in held:
+        process.kill()
+        process.wait()

@@ -6,13 +6,13 @@ import math
 import os
 import re
 import sys
-import tempfile
 import time
 import zipfile
 
 import numpy as np
 
 from ..utils.errors import ConfigError, DataError
+from ..utils.files import whole_file
 from ..utils.logger import get_logger
 from .image import EXTENSIONS, shown
 from .path_list import Names, PathList
@@ -191,16 +191,10 @@ def _write(file, listing, settings):
     """Store `listing`, complete or not at all. Raises OSError."""
     os.makedirs(os.path.dirname(file) or '.', exist_ok=True)
     meta = json.dumps(dict(settings, made=time.time())).encode()
-    handle, partial = tempfile.mkstemp(dir=os.path.dirname(file) or '.', prefix='.index-', suffix='.partial')
-    try:
-        with os.fdopen(handle, 'wb') as f:
-            np.savez(f, meta=np.frombuffer(meta, np.uint8), names=np.frombuffer(listing.names.block, np.uint8),
-                     folders=np.frombuffer(listing.folders.block, np.uint8), trees=listing.trees,
-                     counts=listing.counts, stamps=listing.stamps)
-        os.replace(partial, file)
-    except BaseException:
-        os.unlink(partial)
-        raise
+    with whole_file(file) as f:
+        np.savez(f, meta=np.frombuffer(meta, np.uint8), names=np.frombuffer(listing.names.block, np.uint8),
+                 folders=np.frombuffer(listing.folders.block, np.uint8), trees=listing.trees,
+                 counts=listing.counts, stamps=listing.stamps)
 
 
 def _cache_file(identity):

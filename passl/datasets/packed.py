@@ -16,6 +16,7 @@ import weakref
 import numpy as np
 
 from ..utils.errors import ConfigError, DataError
+from ..utils.files import whole
 from .base import ImageDataset
 from .builder import DATASETS
 from .image import ImageReadError
@@ -180,22 +181,20 @@ def _new_file(output):
     """An LMDB environment that gets the name `output` if the block ends well, and vanishes otherwise."""
     check_output(output)
     lmdb = _lmdb()
-    partial = f'{output}.{os.getpid()}.partial'
     try:
-        env = lmdb.open(partial, subdir=False, lock=False, sync=False, meminit=False, readahead=False,
-                        map_size=_FIRST_SIZE)
-        try:
-            yield env
-            env.sync(True)
-        finally:
-            env.close()
+        with whole(output, replace=False) as place:
+            env = lmdb.open(place, subdir=False, lock=False, sync=False, meminit=False, readahead=False,
+                            map_size=_FIRST_SIZE)
+            try:
+                yield env
+                env.sync(True)
+            finally:
+                env.close()
+    except FileExistsError:
         check_output(output)
-        os.rename(partial, output)
+        raise
     except (lmdb.Error, OSError) as e:
         raise DataError(f"'{output}' cannot be written: {e}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(partial)
 
 
 def _put(env, items):

@@ -14,7 +14,7 @@ from ..utils.logger import get_logger
 from ..utils.seed import derive_seed, seed_everything
 from .evaluator import evaluate
 from .signals import StopSignals
-from .state import averaged_statistics, note_of, training_state
+from .checkpoint import averaged_statistics, note_of, training_state
 
 
 MEET_EVERY = 10         # steps: with several accelerators a signal is granted after so many to twice as many

@@ -1,9 +1,7 @@
 """Meters, accuracy, remaining time and memory, ImageNet's mean. Paddle is imported only where a function needs it."""
 
-import contextlib
 import datetime
 import math
-import os
 import sys
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]      # of RGB in 0..1, as in pre-training
@@ -64,19 +62,6 @@ def accuracy(output, target, topk=(1, 5)):
         list of float32 tensors without gradient, 0-D, one per k (nothing is read from the device).
     """
     return [hit * (100.0 / output.shape[0]) for hit in hits(output, target, topk)]
-
-
-def replace_text(path, text):
-    """Write a small text file whole or not at all; one that is there stays until then. Raises OSError."""
-    temporary = f'{path}.{os.getpid()}.tmp'
-    try:
-        with open(temporary, 'w', encoding='utf-8', errors='surrogateescape') as f:
-            f.write(text)
-        os.replace(temporary, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
 
 
 def format_eta(seconds):

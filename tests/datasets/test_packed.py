@@ -175,7 +175,7 @@ def test_a_killed_packing_leaves_no_finished_file(folder, project_root, number):
     child = subprocess.Popen([sys.executable, '-c', script, folder, '--unlabelled', '--output', output],
                              cwd=project_root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert child.stdout.readline() == 'now\n'
-    assert [n.startswith('p.lmdb.') and n.endswith('.partial') for n in remains(folder)] == [True]
+    assert [n.startswith('.p.lmdb.') and n.endswith('.tmp') for n in remains(folder)] == [True]
     child.send_signal(number)
     child.communicate(timeout=60)
     assert child.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[number]

@@ -27,7 +27,7 @@ ALLOWED = {
                                 'getattr': 'its functions, by names in this file'},
     'passl/transfer/probes/command.py': {'vars': 'the flags as the parser has read them, for the record'},
     'passl/datasets/base.py': {'vars': 'whether a class defines `load`; nothing is looked up by a name from outside'},
-    'passl/utils/file_lock.py': {'socket': 'the name of this machine'},
+    'passl/utils/files.py': {'socket': 'the name of this machine'},
     'passl/utils/distributed/watch.py': {'socket': 'the name of this machine'},
     'passl/datasets/loader.py': {'ctypes': 'prctl of the C library'},
     'passl/datasets/labelled/voc_xml.py': {

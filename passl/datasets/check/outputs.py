@@ -2,11 +2,11 @@
 
 import json
 import os
-import tempfile
 
 import numpy as np
 
 from ...utils.errors import ConfigError, DataError
+from ...utils.files import whole_file
 from ..index import _UNSETTLED_NS, Listing, _settings, _write
 from ..path_list import Names
 
@@ -26,42 +26,15 @@ def check_output(file, overwrite, flag, ending=''):
         raise ConfigError(f"{flag}: there is no folder '{folder}'.")
 
 
-def _place(partial, file, overwrite):
-    """Give `partial` its name; another file that has appeared meanwhile stays."""
-    if overwrite:
-        os.replace(partial, file)
-        return
+def write_text(file, lines, overwrite):
+    """Write texts to `file`, complete or not at all; one that has appeared meanwhile stays. Raises DataError."""
     try:
-        os.link(partial, file)
+        with whole_file(file, 'w', replace=overwrite, encoding='utf-8', newline='\n') as f:
+            f.writelines(lines)
     except FileExistsError:
         raise DataError(f"'{file}' has appeared meanwhile and was not replaced.") from None
-    except OSError:                     # a file system without links
-        if os.path.lexists(file):
-            raise DataError(f"'{file}' has appeared meanwhile and was not replaced.") from None
-        os.replace(partial, file)
-    else:
-        os.unlink(partial)
-
-
-def write_text(file, lines, overwrite):
-    """Write texts to `file`, complete or not at all. Raises DataError."""
-    partial = None
-    try:
-        handle, partial = tempfile.mkstemp(dir=os.path.dirname(file) or '.', prefix='.check-', suffix='.partial')
-        with os.fdopen(handle, 'w', encoding='utf-8', newline='\n') as f:
-            f.writelines(lines)
-            f.flush()
-            os.fsync(f.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(partial, 0o666 & ~mask)            # mkstemp's files are for the user alone
-        _place(partial, file, overwrite)
-        partial = None
     except OSError as e:
         raise DataError(f"'{file}' cannot be written: {e.strerror or e}.") from None
-    finally:
-        if partial is not None and os.path.exists(partial):
-            os.unlink(partial)
 
 
 def write_json(file, report, overwrite):

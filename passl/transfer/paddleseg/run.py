@@ -3,16 +3,20 @@
 import contextlib
 import os
 import random
+import re
 import sys
+import time
 
+from ...engine.run_folder import STATUS, RunFolder, folder_of
+from ...utils.config import dump_config
 from ...utils.distributed import dist
-from ...utils.errors import ConfigError, DataError, PasslError
+from ...utils.errors import CheckpointError, ConfigError, DataError, PasslError
 from ...utils.logger import get_logger, setup_logger
 from ...utils.misc import IMAGENET_MEAN, IMAGENET_STD
 from ...utils.seed import derive_seed, seed_everything
+from ...utils.weights.checkpoint import load_file
 from . import config, library
 from .data import for_paddleseg, read_parts
-from .run_folder import RunFolder
 
 
 def run(args):
@@ -24,7 +28,7 @@ def run(args):
         PasslError: what the user can mend.
     """
     setup_logger(rank=dist.rank())
-    using = args.evaluate_only or args.predict
+    using, began = args.evaluate_only or args.predict, time.time()
     _check_flags(args, using)
     paddleseg = library.load()
     import paddle
@@ -33,17 +37,56 @@ def run(args):
     select_device(None, args.no_cuda)
     cfg = config.read(args.config_file, args.override, args.iters, args.data)
     start = None if using or args.resume else config.take_pretrained(cfg, args.pretrained)
-    if using or args.resume:        # the weights come with the whole model
-        config.drop_pretrained(cfg)
     config.set_normalize(cfg, IMAGENET_MEAN, IMAGENET_STD, change=_plain(cfg))
-    folder = args.output or os.path.join('output_dir', os.path.splitext(os.path.basename(args.config_file))[0])
-    parts = () if args.predict else ('val_dataset',) if args.evaluate_only else config.DATASETS
-    job = _Job(args, cfg, folder, read_parts(cfg, parts))
-    job.record.update(config=args.config_file, seed=args.seed, device=job.device, processes=dist.world_size(),
-                      paddle=paddle.__version__, paddleseg=paddleseg.__version__)
     doing = 'predict' if args.predict else 'evaluate' if args.evaluate_only else 'train'
-    with RunFolder(folder, doing, job.record).claimed(args, cfg):
-        return job.predict() if args.predict else job.evaluate() if args.evaluate_only else job.train(start)
+    dist.init()
+    with SegFolder(args.output or folder_of(args.config_file), resumes=True) as folder:
+        parts = () if args.predict else ('val_dataset',) if args.evaluate_only else config.DATASETS
+        pairs = read_parts(cfg, parts)
+        resume = folder.prepare(doing, args)
+        if args.resume == 'auto' and not resume:
+            start = config.take_pretrained(cfg, args.pretrained)
+        elif using or resume:           # the weights come with the whole model
+            config.drop_pretrained(cfg)
+        job = _Job(args, cfg, folder.folder, pairs)
+        job.record.update(job=doing, config=args.config_file, seed=args.seed, device=job.device,
+                          processes=dist.world_size(), paddle=paddle.__version__, paddleseg=paddleseg.__version__)
+        if using:
+            job.predict() if args.predict else job.evaluate()
+            folder.write_json(f'{doing}.json', dict(job.record, seconds=round(time.time() - began, 1)))
+            return
+        folder.facts = job.record
+        folder.write_config(dump_config(cfg), 'config.yml')
+        folder.tell('running')
+        job.train(start, resume)
+        job.record['seconds'] = round(time.time() - began, 1)
+        folder.tell('done', 0)
+        get_logger().info("How it went is in '%s'.", os.path.join(folder.folder, STATUS))
+
+
+class SegFolder(RunFolder):
+    """The folder of a run of PaddleSeg, whose checkpoints are folders iter_N with two files."""
+
+    def prepare(self, doing, args):
+        """Make the folder ready to 'train', 'evaluate' or 'predict'; the checkpoint to go on from, or None."""
+        if doing == 'train':
+            return self.start(args.resume, args.overwrite, [('--pretrained', args.pretrained), ('--data', args.data)])
+        return self.add(rf'{doing}\.json' + r'|\w+_prediction' * (doing == 'predict'), args.overwrite)
+
+    def states(self, folder):
+        names = [n for n in os.listdir(folder) if re.fullmatch(r'iter_\d+', n)] if os.path.isdir(folder) else []
+        return sorted(names, key=lambda n: int(n[5:]), reverse=True)
+
+    def _newest(self):
+        for name in self.states(self.folder):
+            path = os.path.join(self.folder, name)
+            try:
+                for file in ('model.pdparams', 'model.pdopt'):
+                    load_file(os.path.join(path, file))
+                return path
+            except CheckpointError as e:
+                get_logger().warning('Damaged checkpoint left aside: %s', e)
+        return None
 
 
 def _check_flags(args, using):
@@ -54,7 +97,7 @@ def _check_flags(args, using):
         if getattr(args, flag) is not None:
             raise ConfigError(f"--{flag.replace('_', '-')} has no effect "
                               + ('on a trained model.' if using else 'on a training; did you mean --pretrained?'))
-    if args.resume and args.pretrained:
+    if args.resume not in (None, 'auto') and args.pretrained:
         raise ConfigError('--resume continues with the weights of the former training; leave out --pretrained.')
     if args.num_workers < 0 or args.seed < 0:
         raise ConfigError(f'--num-workers ({args.num_workers}) and --seed ({args.seed}) must be 0 or more.')
@@ -107,7 +150,7 @@ class _Job:
         transforms = [builder.build_component(dict(t)) for t in settings.get('transforms') or []]
         return Pairs(pairs, 'val' if part == 'val_dataset' else 'train', transforms, bool(settings.get('edge')))
 
-    def train(self, start):
+    def train(self, start, resume):
         """PaddleSeg's trainer; its evaluations are kept in the record."""
         from paddleseg.core import train
 
@@ -118,7 +161,10 @@ class _Job:
             data, val_data, losses = *(self._data(builder, part) for part in config.DATASETS), builder.loss
         if start is not None:
             self.record['pretrained'] = load_backbone(model.backbone, start)
-        elif not self.args.resume:
+        elif resume:
+            get_logger().info("Going on from '%s'%s.", resume, '; --pretrained is for a training from the beginning'
+                              if self.args.pretrained else '')
+        else:
             self.record['pretrained'] = None
             get_logger().info('--pretrained none: the backbone starts from random initialisation.')
         self._tell_batch(len(data))
@@ -129,16 +175,16 @@ class _Job:
             optimizer = builder.optimizer
         iters = self.cfg['iters']
         self.record.update(iters=iters, images={part: len(d) for part, d in zip(config.DATASETS, (data, val_data))},
-                           resumed=self.args.resume)
-        if self.args.resume:
-            self._check_resume(iters)
+                           resumed=resume)
+        if resume:
+            self._check_resume(resume, iters)
         # PaddleSeg's flips draw from `random`, its crops from numpy; processes must not draw the same
         seed_everything(derive_seed(self.args.seed, dist.rank()))
         random.seed(derive_seed(self.args.seed, dist.rank(), 1))
         del mends.evaluations[:]
         sys.stdout.flush()
         train(model, data, val_dataset=val_data, optimizer=optimizer, save_dir=self.folder, iters=iters,
-              batch_size=self.cfg['batch_size'], resume_model=self.args.resume,
+              batch_size=self.cfg['batch_size'], resume_model=resume,
               save_interval=self.args.save_interval or 1000, log_iters=self.args.log_iters,
               num_workers=self.args.num_workers, losses=losses, keep_checkpoint_max=2,
               test_config=dict(self.cfg.get('test_config') or {}),
@@ -159,10 +205,10 @@ class _Job:
             get_logger().warning('The protocol has %d images per step, this run %d: set -o batch_size=%g, or change '
                                  'the learning rate in proportion.', wanted, batch * processes, wanted / processes)
 
-    def _check_resume(self, iters):
-        number = os.path.basename(os.path.normpath(self.args.resume)).rpartition('_')[2]
+    def _check_resume(self, resume, iters):
+        number = os.path.basename(os.path.normpath(resume)).rpartition('_')[2]
         if number.isdigit() and int(number) >= iters:
-            raise ConfigError(f"'{self.args.resume}' has all of the {iters} steps already. Give --iters N to go on.")
+            raise ConfigError(f"'{resume}' has all of the {iters} steps already. Give --iters N to go on.")
 
     def _keep(self, figures):
         pairs, iou = self.pairs['val_dataset'], figures['class_IoU']

@@ -1,6 +1,7 @@
 """Stage outputs of a frozen backbone, and the cache that keeps them: in half precision, on disk, with a bound."""
 
 import os
+import re
 import shutil
 import sys
 from collections import deque
@@ -12,12 +13,14 @@ import paddle
 from tqdm import tqdm
 
 from ...utils.errors import DataError
+from ...utils.files import remove_leftovers, whole
 from ...utils.logger import get_logger
 from ...utils.misc import IMAGENET_MEAN, IMAGENET_STD
 from ...utils.paddle_env import usable_cores
 
 _BATCH = 16
 _AHEAD = 4              # batches that are loaded while one is computed
+_FILES = re.compile(r'.*\.f16')
 _LARGEST = 60000.0          # of half precision, with a margin
 
 
@@ -62,12 +65,13 @@ class Cache:
     """Feature arrays by key, each a file of raw float16 in a folder of its own.
 
     Args:
-        folder: for the files; they can be deleted at any time.
+        folder: for the files, of a comparison's alone; they can be deleted at any time.
         limit_gb: of all files together. The least recently used of an earlier time give way.
     """
 
     def __init__(self, folder, limit_gb=8.0):
         self.folder, self.limit = folder, limit_gb * 2**30
+        remove_leftovers(folder, _FILES)
 
     def array(self, key, shape, fill):
         """The read-only float16 array [shape] of `key`; `fill(array)` writes it if it is not there.
@@ -81,16 +85,11 @@ class Cache:
             os.utime(path)
         else:
             self._make_room(size)
-            tmp = os.path.join(self.folder, f'{key}.tmp')
-            try:
-                array = np.memmap(tmp, np.float16, 'w+', shape=tuple(shape))
+            with whole(path) as place:
+                array = np.memmap(place, np.float16, 'w+', shape=tuple(shape))
                 fill(array)
                 array.flush()
                 del array
-                os.replace(tmp, path)
-            finally:
-                if os.path.exists(tmp):
-                    os.unlink(tmp)
         return np.memmap(path, np.float16, 'r', shape=tuple(shape))
 
     def _make_room(self, size):

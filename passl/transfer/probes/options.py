@@ -122,5 +122,6 @@ def build_evaluate_parser(prog=None):
                      help='folder for table, figures and cache (default: %(default)s)')
     out.add_argument('--cache-gb', metavar='X', type=_gigabytes, default=8.0,
                      help='bound of the cached features in GiB (default: %(default)s)')
-    out.add_argument('--overwrite', action='store_true', help='measure anew what --output already holds')
+    out.add_argument('--overwrite', action='store_true',
+                     help='start anew in a folder that holds results; the former ones are moved aside')
     return parser

@@ -24,7 +24,7 @@ def identify(named, where, library=None, prefix=None, as_read=False):
         named: {name: array}.
         where: the file, for messages.
         library, prefix: what the user says of it, or None.
-        as_read: the names have been through `passl.utils.weights.load_weights`, which gives all of them Paddle's leaves.
+        as_read: the names have been through `passl.utils.weights.load_weights`, which gives all Paddle's leaves.
 
     Raises:
         CheckpointError: nothing fits, or several parts do.

@@ -70,8 +70,6 @@ def test_c4_on_voc(tmp_path, pretrained):
     weights = os.path.join(output, 'model_final.pdparams')
     assert transfer_det_main([*words, '--evaluate-only', '--weights', weights]) == 0
     assert read(output, 'evaluation.json')['bbox'] == metrics['bbox']
-    # a training never replaces another one
-    assert transfer_det_main([*words, '--pretrained', pretrained, '--iters', '4']) == 2
 
 
 @needs_ppdet
