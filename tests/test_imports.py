@@ -22,7 +22,7 @@ MAY_IMPORT = {      # each package, itself included implicitly
     'modeling': PARTS | {'modeling.architectures', 'modules', 'utils'},
     'engine': {'hooks', 'datasets', 'solver', 'modeling', 'modules', 'utils'} | PARTS | {'modeling.architectures'},
 }
-MAY_IMPORT['transfer'] = MAY_IMPORT['engine'] | {'engine'}
+MAY_IMPORT['transfer'] = MAY_IMPORT['environment'] = MAY_IMPORT['engine'] | {'engine'}
 
 
 def package_of(module):
@@ -118,7 +118,7 @@ def without_paddle(code, *argv):
 @pytest.mark.parametrize('module', ['passl', 'passl.cli', 'passl.utils.config', 'passl.utils.schema',
                                     'passl.utils.options', 'passl.utils.registry', 'passl.utils.errors',
                                     'passl.utils.checkpoint', 'passl.utils.weights', 'passl.utils.extract',
-                                    'passl.transfer.weights.command',
+                                    'passl.transfer.weights.command', 'passl.environment.command',
                                     'passl.utils.logger', 'passl.utils.plots', 'passl.utils.misc'])
 def test_importable_without_paddle(module):
     done = without_paddle(f'import {module}; print("fine", "paddle" in sys.modules)')

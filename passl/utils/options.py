@@ -244,3 +244,29 @@ def build_check_parser(prog=None):
                          help='index of the folder, for `index: FILE.npz` of the data set')
     outputs.add_argument('--overwrite', action='store_true', help='replace existing output files')
     return parser
+
+
+ENV_EXAMPLES = """\
+examples:
+  %(prog)s                      for a bug report: paste what it prints
+  %(prog)s --check              does everything work on this machine? Takes up to a minute.
+  %(prog)s --check --no-cuda    the same on the CPU
+exit codes: 0 everything that was checked works, 1 something does not, 2 wrong usage
+Nothing is sent anywhere. Of the environment only variables that change a run are shown.
+"""
+
+
+def build_env_parser(prog=None):
+    """Parser of `tools/env.py` and `passl env`.
+
+    The namespace has: check, no_cuda.
+
+    Args:
+        prog: program name in the help, for example 'passl env'.
+    """
+    parser = Parser(prog=prog, description='Versions, devices and settings of this machine and, with --check, whether '
+                                           'trainings work on it.', epilog=ENV_EXAMPLES)
+    parser.add_argument('--check', action='store_true',
+                        help='also compute every part of a training on this device and compare it with what is right')
+    parser.add_argument('--no-cuda', action='store_true', help='look at the CPU')
+    return parser

@@ -153,7 +153,7 @@ def test_o2_is_refused_where_paddle_has_no_update_for_it(gpu, monkeypatch, dtype
     """What remains is what the registry of Paddle 2.6.2's GPU kernels holds: no momentum in bfloat16."""
     monkeypatch.setattr(paddle.amp, 'decorate', lambda models, optimizers, **_: (models, optimizers))
     layer = paddle.nn.Linear(2, 2)
-    optimizer, decorate = OPTIMIZERS.get(name)(0.1, parameters=layer.parameters()), build({'level': level, 'dtype': dtype})[2]
+    optimizer, decorate = OPTIMIZERS.get(name)(0.1, parameters=layer.parameters()), build(dict(level=level, dtype=dtype))[2]
     no_kernel = ('RMSProp', 'LarsMomentumOptimizer') + ('Momentum',) * (dtype == 'bfloat16')
     if level == 'O1' or name not in no_kernel:
         assert decorate(layer, optimizer) is optimizer

@@ -128,8 +128,8 @@ def test_dense_keys_that_are_the_queries(data, said, monkeypatch):
     monkeypatch.setattr(densecl, 'take_matched', lambda keys, index: keys.transpose([0, 2, 1]))
     plain_key = DenseCL.key
 
-    def key(self, x):
-        local, everything = plain_key(self, x)
+    def key(self, x, shuffle):
+        local, everything = plain_key(self, x, shuffle)
         dense = self.cells_of_query.detach()
         local[2] = dense / dense.norm(axis=1, keepdim=True)
         return local, everything
@@ -147,8 +147,8 @@ def test_a_small_grid_is_no_warning(data, said):
 def test_keys_of_other_images(data, said, monkeypatch):
     plain = MoCo.key
 
-    def key(self, x, **kwargs):
-        (k,), everything = plain(self, x, **kwargs)
+    def key(self, x, shuffle, **kwargs):
+        (k,), everything = plain(self, x, shuffle, **kwargs)
         return [k.roll(1, axis=0)], everything
     monkeypatch.setattr(MoCo, 'key', key)
     run(small.moco(data, **{**LONG, 'collapse_config': {'chance_patience': 12, 'min_std': 0.0}}))

@@ -65,15 +65,15 @@ def test_words_for_the_log(gpu, monkeypatch):
     monkeypatch.setattr(paddle.version, 'cudnn', lambda: '8.6.0')
     assert describe_device('cpu') == 'cpu'
     select_device()
-    assert describe_device('gpu:0') == ('gpu:0 (Some Card, capability 8.6, CUDA 11.8, cuDNN 8.6.0, TF32 in convolutions, '
-                                        'not deterministic)')
+    assert describe_device('gpu:0') == ('gpu:0 (Some Card, capability 8.6, CUDA 11.8, cuDNN 8.6.0, TF32 in '
+                                        'convolutions, not deterministic)')
     select_device(deterministic=True)
     assert describe_device('gpu:0', True).endswith('TF32 off, deterministic)')
 
 
 @pytest.mark.parametrize('text, said', [
-    ('\n\nResourceExhaustedError: \n\nOut of memory error on GPU 0. Cannot allocate 2.0GB memory on GPU 0, 15GB has been '
-     'allocated.\n\nPlease check whether', 'Not enough memory: Out of memory error on GPU 0. Cannot allocate 2.0GB'),
+    ('\n\nResourceExhaustedError: \n\nOut of memory error on GPU 0. Cannot allocate 2.0GB memory on GPU 0, 15GB has '
+     'been allocated.\n\nPlease check whether', 'Not enough memory: Out of memory error on GPU 0. Cannot allocate 2.0GB'),
     ('Unable to allocate 3 GiB for an array', 'Not enough memory: Unable to allocate 3 GiB')])
 def test_no_memory_left(text, said):
     with pytest.raises(DeviceError) as e:
@@ -86,7 +86,7 @@ def test_no_memory_left(text, said):
 
 
 @pytest.mark.parametrize('why, error, said', [
-    ('library', OSError('libnccl.so: cannot open shared object file'), 'could not load what connects GPUs (NCCL): libnccl'),
+    ('library', OSError('libnccl.so: cannot open shared object'), 'could not load what connects GPUs (NCCL): libnccl'),
     ('others', ValueError('no'), 'Process 1 of 2 could not join the others: no')])
 def test_a_start_that_fails_is_said(monkeypatch, why, error, said):
     def init_parallel_env():
@@ -126,7 +126,7 @@ def test_several_accelerators_meet_every_ten_steps(tmp_path, make_images, monkey
 
 
 def test_the_limit_holds_where_nobody_gets_pythons_lock():
-    """As behind a collective that never ends: the main thread waits in C, with the lock, so that no thread can speak."""
+    """As behind a collective that never ends: the main thread waits in C, with the lock; no other thread can speak."""
     done = subprocess.run([sys.executable, '-c', textwrap.dedent('''
         import ctypes
         from passl.utils import dist, watch

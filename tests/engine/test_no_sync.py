@@ -51,7 +51,7 @@ def test_only_log_steps_read_from_the_device(data, tmp_path, case):
     logged = [i for i in steps if i % trainer.iters_per_epoch == 0 or i == trainer.max_iters]
     assert len(steps) == trainer.max_iters and len(logged) < len(steps)
     if case == 'BN groups':         # the order of the shuffle goes to the device, in one copy
-        steps = {i: [read for read in reads if not read.startswith('to_tensor at dist.py')] for i, reads in steps.items()}
+        steps = {i: [r for r in reads if not r.startswith('to_tensor at dist.py')] for i, reads in steps.items()}
     assert {i: reads for i, reads in steps.items() if reads and i not in logged} == {}
     assert all(steps[i] for i in logged)
 

@@ -22,6 +22,7 @@ ALLOWED = {
         'importlib': 'code of the user, after consent (engine.run.permitted_imports), and installed entry points'},
     'passl/utils/checkpoint.py': {'pickle': 'writing; reading goes through safe_pickle'},
     'passl/utils/paddle_env.py': {'ctypes': "mallopt of the C library, no outside input"},
+    'passl/engine/device.py': {'set_flags': 'one flag by its name in the file: deterministic convolutions'},
     'passl/modules/onednn.py': {'ctypes': "the library inside Paddle's wheel",
                                 'getattr': 'its functions, by names in this file'},
     'passl/transfer/probes/command.py': {'vars': 'the flags as the parser has read them, for the record'},
