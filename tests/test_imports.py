@@ -170,7 +170,7 @@ def test_what_needs_paddle_says_how_to_install_it(package):
     done = without_paddle(f'import passl.{package}')
     assert done.returncode == 1
     assert 'PaddlePaddle is not installed' in done.stderr
-    assert "pip install 'passl[cpu]'" in done.stderr and 'paddlepaddle-gpu' in done.stderr
+    assert "pip install -e '.[cpu]'" in done.stderr and 'paddlepaddle-gpu' in done.stderr
 
 
 def test_a_model_does_not_reach_the_kernels_of_a_cpu():

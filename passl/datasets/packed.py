@@ -37,8 +37,8 @@ def _lmdb():
     try:
         import lmdb
     except ImportError:
-        raise ConfigError("Packing images needs the package lmdb. Install it: pip install lmdb (or PASSL with "
-                          "'passl[pack]' in place of 'passl').") from None
+        raise ConfigError("Packing images needs the package lmdb. Install it: pip install lmdb (or in the "
+                          "clone: pip install -e '.[pack]').") from None
     return lmdb
 
 

@@ -72,7 +72,7 @@ def wheels():
 def paddle_wheel():
     found = wheels()
     if not found:
-        return "none: pip install 'passl[cpu]', or paddlepaddle-gpu as docs/INSTALL.md says"
+        return "none: in the clone pip install -e '.[cpu]', or paddlepaddle-gpu as docs/INSTALL.md says"
     if len(found) > 1:
         return f"{' and '.join(found)} - they overwrite each other's files: uninstall all, then install one"
     return found[0]

@@ -166,7 +166,7 @@ def require_paddle():
             raise
         raise PaddleMissingError(
             'PaddlePaddle is not installed in this Python environment.\n'
-            "  CPU: pip install 'passl[cpu]'   (or: pip install paddlepaddle)\n"
+            "  CPU: in the clone pip install -e '.[cpu]'   (or: pip install paddlepaddle)\n"
             '  GPU: install the paddlepaddle-gpu build for your CUDA version, see docs/INSTALL.md') from None
     version = tuple(int(x) for x in paddle.__version__.split('.')[:3] if x.isdigit())
     if version and version != (0, 0, 0) and version < MINIMUM:

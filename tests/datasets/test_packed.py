@@ -324,7 +324,7 @@ def test_without_lmdb_the_command_is_named(tool, folder, monkeypatch, capsys):
     assert len(build('PackedImages', file)) == 14               # reading needs no package
     assert pack(tool, folder, '--unlabelled')[0] == 2
     error = capsys.readouterr().err
-    assert 'pip install lmdb' in error and 'passl[pack]' in error
+    assert 'pip install lmdb' in error and ".[pack]" in error
 
 
 def test_a_file_packed_again_is_read_anew(tool, folder):

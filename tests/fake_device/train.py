@@ -96,9 +96,11 @@ def train(cfg, name, *argv):
 
 def result(folder):
     log, last = records(folder), os.path.join(folder, 'latest.pdparams')
+    end = load_file(last)
     steps = [os.path.join(folder, f'iter_{r["iteration"]}.pdparams') for r in log]
     return {'state': digest(last), 'losses': [r['loss'] for r in log],
-            'skipped': [r.get('skipped_steps', 0) for r in log], 'scaler': load_file(last).get('scaler'),
+            'skipped': [r.get('skipped_steps', 0) for r in log], 'scaler': end['scaler'],
+            'first_scale': (end['config'].get('AMP') or {}).get('scale_loss'),
             # a weight and its momentum after each step
             'weights': [digest(p, WEIGHT) for p in steps] if all(map(os.path.exists, steps)) else [],
             'val': [{k: v for k, v in r.items() if k != 'time'} for r in records(folder, 'val')]}

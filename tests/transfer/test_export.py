@@ -244,7 +244,7 @@ def test_onnx(checkpoints, tmp_path):
 def test_without_paddle2onnx_the_way_out_is_named(checkpoints, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, 'paddle2onnx', None)
     assert export_main([checkpoints(R18), '--to', 'onnx', '--output', str(tmp_path / 'x.onnx')]) == 2
-    assert "pip install 'passl[onnx]'" in capsys.readouterr().err and os.listdir(tmp_path) == []
+    assert "pip install -e '.[onnx]'" in capsys.readouterr().err and os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize('target, module, archs', [

@@ -57,8 +57,8 @@ def _join():
         dist.init_parallel_env()
     except OSError as e:                    # a library that Paddle loads when it is needed
         raise DeviceError(f'Process {rank()} of {world_size()} could not load what connects GPUs (NCCL): {e}\n'
-                          'Install it (on Debian and Ubuntu: libnccl2; or: pip install nvidia-nccl-cu11, and add its '
-                          'lib folder to LD_LIBRARY_PATH), see docs/INSTALL.md; or use the CPU: --no-cuda.') from e
+                          'Install it; Paddle 2.6 looks for libnccl.so, a name without a version (on Debian and '
+                          'Ubuntu: libnccl-dev), see docs/INSTALL.md. Or use the CPU: --no-cuda.') from e
     except (RuntimeError, SystemError, ValueError) as e:
         raise DeviceError(
             f'Process {rank()} of {world_size()} could not join the others: {e}\n'
