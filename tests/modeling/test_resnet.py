@@ -11,7 +11,9 @@ from paddle.vision.models import resnet as vision
 
 from passl.modeling import build_backbone
 from passl.modeling.backbones import ResNet
-from passl.modules.cpu import channels_last, resnet as resnet_cpu
+from passl.modules import kernels
+from passl.modules.contrastive_loss import info_nce
+from passl.modules.cpu import channels_last, onednn, resnet as resnet_cpu
 from passl.utils.errors import ConfigError
 
 needs_onednn = pytest.mark.skipif(bool(channels_last.why_not()), reason=channels_last.why_not() or 'usable')
@@ -207,6 +209,21 @@ def test_blocks_agree(kind, c, stride):
 
 
 @pytest.mark.cpu_only('kernels of oneDNN')
+@needs_onednn
+def test_backbone_and_loss_take_the_kernels_that_are_registered(monkeypatch):
+    called = []
+    for kernel, method in ((onednn.Convolution, 'forward'), (onednn.Exp, 'forward_')):
+        monkeypatch.setattr(kernel, method, lambda *a, m=getattr(kernel, method): called.append(m) or m(*a))
+    net, x, q = ResNet(18), paddle.randn([1, 3, 32, 32]), paddle.ones([2, 4]) / 2
+    net.eval()
+    results = []
+    for choosers in (kernels._choosers, {}):
+        monkeypatch.setattr(kernels, '_choosers', choosers)
+        results.append((net(x).numpy(), float(info_nce(q, q, paddle.ones([4, 6]) / 4, 0.2)[0])))
+        assert len(called) == 21, choosers                 # 20 convolutions and an exp; then none more
+    assert far(results[0][0], results[1][0]) < 1e-3 and results[0][1] == pytest.approx(results[1][1], rel=1e-6)
+
+
 @needs_onednn
 def test_hooks_and_replaced_layers_are_heeded():
     net, x = ResNet(18), paddle.randn([1, 3, 32, 32])
