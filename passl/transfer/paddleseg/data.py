@@ -59,7 +59,8 @@ def read_part(cfg, part):
         raise ConfigError(f"'{part}.img_channels' is {data['img_channels']!r}; here images always have 3 channels.")
     if data.get(f'{mode}_path'):
         kind, options['list_file'] = 'list', data[f'{mode}_path']
-    if kind in ('folder', 'list') and 'classes' not in options and not os.path.isfile(os.path.join(root, 'labels.txt')):
+    labels = os.path.join(os.path.expanduser(str(root)), 'labels.txt')
+    if kind in ('folder', 'list') and 'classes' not in options and not os.path.isfile(labels):
         said = cfg['model'].get('num_classes') or data.get('num_classes')
         options.update({'classes': said} if said else {})
     pairs = build_segmentation(kind, root, _SPLITS.get(kind, {}).get(mode, mode), **options)
@@ -84,6 +85,8 @@ def _agree(cfg, part, pairs):
 def for_paddleseg(cfg):
     """A copy of `cfg` in which PaddleSeg finds data sets of its plain type, whose pairs come from elsewhere."""
     number = cfg['model'].get('num_classes')
-    plain = {part: {'type': 'Dataset', 'num_classes': number, 'transforms': cfg[part].get('transforms', [])}
-             for part in DATASETS if number and cfg[part].get('type') in KINDS}
+    own = [part for part in DATASETS if number and cfg[part].get('type') in KINDS]
+    # the losses take over what the data set ignores
+    plain = {part: {'type': 'Dataset', 'num_classes': number, 'ignore_index': 255,
+                    'transforms': cfg[part].get('transforms', [])} for part in own}
     return {**cfg, **plain}
