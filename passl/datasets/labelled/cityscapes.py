@@ -4,7 +4,7 @@ import os
 
 from ...utils.errors import ConfigError, DataError
 from ..image import shown
-from ..index import scan
+from ..listing import scan
 from .base import IGNORE, Segmentation
 from .layout import check_all_exist, check_root, entries_of, inside, layout_error
 from .registry import SEGMENTATION
@@ -49,7 +49,7 @@ class CityscapesSegmentation(Segmentation):
             there = ', '.join(n[:-1] for n in entries_of(os.path.dirname(top)) if n.endswith('/'))
             raise layout_error(root, f'There is no folder {shown(top)}.', TREE,
                                f"Splits that are there: {there or 'none'}.")
-        for inner, names, _ in scan(top):
+        for inner, names in scan(top):
             for name in names:
                 if not name.endswith(_IMAGE):
                     raise DataError(f"{shown(os.path.join(top, inner, name))} does not end in '{_IMAGE}'. Keep other "
