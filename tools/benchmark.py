@@ -23,7 +23,6 @@ PARTS = {
     'loss': 'time and memory of the contrastive loss and of the momentum update, against the naive formulations',
     'step': 'a training step: DenseCL against MoCo v2, and against a minimal PyTorch DenseCL where it is installed',
     'memory': 'peak memory of a step over batch sizes, with and without recomputation',
-    'storage': 'reading a folder, its index, and the packed format',
     'scaling': 'one process against two, and the bytes of every collective of a step',
 }
 

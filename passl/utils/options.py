@@ -183,25 +183,18 @@ CHECK_EXAMPLES = """\
 examples:
   %(prog)s data/my_images
   %(prog)s data/train --val data/val --json report.json
-  %(prog)s data/my_images --unlabelled --write-list good.txt --drop-duplicates --index names.npz
+  %(prog)s data/my_images --unlabelled --write-list good.txt --drop-duplicates
   %(prog)s data/my_masks --segmentation folder --split train
 exit codes: 0 nothing that would disturb a training, 1 problems were found, 2 wrong usage, 130 interrupted
 No image is ever changed or removed.
 """
 
 
-def _near(text):
-    """Argument type: 0 - 16."""
-    if not text.isdigit() or int(text) > 16:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 to 16")
-    return int(text)
-
-
 def build_check_parser(prog=None):
     """Parser of `tools/check_data.py` and `passl check-data`.
 
     The namespace has: paths, train, val (lists), root, labelled (True, False or None), recursive, workers (or
-    None), near, size, segmentation, detection, split, option, json, write_list, drop_duplicates, index, overwrite.
+    None), size, segmentation, detection, split, option, json, write_list, drop_duplicates, overwrite.
 
     Args:
         prog: program name in the help, for example 'passl check-data'.
@@ -222,8 +215,6 @@ def build_check_parser(prog=None):
     kind.add_argument('--unlabelled', action='store_false', dest='labelled', help='sub-folders are no classes')
     parser.add_argument('--flat', action='store_false', dest='recursive', help='leave out sub-folders')
     parser.add_argument('--workers', metavar='N', type=positive_int, help='processes (default: the usable cores)')
-    parser.add_argument('--near', metavar='BITS', type=_near, default=4,
-                        help='near duplicates differ in at most so many of 64 bits, 0 - 16 (default: %(default)s)')
     parser.add_argument('--size', metavar='N', type=positive_int, default=224,
                         help='images with a shorter side are too small (default: %(default)s)')
     labels = parser.add_argument_group('labels (one PATH: the folder of the data set)')
@@ -240,8 +231,6 @@ def build_check_parser(prog=None):
     outputs.add_argument('--write-list', metavar='FILE', type=not_empty,
                          help='list of the good images, for the data set ImageList')
     outputs.add_argument('--drop-duplicates', action='store_true', help='only one of equal files in that list')
-    outputs.add_argument('--index', metavar='FILE.npz', type=not_empty,
-                         help='index of the folder, for `index: FILE.npz` of the data set')
     outputs.add_argument('--overwrite', action='store_true', help='replace existing output files')
     return parser
 

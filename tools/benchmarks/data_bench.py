@@ -13,6 +13,8 @@ import time
 import cv2
 import numpy as np
 
+from passl.utils.paddle_env import usable_cores
+
 from . import baselines_data as baselines
 from . import common
 
@@ -187,7 +189,7 @@ def workers(folder, many, args):
             skip = 3 * count                    # their start, and what they prepared meanwhile
             raw[f'{transport} {count}'] = rate = (len(times) - 1 - skip) * n / (times[-1] - times[skip])
             rows.append([transport, count, f'{rate:.0f}'])
-    title = f'Images per second of the loader (wall clock, {common.usable_cores()} cores)'
+    title = f'Images per second of the loader (wall clock, {usable_cores()} cores)'
     return (title, ['transport', 'workers', 'images/s'], rows), raw
 
 

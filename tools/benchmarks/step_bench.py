@@ -10,6 +10,8 @@ import subprocess
 import sys
 from collections import namedtuple
 
+from passl.utils.paddle_env import usable_cores
+
 from . import common
 from .jobs import Job, paddle_launch
 
@@ -86,7 +88,7 @@ def find_torch(python):
 def plan(case, args, torch_python):
     """([Variant] of a case, None or a line that says what is left out)."""
     several = args.processes if args.processes > 1 and case.batch % args.processes == 0 else 1
-    cores = args.threads or common.usable_cores()
+    cores = args.threads or usable_cores()
     shares = [(1, cores)] + ([(several, max(1, cores // several))] if several > 1 else [])
     given = args.threads is not None
     if case.kind == 'moco':
@@ -210,5 +212,5 @@ def profile_of(case, threads, steps):
              for name, calls, seconds in rows[:TOP]]
     table.append(['all else', '', f'{1000 * rest:.1f}', f'{100 * rest / wall:.1f} %'])
     title = (f'Step: time by operator, DenseCL; ResNet-{case.depth}, {case.size} px, batch {case.batch}, '
-             f'K = {case.queue}, 1 x {threads or common.usable_cores()}, {wall:.3f} s per step with the profiler')
+             f'K = {case.queue}, 1 x {threads or usable_cores()}, {wall:.3f} s per step with the profiler')
     return {'wall': wall, 'operators': rows}, (title, ['operator', 'calls', 'ms per step', 'share'], table)

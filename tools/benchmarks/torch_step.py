@@ -219,7 +219,7 @@ def build_parser():
     parser.add_argument('--size', type=int, default=224, help='side of the views in pixels')
     parser.add_argument('--batch', type=int, default=16, help='images per process')
     parser.add_argument('--queue', type=int, default=65536, help='keys in each queue')
-    parser.add_argument('--threads', type=int, help='of this process; default: all cores')
+    parser.add_argument('--threads', type=int, help="of this process; default: PyTorch's choice")
     parser.add_argument('--loss', choices=sorted(LOSSES), default='naive')
     parser.add_argument('--contiguous', action='store_true', help='NCHW memory instead of channels-last')
     parser.add_argument('--update', choices=['fused', 'foreach'], default='fused', help='implementation of SGD')
@@ -232,8 +232,8 @@ def build_parser():
 def main():
     args = build_parser().parse_args()
     rank = int(os.environ.get('BENCHMARK_RANK', 0))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    torch.set_num_threads(args.threads or cores)
+    if args.threads:
+        torch.set_num_threads(args.threads)
     if args.ranks > 1:
         dist.init_process_group('gloo', init_method=f'file://{args.rendezvous}', rank=rank, world_size=args.ranks)
     worker = Worker(args, rank, args.ranks)

@@ -26,7 +26,7 @@ def _check_flags(args):
 def _of_images(args):
     """{flag of the check of images: whether it was given}."""
     return {'train': args.train, 'val': args.val, 'root': args.root, 'labelled': args.labelled is not None,
-            'write_list': args.write_list, 'drop_duplicates': args.drop_duplicates, 'index': args.index}
+            'write_list': args.write_list, 'drop_duplicates': args.drop_duplicates}
 
 
 def _table(report):

@@ -7,16 +7,12 @@ import numpy as np
 
 from ...utils.errors import ConfigError, DataError
 from ...utils.files import whole_file
-from ..index import _UNSETTLED_NS, Listing, _settings, _write
-from ..path_list import Names
 
 
-def check_output(file, overwrite, flag, ending=''):
+def check_output(file, overwrite, flag):
     """Raise ConfigError if `file` may not be written."""
     if file is None:
         return
-    if ending and not file.endswith(ending):
-        raise ConfigError(f"{flag}: '{file}' must end in {ending}.")
     if os.path.isdir(file):
         raise ConfigError(f"{flag}: '{file}' is a folder. Give the name of a file.")
     if os.path.lexists(file) and not overwrite:
@@ -94,29 +90,3 @@ def write_list(file, images, part, drop_duplicates, overwrite):
         raise DataError(f"No good image is left for '{file}', so it was not written.")
     write_text(file, lines, overwrite)
     return len(lines), root, odd
-
-
-def write_index(file, part, recursive, began_ns):
-    """The folder index that ImageFolder or UnlabelledFolder starts from with `index: FILE`.
-
-    Returns:
-        a sentence on why none was written, or None.
-    """
-    tops = [top for f in part.files for top in f.tops]
-    if any(f.unlistable for f in part.files):
-        return 'a folder cannot be listed'
-    trees, base = [], 0
-    for f in part.files:
-        trees += [base + t for t in f.trees]
-        base += len(f.tops)
-    stamps = [s for f in part.files for s in f.stamps]
-    if (np.asarray(stamps, np.int64) > began_ns - _UNSETTLED_NS).any():
-        return 'a folder has changed just now; run the check again'
-    listing = Listing(Names(b''.join(b for f in part.files for b in f.blocks)),
-                      Names.of([x for f in part.files for x in f.folders]), trees,
-                      [c for f in part.files for c in f.counts], stamps)
-    try:
-        _write(file, listing, _settings(tops, recursive))
-    except OSError as e:
-        raise DataError(f"'{file}' cannot be written: {e.strerror or e}.") from None
-    return None

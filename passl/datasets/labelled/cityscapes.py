@@ -4,7 +4,7 @@ import os
 
 from ...utils.errors import ConfigError, DataError
 from ..image import shown
-from ..index import scan
+from ..listing import scan
 from .base import IGNORE, Segmentation
 from .layout import check_root, entries_of, inside, layout_error
 from .registry import SEGMENTATION
@@ -51,7 +51,7 @@ class CityscapesSegmentation(Segmentation):
             raise layout_error(root, f'There is no folder {shown(top)}.', TREE,
                                f"Splits that are there: {there or 'none'}.")
         images = {}
-        for inner, names, _ in scan(top):
+        for inner, names in scan(top):
             for name in names:
                 if not name.endswith(_IMAGE):
                     raise DataError(f"{shown(os.path.join(top, inner, name))} does not end in '{_IMAGE}'. Keep other "
@@ -77,7 +77,7 @@ class CityscapesSegmentation(Segmentation):
 def _masks(top):
     """{'labelIds': {id: path}, 'labelTrainIds': {id: path}} of the masks below a folder."""
     found = {'labelIds': {}, 'labelTrainIds': {}}
-    for inner, names, _ in scan(top) if os.path.isdir(top) else ():
+    for inner, names in scan(top) if os.path.isdir(top) else ():
         for name in names:
             for labels, paths in found.items():
                 ending = f'_gtFine_{labels}.png'

@@ -5,7 +5,7 @@ import os
 from ...utils.errors import ConfigError, DataError
 from ..image import shown
 from ..image_list import paths_in
-from ..index import scan
+from ..listing import scan
 from .base import IGNORE, Segmentation, read_class_names
 from .layout import check_all_exist, check_root, entries_of, inside, layout_error, read_ids, read_text, same_stem
 from .registry import SEGMENTATION
@@ -20,7 +20,7 @@ ADE_TREE = ('images/training/*.jpg      images/validation/*.jpg',
 def stems(top):
     """{name without ending: path} of all images below a folder. Raises DataError where two have the same name."""
     found = {}
-    for inner, names, _ in scan(top):
+    for inner, names in scan(top):
         for name in names:
             stem, path = os.path.splitext(os.path.join(inner, name))[0], os.path.join(top, inner, name)
             if stem in found:

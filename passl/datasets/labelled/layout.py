@@ -6,7 +6,7 @@ from ...utils.errors import ConfigError, DataError
 from ..folder import check_folder
 from ..image import read_file, shown
 from ..image_list import paths_in
-from ..index import is_hidden, is_image_name
+from ..listing import is_hidden, is_image_name
 
 MAX_TEXT_BYTES = 2**26          # a list of a million names has some 20 MB
 _SHOWN = 12                     # so many entries of a folder are named
