@@ -29,42 +29,40 @@ os.register_at_fork(after_in_child=collect_at_once)
 class Finaliser:
     """Its end waits in a forked process, as that of a data loader of Paddle's does, for a thread that is not there."""
 
-    def __init__(self):
-        self.owner, self.cycle = os.getpid(), self
+    def __init__(self, told):
+        self.owner, self.cycle, self.told = os.getpid(), self, told
 
     def __del__(self):
         if os.getpid() != self.owner:
+            os.write(self.told, b'!')
             time.sleep(HANG)
 
 
 @pytest.fixture
 def garbage():
-    """Old garbage of this process, which it will not collect by itself soon."""
-    kept = Finaliser()
+    """Old garbage of this process, which it will not collect by itself soon; a pipe that tells where it was."""
+    hung, told = os.pipe()
+    kept = Finaliser(told)
     gc.collect()
     del kept
     unlucky.append(True)
-    start = time.monotonic()
-    yield
-    assert time.monotonic() - start < HANG / 2 and gc.isenabled()
+    yield hung
     unlucky.clear()
     gc.collect()
+    assert gc.isenabled()
+    os.close(told)
+    assert os.read(hung, 1) == b''          # in no process but this one
+    os.close(hung)
 
 
 def test_the_finaliser_hangs_a_process_that_is_forked_plainly(garbage):
-    reader, writer = os.pipe()
     pid = os.fork()
     if not pid:
-        os.write(writer, b'done')               # not reached in time: `collect_at_once` ran before
-        os._exit(0)
-    os.set_blocking(reader, False)
-    time.sleep(1)
-    with pytest.raises(BlockingIOError):
-        os.read(reader, 4)
+        os._exit(0)                             # not reached in time: `collect_at_once` ran before
+    assert os.read(garbage, 1) == b'!'
+    assert os.waitpid(pid, os.WNOHANG) == (0, 0)
     os.kill(pid, 9)
     os.waitpid(pid, 0)
-    os.close(reader)
-    os.close(writer)
 
 
 def collecting(path):
