@@ -71,7 +71,7 @@ class Job:
         env = {k: v for k, v in os.environ.items() if not k.startswith('PADDLE_')}
         self.launcher = subprocess.Popen(
             [sys.executable, '-m', 'paddle.distributed.launch', '--nproc_per_node', '2', '--log_dir', logs,
-             'tools/train.py', '-c', config, '--no-cuda', '--resume', 'auto'], cwd=ROOT, stdout=self.output,
+             'tools/train.py', '-c', config, '--allow-imports', '--resume', 'auto'], cwd=ROOT, stdout=self.output,
             stderr=subprocess.STDOUT, env=dict(env, OMP_NUM_THREADS='1', PYTHONPATH=ROOT, **{MARK: mark}))
 
     def victims(self, whom):

@@ -1,6 +1,7 @@
 """Every shipped YAML, and the shapes of PASSL v1.1.1's four files: they load, fit together and build."""
 
 import glob
+import json
 import math
 import os
 import re
@@ -137,17 +138,25 @@ def test_our_densecl_equals_passl_v1s():
     assert ours['model']['neck'] == theirs['model']['neck']
 
 
-def build_model(cfg):
-    """The config's model, with short queues: their length is not what is tested here."""
+def with_the_same_model():
+    """[(paths, model node)], one for every distinct model: with short queues, whose length is not what is tested."""
+    found = {}
+    for path in SHIPPED + FIXTURES:
+        node = load(path)['model']
+        node = dict(node, K=512) if node['name'] in ('MoCo', 'DenseCL') else node
+        found.setdefault(json.dumps(node, sort_keys=True), ([], node))[0].append(path)
+    return list(found.values())
+
+
+@pytest.mark.parametrize('paths, node', with_the_same_model(), ids=lambda x: x[0] if isinstance(x, list) else x['name'])
+def test_model_optimizer_and_schedule_build(paths, node):
     from passl import modeling
-    node = cfg['model']
-    return modeling.build_model(dict(node, K=512) if node['name'] in ('MoCo', 'DenseCL') else node)
+    model = modeling.build_model(node)
+    for path in paths:
+        check_optimizer_and_schedule(load(path), model)
 
 
-@pytest.mark.parametrize('path', SHIPPED + FIXTURES)
-def test_model_optimizer_and_schedule_build(path):
-    cfg = load(path)
-    model = build_model(cfg)
+def check_optimizer_and_schedule(cfg, model):
     from passl import solver
     schedule = solver.build_lr_scheduler(cfg['lr_scheduler'], ITERS)
     optimizer = solver.build_optimizer(cfg['optimizer'], schedule, model)

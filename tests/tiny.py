@@ -1,9 +1,14 @@
-"""A DenseCL run that takes seconds: ResNet-18 at 32 px on random images, as a config and as command-line arguments."""
+"""Configs of runs on random images, for processes of their own too: the small network comes in by `custom_imports`.
+
+`passl train` needs --allow-imports for them.
+"""
 
 import os
 
 from passl.utils.config import dump_config
+from tests.engine.small import KEYS
 
+SMALL_NET = 'tests.engine.small'
 VIEW = [{'name': 'RandomHorizontalFlip'}, {'name': 'Transpose'},
         {'name': 'NormalizeImage', 'scale': '1.0/255.0', 'mean': [0.485, 0.456, 0.406], 'std': [0.229, 0.224, 0.225]}]
 
@@ -13,14 +18,12 @@ def view():
     return [dict(VIEW[0]), dict(VIEW[1]), dict(VIEW[2], scale=1.0 / 255.0)]
 
 
-def densecl_config(dataroot, output_dir, model='DenseCL', batch_size=4, epochs=2, workers=0, size=32, K=16, **more):
+def densecl_config(dataroot, output_dir, batch_size=4, epochs=2, workers=0, size=32, K=16, **more):
     """Config dict of a tiny pre-training; `more` replaces or adds top-level keys."""
-    neck = {'DenseCL': 'DenseCLNeck', 'MoCo': 'NonLinearNeckV1'}[model]
     cfg = {
-        'epochs': epochs, 'output_dir': str(output_dir), 'seed': 3, 'device': 'cpu',
-        'model': {'name': model, 'backbone': {'name': 'ResNet', 'depth': 18},
-                  'neck': {'name': neck, 'in_channels': 512, 'hid_channels': 32, 'out_channels': 16},
-                  'head': {'name': 'ContrastiveHead', 'temperature': 0.2}, 'dim': 16, 'K': K, 'm': 0.9},
+        'epochs': epochs, 'output_dir': str(output_dir), 'seed': 3, 'device': 'cpu', 'custom_imports': [SMALL_NET],
+        'model': {'name': 'DenseCL', 'backbone': {'name': 'SmallNet'}, 'neck': {'name': 'DenseCLNeck', **KEYS},
+                  'head': {'name': 'ContrastiveHead', 'temperature': 0.2}, 'dim': 8, 'K': K, 'm': 0.9},
         'dataloader': {'train': {
             'loader': {'num_workers': workers},
             'sampler': {'batch_size': batch_size, 'shuffle': True, 'drop_last': True},
@@ -42,9 +45,9 @@ def linear_config(train, val, output_dir, num_classes=2, batch_size=4, epochs=1,
                 'dataset': {'name': 'ImageFolder', 'dataroot': str(root), 'return_label': True,
                             'transforms': [{'name': 'Resize', 'size': size}, {'name': 'CenterCrop', 'size': size}] + view()}}
     cfg = {
-        'epochs': epochs, 'output_dir': str(output_dir), 'seed': 3, 'device': 'cpu',
-        'model': {'name': 'Classification', 'backbone': {'name': 'ResNet', 'depth': 18, 'frozen_stages': 4},
-                  'head': {'name': 'ClasHead', 'with_avg_pool': True, 'in_channels': 512, 'num_classes': num_classes}},
+        'epochs': epochs, 'output_dir': str(output_dir), 'seed': 3, 'device': 'cpu', 'custom_imports': [SMALL_NET],
+        'model': {'name': 'Classification', 'backbone': {'name': 'SmallNet'},
+                  'head': {'name': 'ClasHead', 'with_avg_pool': True, 'in_channels': 16, 'num_classes': num_classes}},
         'dataloader': {'train': part(train, True), 'val': part(val, False)},
         'lr_scheduler': {'name': 'MultiStepDecay', 'learning_rate': 1.0, 'milestones': [10]},
         'optimizer': {'name': 'Momentum', 'weight_decay': 0.0},

@@ -13,11 +13,14 @@ paddle = require_paddle()
 import numpy as np  # noqa: E402
 import paddle.nn.functional as F  # noqa: E402
 
-from passl.modeling import build_model  # noqa: E402
 from passl.modules import batch_shuffle  # noqa: E402
 from passl.modules.contrastive_loss import nt_xent  # noqa: E402
 from passl.utils.distributed import dist  # noqa: E402
-from tests.tiny import densecl_config  # noqa: E402
+from tests.modeling.tiny import contrast  # noqa: E402
+
+
+def model_of(name):
+    return contrast(name, neck={'hid_channels': 32, 'out_channels': 16}, dim=16, K=16)
 
 
 def collectives():
@@ -51,8 +54,7 @@ def losses(model, views):
 
 def shuffling():
     """With BN in eval mode every sample is encoded alone, so shuffling must not change a loss."""
-    paddle.seed(0)
-    model = build_model(densecl_config('.', '.')['model'])
+    model = model_of('DenseCL')
     model.eval()
     rng = np.random.RandomState(dist.rank() + 1)
     # blotches, not noise: an untrained network sees all noise as the same
@@ -93,9 +95,7 @@ def step_traffic():
     """What one step of DenseCL and of MoCo exchanges, from float and from uint8 images, and its losses."""
     results = {}
     for name in ('DenseCL', 'MoCo'):
-        paddle.seed(0)
-        model = build_model(densecl_config('.', '.', model=name)['model'])
-        model.train()
+        model = model_of(name)
         parallel = dist.wrap(model)
         model.input_transform, model.step = normalise, 5
         raw = [paddle.to_tensor(v.transpose(0, 2, 3, 1).astype('uint8')) for v in blotches(dist.rank())]

@@ -13,7 +13,7 @@ from passl.utils.weights import checkpoint  # noqa: E402
 
 kind, rank, iteration = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 arguments = sys.argv[4:]
-SLOW = 36.0             # seconds, longer than gloo's collectives wait
+SLOW = 36               # seconds, longer than gloo's collectives wait
 
 
 def once(function, fault):
@@ -33,21 +33,26 @@ def spin():
         pass
 
 
+def pause():
+    sys.stderr.write(f'planted: a pause of {SLOW} s\n')
+    time.sleep(SLOW)
+
+
 def fail():
     raise RuntimeError('planted')
 
 
 faults = {'exit': lambda: os._exit(0), 'error': fail, 'spin': spin, 'sleep': lambda: time.sleep(600),
-          'slow step': lambda: time.sleep(SLOW)}
+          'slow step': pause}
 if dist.rank() == rank:
     if kind in faults:
         trainer.Trainer.train_step = once(trainer.Trainer.train_step, faults[kind])
     elif kind == 'slow save':
         save_file = checkpoint.save_file
-        checkpoint.save_file = lambda *a: (time.sleep(SLOW), save_file(*a))
+        checkpoint.save_file = lambda *a: (pause(), save_file(*a))
     elif kind == 'slow evaluation':
         evaluate = trainer.evaluate
-        trainer.evaluate = lambda *a, **k: (time.sleep(SLOW), evaluate(*a, **k))[1]
+        trainer.evaluate = lambda *a, **k: (pause(), evaluate(*a, **k))[1]
     elif kind == 'other code':
         consistency.code_hash = lambda *_: 'another'
     elif kind == 'other config':

@@ -8,7 +8,7 @@ import pytest
 
 from passl.utils.weights.checkpoint import load_file
 from tests.distributed.test_two_processes import HERE, launch
-from tests.tiny import densecl_config, write_config
+from tests.tiny import SMALL_NET, densecl_config, write_config
 
 pytestmark = pytest.mark.slow
 
@@ -18,8 +18,8 @@ def test_one_broken_process_stops_both(tmp_path, make_images):
     cfg = densecl_config(tmp_path / 'images', tmp_path / 'out', custom_config=[{'name': 'BreakRank1'}],
                          checkpoint={'by_epoch': False, 'interval': 1})
     with pytest.raises(AssertionError) as e:
-        launch(tmp_path / 'log', 'tools/train.py', '-c', write_config(cfg, tmp_path, 'two'), '--no-cuda', '-o',
-               f"custom_imports={os.path.join(HERE, 'break_rank1.py')}")
+        launch(tmp_path / 'log', 'tools/train.py', '-c', write_config(cfg, tmp_path, 'two'), '-o',
+               f"custom_imports=[{SMALL_NET},{os.path.join(HERE, 'break_rank1.py')}]")
     folder = tmp_path / 'out' / 'two'
     assert 'gave a loss or gradients that are nan or inf' in str(e.value)
     said = ''.join(open(f, errors='replace').read() for f in glob.glob(str(tmp_path / 'log' / 'workerlog.*')))

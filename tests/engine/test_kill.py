@@ -66,11 +66,11 @@ def test_killed_at_random_moments_with_workers_and_accumulation(tmp_path, make_i
                          checkpoint={'name': 'CheckpointHook', 'by_epoch': False, 'interval': 1, 'max_keep_ckpts': 2})
     whole = write_tiny(cfg, tmp_path, 'whole')
     before = set(glob.glob('/dev/shm/*'))
-    assert run('-c', whole, '--no-cuda', script='tools/train.py').returncode == 0
+    assert run('-c', whole, '--allow-imports', script='tools/train.py').returncode == 0
     parts, rng, kills = write_tiny(cfg, tmp_path, 'parts'), random.Random(5), 0
     folder = tmp_path / 'out' / 'parts'
     for _ in range(30):
-        main = subprocess.Popen([sys.executable, 'tools/train.py', '-c', parts, '--no-cuda', '--resume', 'auto'], cwd=ROOT,
+        main = subprocess.Popen([sys.executable, 'tools/train.py', '-c', parts, '--allow-imports', '--resume', 'auto'], cwd=ROOT,
                                 env=dict(os.environ, PYTHONPATH=ROOT), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                 text=True, start_new_session=True)
         try:
@@ -92,7 +92,7 @@ def test_killed_at_random_moments_with_workers_and_accumulation(tmp_path, make_i
         if main.returncode == 0:
             break
     assert kills == 4 and main.returncode == 0
-    assert_same_state(tmp_path / 'out' / 'whole' / 'iter_20.pdparams', folder / 'iter_20.pdparams', 200)
+    assert_same_state(tmp_path / 'out' / 'whole' / 'iter_20.pdparams', folder / 'iter_20.pdparams', 33)
     losses = [{r['iteration']: r['loss'] for r in records(tmp_path / 'out' / n)} for n in ('whole', 'parts')]
     assert losses[0] == losses[1] and len(losses[0]) == 20
     until = time.monotonic() + 10

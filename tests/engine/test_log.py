@@ -4,13 +4,13 @@ import glob
 import math
 import os
 import re
-import time
+import types
 
 import pytest
 import yaml
 
 from passl.cli import train_main
-from passl.hooks import HOOKS, Hook
+from passl.hooks import HOOKS, Hook, timer_hook
 from passl.utils.weights.checkpoint import load_file
 
 from .small import clas, densecl, moco, records, train
@@ -69,7 +69,7 @@ def test_training_record(dense_run):
         assert r['mode'] == 'train' and all(isinstance(r[k], (int, float)) for k in TRAIN_KEYS[1:])
         assert r['loss'] == pytest.approx(0.5 * r['loss_global'] + 0.5 * r['loss_dense'], rel=1e-5)
         assert 0 <= r['acc1'] <= r['acc5'] <= 100 and 0 <= r['acc1_dense'] <= r['acc5_dense'] <= 100
-        assert 0 < r['data_time'] < r['time'] < 60 and r['memory_mb'] > 50
+        assert 0 < r['data_time'] < r['time'] and r['memory_mb'] > 50
         assert r['ips'] == pytest.approx(4 / r['time'], rel=1e-6)
         assert r['eta_seconds'] >= 0 and (r['eta_seconds'] == 0) == (r['iteration'] == 9)
         assert math.isfinite(r['loss_mean'])
@@ -135,21 +135,23 @@ def test_lines_by_iteration(data, out, capsys):
 
 @HOOKS.register()
 class Slow(Hook):
-    """Every step takes at least 20 ms, and the first one, as warm-up does, 100."""
+    """By this clock every step takes 20 ms, and the first one, as warm-up does, 100."""
+
+    clock = [0.0]
 
     def train_forward_end(self, trainer):
-        time.sleep(0.02 if trainer.iteration else 0.1)
+        self.clock[0] += 0.02 if trainer.iteration else 0.1
 
 
-def test_times_and_eta(data, out, capsys):
+def test_times_and_eta(data, out, capsys, monkeypatch):
+    monkeypatch.setattr(timer_hook, 'time', types.SimpleNamespace(perf_counter=lambda: Slow.clock[0]))
     cfg = moco(data, **out, epochs=4, log_config={'interval': 3}, custom_config=[{'name': 'Slow'}])
     folder, _ = train(cfg, capsys)
     logged = records(folder)
-    assert all(r['time'] > 0.02 for r in logged)
-    assert logged[0]['time'] > 0.14 / 3                 # the mean since the last line, not the last step alone
-    etas = [r['eta_seconds'] for r in logged]
-    assert etas == sorted(etas, reverse=True) and etas[-1] == 0
-    assert all(r['eta_seconds'] >= 0.02 * (12 - r['iteration']) for r in logged)
+    # the mean since the last line, not the last step alone
+    assert [r['time'] for r in logged] == pytest.approx([0.14 / 3, 0.02, 0.02, 0.02])
+    # the mean of all steps, for those to come
+    assert [r['eta_seconds'] for r in logged] == pytest.approx([9 * 0.14 / 3, 6 * 0.20 / 6, 3 * 0.26 / 9, 0])
 
 
 def test_eta_of_a_resumed_run(data, out, capsys):

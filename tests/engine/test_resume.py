@@ -28,7 +28,7 @@ class Stop(Exception):
 
 
 def run(tmp, name, cfg, *flags):
-    assert train_main(['-c', write_config(cfg, tmp, name), '--no-cuda', *flags]) == 0
+    assert train_main(['-c', write_config(cfg, tmp, name), '--allow-imports', *flags]) == 0
     return os.path.join(cfg['output_dir'], name)
 
 
@@ -53,7 +53,7 @@ def test_resume_in_the_middle_of_an_epoch(tmp_path, images, more):
     parts = run(tmp_path, 'parts', short)
     longer = dict(short, total_iters=10)
     assert run(tmp_path, 'parts', longer, '--resume', 'auto') == parts
-    assert_same_state(os.path.join(whole, 'iter_10.pdparams'), os.path.join(parts, 'iter_10.pdparams'), 200)
+    assert_same_state(os.path.join(whole, 'iter_10.pdparams'), os.path.join(parts, 'iter_10.pdparams'), 33)
     losses = [[r['loss'] for r in logged(d)] for d in (whole, parts)]
     assert len(losses[0]) == 10 and losses[0] == losses[1]
     assert [r['iteration'] for r in logged(parts)] == list(range(1, 11))
@@ -69,7 +69,7 @@ def test_resume_in_a_new_process_at_the_end_of_an_epoch(tmp_path, images):
             'paddle.nn.Sequential(*[paddle.nn.Conv2D(3, 8, 3) for _ in range(3)], paddle.nn.Linear(3, 4))\n'
             'from passl.cli import train_main; sys.exit(train_main(sys.argv[1:]))')
     # zlib first: Paddle 2.6 needs it so (passl does it for its users)
-    done = subprocess.run([sys.executable, '-c', code, '-c', write_config(cfg, tmp_path, 'parts'), '--no-cuda',
+    done = subprocess.run([sys.executable, '-c', code, '-c', write_config(cfg, tmp_path, 'parts'), '--allow-imports',
                            '--resume', 'auto'], cwd=ROOT, env=dict(os.environ, PYTHONPATH=ROOT),
                           capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -89,7 +89,7 @@ def test_killed_run_goes_on(tmp_path, images, monkeypatch):
         write(self, trainer, values)
     monkeypatch.setattr(LogHook, '_write', dies)
     with pytest.raises(Stop):
-        train_main(['-c', write_config(cfg, tmp_path, 'parts'), '--no-cuda'])
+        train_main(['-c', write_config(cfg, tmp_path, 'parts'), '--allow-imports'])
     monkeypatch.undo()
     parts = run(tmp_path, 'parts', cfg, '--resume', 'auto')
     assert_same_state(os.path.join(whole, 'epoch_2.pdparams'), os.path.join(parts, 'epoch_2.pdparams'))

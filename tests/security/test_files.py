@@ -1,10 +1,12 @@
 """Hostile .safetensors, packed files, CIFAR archives and logs."""
 
+import gc
 import hashlib
 import io
 import os
 import struct
 import tarfile
+import threading
 
 import numpy as np
 import pytest
@@ -175,3 +177,42 @@ def test_logs_with_lines_of_others(tmp_path, monkeypatch):
                                       '{"mode": "train", "iteration": 2, "loss": "nan", "lr": 0.1}']))
     plot_loss(str(log), 'x.png')
     assert [line.get_ydata()[0] for line in drawn[0].axes[0].lines] == [2.5, 2.5]
+
+
+def test_the_guard_sees_what_the_reader_does_and_nothing_else(tmp_path):
+    """Threads and garbage that tests before have left may write and remove files meanwhile; the reader may not."""
+    stop, wrote = threading.Event(), threading.Event()
+
+    def write():
+        while not stop.wait(0.001):
+            (tmp_path / 'other').write_text('x')
+            wrote.set()
+
+    class Garbage:
+        def __init__(self):
+            self.cycle = self
+
+        def __del__(self):
+            os.mkdir(tmp_path / 'garbage')
+
+    def reads():
+        wrote.clear()
+        assert wrote.wait(60)
+        gc.collect()
+        return 'read'
+
+    def starts_a_thread():
+        thread = threading.Thread(target=os.mkdir, args=(tmp_path / 'new',))
+        thread.start()
+        thread.join()
+    other = threading.Thread(target=write)
+    other.start()
+    try:
+        Garbage()
+        assert guarded(reads).value == 'read' and (tmp_path / 'garbage').exists()
+        for does_more in (lambda: os.mkdir(tmp_path / 'mine'), starts_a_thread):
+            with pytest.raises(AssertionError, match='did more than read.*os.mkdir'):
+                guarded(does_more)
+    finally:
+        stop.set()
+        other.join()

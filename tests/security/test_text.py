@@ -11,7 +11,7 @@ from passl.datasets.image_list import MAX_CLASSES, paths_in
 from passl.utils.weights.checkpoint import load_file, save_file
 from passl.utils.config import apply_overrides, dump_config, load_config, with_defaults
 from passl.utils.errors import CheckpointError, ConfigError, DataError
-from passl.utils.config.yaml_text import parse_yaml
+from passl.utils.config.yaml_text import MAX_TEXT, parse_yaml
 
 from ..engine.small import call, moco, records, refused_training, train, write_config, write_data
 from .guard import guarded
@@ -40,15 +40,18 @@ def laughs(open_, link, levels=12, times=10):
     return '\n'.join(lines)
 
 
+WRITTEN_OUT = f'with its aliases (*name) written out it has more than {MAX_TEXT} characters'
 YAMLS = {
-    'billion laughs': (laughs('[x, x, x]', lambda a: f'[{a}]'), 'more than 100000 values'),
-    'billion laughs in a mapping': (laughs('{k: v}', lambda a: '{k: [' + a + ']}'), 'more than 100000 values'),
+    'billion laughs': (laughs('[x, x, x]', lambda a: f'[{a}]'), WRITTEN_OUT),
+    'billion laughs in a mapping': (laughs('{k: v}', lambda a: '{k: [' + a + ']}'), WRITTEN_OUT),
     'merges of merges': (laughs('{' + ', '.join(f'k{i}: 1' for i in range(2000)) + '}', lambda a: '{<<: [' + a + ']}'),
-                         'more than 100000 values'),
-    'merge of itself': ('a: &a {<<: *a, x: 1}', 'into itself'),
+                         WRITTEN_OUT),
+    'one long value many times': ('a: &a [' + 'x, ' * 20000 + ']\nb: [' + '*a, ' * 20000 + ']', WRITTEN_OUT),
+    'merge of itself': ('a: &a {<<: *a, x: 1}', 'contains itself'),
+    'alias of a part around it': ('a: &a {b: {c: [*a]}}', 'contains itself'),
     'alias of itself': ('a: &a [*a]', 'contains itself'),
     'nested lists': ('[' * 100000, 'nested too deeply'),
-    'nested mappings': ('{a: ' * 100000, 'nested too deeply'),
+    'nested mappings': ('{a: ' * 50000, 'nested too deeply'),
     'nested blocks': ('- ' * 100000, 'nested too deeply'),
     'nested keys': ('? ' * 100000, 'nested too deeply'),
     'digits that a search would try in every way': ('a: ' + '1' * 200000, 'number of 200000 characters'),
@@ -69,7 +72,7 @@ YAMLS = {
     'zero byte as it is': ('a: \0', 'x.yaml'),
     'two documents': ('a: 1\n--- \nb: 2', 'x.yaml'),
     'unknown alias': ('a: *b', 'undefined alias'),
-    'a megabyte of keys': ('\n'.join(f'k{i}: 1' for i in range(60000)), 'values'),
+    'more keys than a config has': ('\n'.join(f'k{i}: 1' for i in range(60000)), 'are no config'),
     'more than a megabyte': ('a: ' + 'x' * 2**21, 'are no config'),
     'int of a mapping': ('a: !!int {}', 'x.yaml'),
     'bad version': ('%YAML 9.9\n---\na: 1', None),
@@ -84,6 +87,16 @@ def test_yaml_is_refused_in_bounded_time_and_memory(name):
     if match is not None:
         assert done.error is not None, repr(done.value)[:200]
         assert match in str(done.error) and len(str(done.error)) < 1000
+
+
+def test_aliases_cannot_outgrow_the_limit_of_the_text():
+    """Ten times as much with every line, until the next line would be too much; and no value is shared."""
+    deepest = max(n for n in range(12) if guarded(parse_yaml, laughs('[x, y]', lambda a: f'[{a}]', n), 'x.yaml',
+                                                  allowed=ConfigError).error is None)
+    data = parse_yaml(laughs('[x, y]', lambda a: f'[{a}]', deepest), 'x.yaml')
+    assert deepest == 3 and len(str(data[f'a{deepest}'])) < 3 * MAX_TEXT
+    data['a1'][0][0] = 'z'
+    assert data['a0'] == data['a1'][1] == data['a2'][0][0] == ['x', 'y']
 
 
 def test_merges_still_mean_what_they_did():

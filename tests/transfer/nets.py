@@ -1,10 +1,15 @@
 """Weights of whole ResNets with values that show every mistake: nothing is zero, one, or the same twice."""
 
 import functools
+import types
 
 import numpy as np
+from paddle import nn
+from paddle.vision.models import resnet as vision
 
+from passl.modeling.backbones import resnet_vd
 from passl.transfer.weights import proof
+from passl.utils.weights import names
 from passl.utils.weights.names import Arch, shapes
 from passl.utils.weights.checkpoint import save_file
 
@@ -13,11 +18,11 @@ R18, R50, R101, V18, V50 = Arch(18), Arch(50), Arch(101), Arch(18, True), Arch(5
 
 def state_of(arch, seed=0):
     """{our name: float32 array} of a backbone; the maps stay near 1 through all depths. A dict of one's own."""
-    return dict(_state(arch, seed))
+    return dict(_state(arch, seed, shapes(arch)['bn1.weight']))
 
 
-@functools.lru_cache(4)
-def _state(arch, seed):
+@functools.lru_cache(8)
+def _state(arch, seed, width):
     rng, found = np.random.default_rng([seed, arch.depth, arch.vd]), {}
     last = f'bn{3 if arch.bottleneck else 2}.weight'
     for name, shape in shapes(arch).items():
@@ -35,6 +40,22 @@ def _state(arch, seed):
 def small_images(monkeypatch, height=37, width=52):
     """Let the proof work on smaller images: tests need the comparison, not the margin."""
     monkeypatch.setattr(proof, 'SIZE', (height, width))
+
+
+def narrow_networks(monkeypatch):
+    """Every ResNet has an eighth of its channels: the same tensors by name, with a sixtieth of the numbers."""
+    def narrow(*channels):
+        return [c if c == 3 else c // 8 for c in channels]      # the image's three stay
+
+    thin = types.SimpleNamespace(**{
+        **vars(nn), 'Conv2D': lambda c_in, c_out, *more, **options: nn.Conv2D(*narrow(c_in, c_out), *more, **options),
+        'BatchNorm2D': lambda channels: nn.BatchNorm2D(*narrow(channels))})
+    wide = names.parts
+    monkeypatch.setattr(names, 'parts', lambda arch: [
+        p._replace(shape=(*narrow(*p.shape[:2]), *p.shape[2:])) for p in wide(arch)])
+    for module in (vision, resnet_vd):
+        monkeypatch.setattr(module, 'nn', thin)
+    small_images(monkeypatch)
 
 
 def save_checkpoint(path, arch, **more):

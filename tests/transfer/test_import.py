@@ -19,12 +19,12 @@ from passl.utils.weights.checkpoint import load_file, save_file
 from passl.utils.errors import CheckpointError
 from tests.utils.torch_writer import Tensor, write_legacy, write_zip
 
-from .nets import R18, R50, V18, V50, small_images, state_of
+from .nets import R18, R50, V18, V50, narrow_networks, state_of
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    small_images(monkeypatch)
+    narrow_networks(monkeypatch)
 
 
 def called(library, arch=R18, prefix='', seed=0, counters=True):
@@ -177,8 +177,8 @@ def test_wrong_files_are_refused(library, tmp_path, capsys):
     odd = table(R50, library)['layer1.2.bn3.bias']
     for spoil, words in ((drop, [f'missing (1): {name}']),
                          (rename_one, [f'missing (1): {name}', 'left over (1): ', 'bais']),
-                         (cut, ['another shape (1): layer3.1.bn2.bias [255] in place of [256]']),
-                         (lambda s, _: s.update({odd: np.ones(256, np.float32)}), [f'left over (1): {odd}'])):
+                         (cut, ['another shape (1): layer3.1.bn2.bias [31] in place of [32]']),
+                         (lambda s, _: s.update({odd: np.ones(32, np.float32)}), [f'left over (1): {odd}'])):
         state = dict(whole)
         spoil(state, name)
         source, output = tmp_path / 'wrong.pth', tmp_path / 'x.pdparams'

@@ -1,5 +1,7 @@
 """The numpy network that is built from names: against loops, against Paddle, and that it sees mistakes."""
 
+import functools
+
 import numpy as np
 import paddle
 import pytest
@@ -11,9 +13,16 @@ from passl.utils.weights.names import CONVENTIONS, check_exists, first_short, ta
 from passl.transfer.weights.proof import TOLERANCE, images, source_maps
 from passl.utils.errors import CheckpointError
 
-from .nets import R18, R50, R101, V18, V50, small_images, state_of
+from .nets import R18, R50, R101, V18, V50, narrow_networks, state_of
 
 ALL = [R18, R50, R101, V18, V50]
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+    narrow_networks(monkeypatch)
+
+
 RNG = np.random.default_rng(0)
 
 
@@ -40,19 +49,11 @@ def test_pooling_by_its_definition():
         assert mean[0, c, i, j] == pytest.approx(x[0, c, 2 * i:2 * i + 2, 2 * j:2 * j + 2].mean())
 
 
-@pytest.fixture(scope='module')
-def made():
-    """{arch: (state, maps of our model)}; made when asked for."""
-    found = {}
-
-    def get(arch):
-        if arch not in found:
-            state = state_of(arch)
-            with pytest.MonkeyPatch.context() as patch:
-                small_images(patch)
-                found[arch] = state, source_maps(backbone(arch, state, 'x'))
-        return found[arch]
-    return get
+@functools.lru_cache(None)
+def made(arch):
+    """(state, maps of our model)."""
+    state = state_of(arch)
+    return state, source_maps(backbone(arch, state, 'x'))
 
 
 def renamed(state, arch, library):
@@ -70,8 +71,7 @@ def far(found, wanted):
                                            # the names of two libraries depend on the depth
                                            and (a != R101 or lib in ('passl', 'paddleclas', 'paddledet'))],
                          ids=lambda x: x if isinstance(x, str) else x.name)
-def test_every_convention_computes_what_our_model_does(arch, library, made, monkeypatch):
-    small_images(monkeypatch)
+def test_every_convention_computes_what_our_model_does(arch, library):
     check_exists(arch, library)
     state, maps = made(arch)
     found = Network(renamed(state, arch, library), library).maps(images())
@@ -100,15 +100,14 @@ def transpose(state, name):
 
 
 @pytest.mark.parametrize('spoil, stage', [
-    (lambda s: transpose(s, 'layer1.0.conv1.weight'), 0),           # 64 x 64: the shape does not tell
+    (lambda s: transpose(s, 'layer1.0.conv1.weight'), 0),           # 8 x 8: the shape does not tell
     (lambda s: transpose(s, 'layer4.2.conv2.weight'), 3),
     (lambda s: swap(s, 'layer3.4.bn1._mean', 'layer3.4.bn1.bias'), 2),
     (lambda s: swap(s, 'layer4.1.conv1.weight', 'layer4.2.conv1.weight'), 3),
     (lambda s: swap(s, 'layer2.1.bn3.weight', 'layer2.1.bn3._variance'), 1),
     (lambda s: s.update({'conv1.weight': s['conv1.weight'][:, ::-1]}), 0),          # BGR
     (lambda s: s.update({'layer4.2.bn3.bias': s['layer4.2.bn3.bias'][::-1]}), 3)])
-def test_mistakes_show(spoil, stage, made, monkeypatch):
-    small_images(monkeypatch)
+def test_mistakes_show(spoil, stage):
     state, maps = made(R50)
     state = dict(state)
     spoil(state)

@@ -16,8 +16,7 @@ import yaml
 
 from ..errors import ConfigError
 
-MAX_TEXT = 2**20        # characters of a document
-MAX_VALUES = 100000     # values in it, after unfolding aliases and '<<'
+MAX_TEXT = 2**18        # characters of a document, aliases written out
 MAX_DEPTH = 50          # lists and mappings in one another
 _MAX_NUMBER = 200       # characters of a number or a calculation
 _PREFIX = 'tag:yaml.org,2002:'
@@ -45,22 +44,32 @@ class Loader(yaml.SafeLoader):
 
     def __init__(self, stream):
         super().__init__(stream)
-        self._values, self._depth, self._flattening = 0, 0, set()
+        self._size, self._depth, self._sizes = len(stream), 0, {}
 
     def compose_node(self, parent, index):
-        self._count(1, self.peek_event())
+        """As PyYAML's; an alias weighs as much as what it stands for, or a few lines could fill the memory."""
+        event, before = self.peek_event(), self._size
+        if isinstance(event, yaml.AliasEvent):
+            self._size += self._size_of(event)
+            if self._size > MAX_TEXT:
+                raise yaml.composer.ComposerError(
+                    None, None, f'with its aliases (*name) written out it has more than {MAX_TEXT} characters',
+                    event.start_mark)
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise yaml.composer.ComposerError(None, None, f'nested too deeply (more than {MAX_DEPTH})',
-                                              self.peek_event().start_mark)
+                                              event.start_mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
+        if getattr(event, 'anchor', None):
+            self._sizes[event.anchor] = node.end_mark.index - node.start_mark.index + self._size - before
         return node
 
-    def _count(self, number, place):
-        self._values += number
-        if self._values > MAX_VALUES:
-            raise yaml.composer.ComposerError(None, None, f'more than {MAX_VALUES} values', place.start_mark)
+    def _size_of(self, alias):
+        if alias.anchor in self.anchors and alias.anchor not in self._sizes:
+            raise yaml.composer.ComposerError(None, None, f"'*{alias.anchor}' stands in what it names, which so contains "
+                                              'itself', alias.start_mark)
+        return self._sizes.get(alias.anchor, 0)
 
     def compose_mapping_node(self, anchor):
         node = super().compose_mapping_node(anchor)
@@ -68,15 +77,9 @@ class Loader(yaml.SafeLoader):
         return node
 
     def flatten_mapping(self, node):
-        """Unfold '<<' as PyYAML does, but count what it copies and keep one value per key.
-
-        Otherwise mappings that merge others ten times each would grow tenfold with every line.
-        """
+        """Unfold '<<'; releases of PyYAML differ in which value a key keeps."""
         if not any(key.tag == _PREFIX + 'merge' for key, _ in node.value):
             return
-        if id(node) in self._flattening:
-            raise yaml.constructor.ConstructorError(None, None, "'<<' merges a mapping into itself", node.start_mark)
-        self._flattening.add(id(node))
         merged = {}
         for key, value in node.value:
             if key.tag == _PREFIX + 'merge':
@@ -86,11 +89,9 @@ class Loader(yaml.SafeLoader):
                         raise yaml.constructor.ConstructorError(
                             None, None, "'<<' takes a mapping or a list of mappings", part.start_mark)
                     self.flatten_mapping(part)
-                    self._count(1 + len(part.value), part)
                     merged.update((k.value, (k, v)) for k, v in part.value)
         merged.update((k.value, (k, v)) for k, v in node.value if k.tag != _PREFIX + 'merge')
         node.value = list(merged.values())
-        self._flattening.discard(id(node))
 
     def _check_keys(self, node):
         seen = {}
@@ -205,8 +206,6 @@ def parse_yaml(text, where, loader_class=Loader):
         raise ConfigError(f'{where}{line}: {e.problem}{context}.') from None
     except yaml.YAMLError as e:         # a character that YAML does not allow
         raise ConfigError(f'{where}: {e}') from None
-    except RecursionError:
-        raise ConfigError(f'{where}: nested too deeply, or an alias (*name) that contains itself.') from None
     except (ValueError, OverflowError) as e:        # a character "\\Uffffffff" that Unicode does not have
         raise ConfigError(f'{where}: {e}.') from None
     finally:
@@ -214,18 +213,14 @@ def parse_yaml(text, where, loader_class=Loader):
             loader.dispose()
 
 
-def _unshare(data, room=None):
+def _unshare(data):
     """Copy without shared parts: after `&a`/`*a` a change in one place must not change the other."""
-    room = [MAX_VALUES] if room is None else room
-    room[0] -= 1
-    if room[0] < 0:             # aliases of aliases of aliases: a few lines could fill the memory
-        raise yaml.YAMLError(f'more than {MAX_VALUES} values')
     if isinstance(data, dict):
         for key in data:
             _check_text(key)
-        return {k: _unshare(v, room) for k, v in data.items()}
+        return {k: _unshare(v) for k, v in data.items()}
     if isinstance(data, list):
-        return [_unshare(v, room) for v in data]
+        return [_unshare(v) for v in data]
     if isinstance(data, str):
         _check_text(data)
     return data

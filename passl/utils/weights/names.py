@@ -197,8 +197,9 @@ def first_short(arch, convention):
     if convention not in FIRST_SHORT or arch.vd or arch.bottleneck:
         return {}
     conv, norm = CONVENTIONS[convention](arch, Part(1, 0, None, ()))
-    ones, zeros = np.ones(64, np.float32), np.zeros(64, np.float32)
-    return {f'{conv}.weight': np.eye(64, dtype=np.float32).reshape(64, 64, 1, 1),
+    width = parts(arch)[0].shape[0]
+    ones, zeros = np.ones(width, np.float32), np.zeros(width, np.float32)
+    return {f'{conv}.weight': np.eye(width, dtype=np.float32).reshape(width, width, 1, 1),
             f'{norm}.weight': ones * np.float32(np.sqrt(1 + BN_EPSILON)), f'{norm}.bias': zeros,
             f'{norm}._mean': zeros.copy(), f'{norm}._variance': ones}
 
