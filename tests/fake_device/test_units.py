@@ -12,11 +12,11 @@ from . import plugin
 pytestmark = pytest.mark.skipif(plugin.build()[0] is None, reason=plugin.build()[1] or 'it can be built')
 
 HOOKS = [f'tests/engine/test_{name}.py' for name in ('hooks', 'no_sync', 'numerics', 'evaluator', 'amp', 'amp_resume')]
-# {what: (tests, so many pass at least, so many are skipped at most: those marked cpu_only)}. The names and sizes of
-# backbones, which take long to build and are the same anywhere, are left to whoever runs all of tests/modeling.
+# {what: (tests, so many pass at least, so many are skipped at most: those marked cpu_only)}. Left to whoever runs all
+# of it, for their time: names and sizes of backbones, the same anywhere; recompute, which test_training.py has, too.
 PARTS = {
     'models': (['tests/modeling', '--ignore-glob=*/test_resnet*.py'], 75, 1),
-    'parts and hooks': (['tests/modules', 'tests/solver', *HOOKS], 440, 15),
+    'parts and hooks': (['tests/modules', 'tests/solver', *HOOKS, '--ignore-glob=*/test_recompute.py'], 450, 6),
 }
 
 
