@@ -68,7 +68,7 @@ class LogHook(Hook):
         if self.bar is not None:
             self.bar.update(1)
         if trainer.is_log_step:
-            self._log(trainer, self._read(trainer))
+            self._write(trainer, self._read(trainer))
 
     def _read(self, trainer):
         """Means over processes of what the step gave; the only read from the device."""
@@ -85,7 +85,7 @@ class LogHook(Hook):
                     'add optimizer.grad_clip, or look for broken images in the data.')
         return {**record, 'loss_mean': values[-1]}
 
-    def _log(self, trainer, values):
+    def _write(self, trainer, values):
         r, added = trainer.record, [k for k in trainer.record if k not in _OF_EVERY_STEP]
         self.step_time.update(r['time'], self.unlogged)
         self.unlogged = 0
