@@ -13,8 +13,10 @@ from passl.engine.builder import build_trainer
 from passl.engine.device import describe_device, memory_advice, select_device
 from passl.utils.distributed import dist, world
 from passl.utils.config import with_defaults
-from passl.utils.errors import DeviceError
+from passl.utils.errors import DeviceError, PaddleMissingError
+from passl.utils.paddle_env import require_paddle
 from tests.engine.small import densecl, write_data
+from tests.transfer.nets import R18, state_of
 
 
 @pytest.fixture
@@ -140,3 +142,40 @@ def test_the_limit_holds_where_nobody_gets_pythons_lock():
         ''')], capture_output=True, text=True, timeout=50)
     assert done.returncode == 1 and 'never' not in done.stdout
     assert 'Timeout (0:00:01)!' in done.stderr and 'line 8 in <module>' in done.stderr
+
+
+def test_gradients_are_forgotten_and_not_set_to_zero(tmp_path, make_images):
+    """Zeros would be a kernel per parameter, and keep the memory."""
+    trainer = build_trainer(with_defaults(densecl(write_data(str(tmp_path), make_images), epochs=None, total_iters=2)))
+    trainer.run()
+    assert [n for n, p in trainer.model.named_parameters() if p.grad is not None] == []
+
+
+def test_detection_asks_for_the_device_as_training_does(gpu):
+    from passl.transfer.paddledet.run import _start_device
+    gpu['gpus'] = 0
+    with pytest.raises(DeviceError, match='sees no GPU.*nvidia-smi'):
+        _start_device(paddle, {}, no_cuda=False)
+    cfg = {}
+    _start_device(paddle, cfg, no_cuda=True)
+    assert gpu['device'] == 'cpu' and cfg['use_gpu'] is False
+
+
+def test_a_proof_is_computed_on_the_cpu(gpu):
+    """Where its tolerance holds: a GPU's convolutions in TF32 are off by ten times as much."""
+    from passl.transfer.weights.exporting import backbone
+    select_device()
+    assert gpu['device'] == 'gpu'
+    backbone(R18, state_of(R18), 'the file')
+    assert gpu['device'] == 'cpu'
+
+
+@pytest.mark.parametrize('version, old', [('2.6.1', True), ('2.6.2', False), ('3.0.0-beta1', False), ('0.0.0', False)])
+def test_the_oldest_paddle(monkeypatch, version, old):
+    """2.6.0 and 2.6.1 have another put_along_axis, with which the queue is written."""
+    monkeypatch.setattr(paddle, '__version__', version)
+    if not old:
+        assert require_paddle() is paddle
+        return
+    with pytest.raises(PaddleMissingError, match='2.6.1 is too old: 2.6.2 or newer'):
+        require_paddle()
