@@ -4,10 +4,10 @@ import os
 import re
 
 from ...datasets.folder import check_folder
-from ...datasets.index import list_images
 from ...datasets.labelled import build_detection
 from ...datasets.labelled.layout import read_text
 from ...datasets.labelled.voc_objects import LABEL_LIST
+from ...datasets.listing import scan
 from ...utils.errors import ConfigError, DataError
 from .coco_json import complete_coco
 
@@ -130,7 +130,7 @@ def images_at(path):
         return [path]
     if not os.path.isdir(path):
         raise DataError(f"No image or folder '{path}'.")
-    found = list_images(path, recursive=False)
+    found = [os.path.join(path, name) for _, names in scan(path, recursive=False) for name in names]
     if not found:
         raise DataError(f"The folder '{path}' holds no images.")
     return found
