@@ -89,9 +89,8 @@ def gpus():
 
 def kernels():
     """Which kernels a ResNet takes on the CPU."""
-    from ..modules import channels_last, onednn
-    reason = channels_last.why_not()
-    return f"Paddle's on the CPU ({reason})" if reason else f'oneDNN {onednn.library().version} on the CPU'
+    from ..modules import cpu
+    return f'on the CPU {cpu.convolutions()}'
 
 
 def settings():

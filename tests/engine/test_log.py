@@ -154,8 +154,9 @@ def test_times_and_eta(data, out, capsys, monkeypatch):
     assert [r['eta_seconds'] for r in logged] == pytest.approx([9 * 0.14 / 3, 6 * 0.20 / 6, 3 * 0.26 / 9, 0])
 
 
-def test_eta_of_a_resumed_run(data, out, capsys):
+def test_eta_of_a_resumed_run(data, out, capsys, monkeypatch):
     """Counts this process's steps only, and never goes below zero."""
+    monkeypatch.setattr(timer_hook, 'time', types.SimpleNamespace(perf_counter=lambda: Slow.clock[0]))
     folder, _ = train(moco(data, **out, epochs=1), capsys)
     train(moco(data, **out, epochs=3, custom_config=[{'name': 'Slow'}]), capsys, '--resume', 'auto',
           '--allow-changes')

@@ -143,7 +143,7 @@ def test_a_queue_that_was_broken_before_is_named(data, tmp_path):
 
 def test_the_file_holds_the_images_and_what_broke(data, tmp_path):
     trainer = trainer_of(data, tmp_path, optimizer_config={'accumulate_steps': 2}, broken={'at': 1},
-                         dataloader={'train': {'sampler': {'batch_size': 2}}})
+                         dataloader={'train': {'sampler': {'batch_size': 2}, 'loader': {'transport': 'float32'}}})
     stopped(trainer)
     saved = load_file(tmp_path / 'nonfinite_iter_1.pdparams')
     assert (saved['iteration'], saved['epoch'], saved['rank'], saved['state']) == (1, 1, 0, {})
@@ -172,7 +172,7 @@ def test_the_names_after_a_resume_in_the_middle_of_an_epoch(data, tmp_path):
 
 
 def test_an_image_with_a_pixel_that_is_no_number_is_named(data, tmp_path):
-    trainer = trainer_of(data, tmp_path)
+    trainer = trainer_of(data, tmp_path, dataloader={'train': {'loader': {'transport': 'float32'}}})
     loader, batches = trainer.train_loader, []
 
     class BreakPixel:

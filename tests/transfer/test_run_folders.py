@@ -88,8 +88,8 @@ class Segmentation(Command):
 
     def stub(self, monkeypatch):
         monkeypatch.setattr(seg.library, 'load', lambda: types.SimpleNamespace(__version__='2.8.0'))
-        monkeypatch.setattr(seg.layout, 'check', lambda *_: 6)
-        monkeypatch.setattr(seg._Job, 'train', lambda job, start, sizes, resume: (
+        monkeypatch.setattr(seg, 'read_parts', lambda *_: {})
+        monkeypatch.setattr(seg._Job, 'train', lambda job, start, resume: (
             job.record.update(mIoU=0.5, resumed=resume), self.act(job.folder)))
         monkeypatch.setattr(seg._Job, 'predict', lambda job: os.makedirs(os.path.join(job.folder, 'added_prediction')))
 

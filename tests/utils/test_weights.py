@@ -141,8 +141,10 @@ class TestBackbone:
     def test_none(self):
         with pytest.raises(CheckpointError, match=r'no ResNet backbone.*blocks, stem'):
             backbone_weights({'stem.0.conv.weight': np.ones(1), 'blocks.0': np.ones(1)})
-        with pytest.raises(CheckpointError, match='encoder_k.0'):
-            backbone_weights(prefixed(resnet_names(), 'encoder_k.0.'))
+
+    def test_the_key_encoder_alone(self):
+        """As `passl import` takes it: it is the only backbone in the file."""
+        assert list(backbone_weights(prefixed(resnet_names(), 'encoder_k.0.'))) == list(resnet_names())
 
     def test_select_prefix_takes_whole_parts(self):
         state = {'enc.a': 1, 'enc.b.c': 2, 'encoder.a': 3}
