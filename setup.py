@@ -22,8 +22,6 @@ VERSION = re.search(r"^__version__ = '([^']+)'", read('passl', '__init__.py'), r
 # and the launcher imports distutils, which Python 3.12 only has through setuptools.
 PADDLE_NEEDS = ['protobuf>=3.20.2,<7', 'setuptools; python_version >= "3.12"']
 
-PACK_NEEDS = ['lmdb>=1.4']
-
 setup(
     name='passl',
     version=VERSION,
@@ -50,10 +48,7 @@ setup(
         'seg': ['paddleseg==2.8.0', 'numpy<2', *PADDLE_NEEDS],
         # `passl export --to onnx`, in an environment of its own; with Paddle 2.6 use paddle2onnx 1.3.1
         'onnx': ['paddle2onnx>=1.3.1', 'onnxruntime>=1.16'],
-        # tools/pack_dataset.py and the data set PackedImages
-        'pack': PACK_NEEDS,
-        'test': ['pytest>=7.3', 'pytest-cov>=4.0', 'pytest-timeout>=2.1', 'pytest-xdist>=3.0', 'hypothesis>=6.0',
-                 *PACK_NEEDS],
+        'test': ['pytest>=7.3', 'pytest-cov>=4.0', 'pytest-timeout>=2.1', 'pytest-xdist>=3.0', 'hypothesis>=6.0'],
     },
     entry_points={'console_scripts': ['passl = passl.cli:main']},
     classifiers=[

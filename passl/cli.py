@@ -1,9 +1,8 @@
 """The command `passl` and the entry points that tools/*.py share with it.
 
-Exit codes: 0 done, 1 `check-data` has found problems, 2 something the user can mend (said on stderr,
-without a traceback), 75 another process of the job was lost, 130 and 143 ended by Ctrl-C and
-SIGTERM (after saving, where there was something to save). Anything else is a fault of the program and keeps its
-traceback.
+Exit codes: 0 done, 1 `check-data` or `env --check` has found problems, 2 something the user can mend (said on
+stderr, without a traceback), 75 another process of the job was lost, 130 and 143 ended by Ctrl-C and SIGTERM (after
+saving, where there was something to save). Anything else is a fault of the program and keeps its traceback.
 """
 
 import os
@@ -11,7 +10,8 @@ import sys
 
 from . import __version__
 from .utils.errors import PasslError, suggest
-from .utils.options import Parser, build_check_parser, build_extract_parser, build_train_parser, not_empty
+from .utils.options import (Parser, build_check_parser, build_env_parser, build_extract_parser, build_train_parser,
+                            not_empty)
 
 USAGE = """\
 usage: passl COMMAND [flags]       passl COMMAND --help       passl --version
@@ -26,6 +26,7 @@ commands:
   transfer-det     fine-tune and use a detector with PaddleDetection
   plot             draw the loss curve of a run folder
   check-data       look for broken, equal and mislabelled images
+  env              tell versions and devices for a bug report; --check: does everything work here?
 """
 
 
@@ -116,6 +117,16 @@ def check_main(argv=None, prog=None):
     return guarded(run)
 
 
+def env_main(argv=None, prog=None):
+    """`tools/env.py` and `passl env`; exit code 1: --check has found something that does not work."""
+    args = build_env_parser(prog).parse_args(argv)
+
+    def run():
+        from .environment.command import env
+        return env(args)
+    return guarded(run)
+
+
 def evaluate_main(argv=None, prog=None):
     """`tools/evaluate.py` and `passl evaluate`."""
     from .transfer.probes.options import build_evaluate_parser
@@ -153,7 +164,7 @@ def transfer_det_main(argv=None, prog=None):
 
 COMMANDS = {'train': train_main, 'extract-weight': extract_main, 'export': export_main, 'import': import_main,
             'evaluate': evaluate_main, 'transfer-seg': transfer_seg_main, 'transfer-det': transfer_det_main,
-            'plot': plot_main, 'check-data': check_main}
+            'plot': plot_main, 'check-data': check_main, 'env': env_main}
 
 
 def main(argv=None):

@@ -20,7 +20,6 @@ import time
 
 import numpy as np
 
-from passl.datasets.shared_memory import leftovers
 from passl.utils.weights.checkpoint import load_file
 from passl.utils.logger import read_json_lines
 from tests.conftest import write_images
@@ -85,8 +84,7 @@ class Job:
         ranks = {int(environment(p).get(b'PADDLE_TRAINER_ID', b'-1')): p for p, parent in processes.items()
                  if parent == self.launcher.pid}
         if whom == 'a data worker':
-            witnesses = {p for p in processes if b'witness.py' in command(p)}
-            return [p for p, parent in processes.items() if parent in ranks.values() and p not in witnesses][:1]
+            return [p for p, parent in processes.items() if parent in ranks.values()][:1]
         return [ranks[int(whom[-1])]] if int(whom[-1]) in ranks else []
 
     def wait(self, seconds):
@@ -106,13 +104,6 @@ class Job:
                 os.kill(pid, KILL)
         self.output.close()
         return left
-
-
-def command(pid):
-    """A process's command line as bytes."""
-    with contextlib.suppress(OSError), open(f'/proc/{pid}/cmdline', 'rb') as f:
-        return f.read()
-    return b''
 
 
 class Sampler(threading.Thread):
@@ -136,12 +127,11 @@ class Sampler(threading.Thread):
                 files += len(os.listdir(f'/proc/{pid}/fd'))
                 with open(f'/proc/{pid}/statm') as f:
                     memory += int(f.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
-        shared = sum(os.lstat(os.path.join('/dev/shm', n)).st_blocks * 512 for n in listed('/dev/shm')
-                     if n.startswith('paddle_') and int('0' + n.split('_')[1]) in processes)
         disk = sum(os.path.getsize(os.path.join(d, n)) for d, _, names in os.walk(self.folder) for n in names
                    if os.path.isfile(os.path.join(d, n)))
         return {'time': round(time.time(), 1), 'run': os.path.basename(self.folder), 'processes': len(processes),
-                'rss_mb': memory >> 20, 'fds': files, 'shm_mb': shared / 2**20, 'disk_mb': disk / 2**20}
+                'rss_mb': memory >> 20, 'fds': files, 'shm_mb': shared_memory(processes.__contains__),
+                'disk_mb': disk / 2**20}
 
 
 def listed(folder):
@@ -149,6 +139,17 @@ def listed(folder):
         return os.listdir(folder)
     except OSError:
         return []
+
+
+def shared_memory(of):
+    """MB of Paddle's files in /dev/shm whose process number satisfies `of`."""
+    size = 0
+    for name in listed('/dev/shm'):
+        number = name.split('_')[1] if name.startswith('paddle_') else ''
+        if number.isdigit() and of(int(number)):
+            with contextlib.suppress(OSError):
+                size += os.lstat(os.path.join('/dev/shm', name)).st_blocks * 512
+    return size / 2**20
 
 
 def configuration(folder, name, steps):
@@ -254,7 +255,8 @@ def soak(folder, minutes, steps, seed, longest):
         'incidents': len(seen), 'by_kind': dict(sorted(count.items())),
         'longest_seconds_to_end': max((i.get('seconds_to_end', 0) for i in seen), default=0),
         'losses_compared': records, 'tensors_compared_per_round': tensors if rounds > 1 else 0,
-        'processes_left_behind': sum(i['left'] for i in seen), 'shared_memory_left_mb': sum(size for size, _ in leftovers().values()) / 2**20,
+        'processes_left_behind': sum(i['left'] for i in seen),
+        'shared_memory_left_mb': shared_memory(lambda pid: not os.path.exists(f'/proc/{pid}')),
         'rss_mb_first_third': float(np.median(quiet[:third])), 'rss_mb_last_third': float(np.median(quiet[-third:])),
         'rss_mb_max': max(s['rss_mb'] for s in samples), 'fds_max': max(s['fds'] for s in samples),
         'shm_mb_max': max(s['shm_mb'] for s in samples), 'disk_mb_max': max(s['disk_mb'] for s in samples),

@@ -57,7 +57,7 @@ def test_wrong_command(argv, words, capsys):
 
 @pytest.mark.parametrize('command, entry', [('train', 'train_main'), ('extract-weight', 'extract_main'),
                                             ('plot', 'plot_main'), ('export', 'export_main'), ('import', 'import_main'),
-                                            ('transfer-seg', 'transfer_seg_main')])
+                                            ('transfer-seg', 'transfer_seg_main'), ('env', 'env_main')])
 def test_subcommands_have_help(command, entry, capsys):
     with pytest.raises(SystemExit) as e:
         cli.main([command, '--help'])
@@ -68,7 +68,7 @@ def test_subcommands_have_help(command, entry, capsys):
 
 @pytest.mark.parametrize('words', [('-m', 'passl'), ('tools/train.py',), ('tools/extract_weight.py',),
                                    ('tools/plot_log.py',), ('tools/export_weights.py',),
-                                   ('tools/import_weights.py',)])
+                                   ('tools/import_weights.py',), ('tools/env.py',)])
 def test_tools_start_and_help(words):
     done = run(*words, '--help')
     assert done.returncode == 0, done.stderr
@@ -81,6 +81,7 @@ def test_tools_start_and_help(words):
     (['tools/train.py', '--confg-file', 'x.yaml'], ['--config-file']),
     (['tools/extract_weight.py', 'no_such.pdparams', '--output', 'x.pdparams'], ['error: ', 'no_such.pdparams']),
     (['tools/plot_log.py', 'no_such_run'], ['error: ', 'no_such_run']),
+    (['tools/env.py', '--chekc'], ['--check']),
 ])
 def test_user_errors_are_one_block(argv, words):
     done = run(*argv)

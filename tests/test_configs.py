@@ -223,3 +223,34 @@ def test_documented_formulas():
         assert len(rows) == 4
         for k, value in rows:
             assert math.log(int(k) + 1) == pytest.approx(float(value), abs=0.005)
+
+
+def resnet50_multiply_adds(side=224):
+    """Multiply-adds of a forward pass of the backbone for one image, from the shapes of its convolutions."""
+    seen = []
+    import paddle
+    from passl.modeling import build_backbone
+    net = build_backbone({'name': 'ResNet', 'depth': 50})
+    for layer in net.sublayers():
+        if isinstance(layer, paddle.nn.Conv2D):
+            layer.register_forward_post_hook(lambda conv, _, out: seen.append(
+                out.shape[2] * out.shape[3] * conv.weight.size))
+    net.eval()
+    with paddle.no_grad():
+        net(paddle.zeros([1, 3, side, side]))
+    assert len(seen) == 53
+    return sum(seen)
+
+
+@pytest.mark.parametrize('page', ['docs/PERFORMANCE.md', 'docs/PERFORMANCE_ch.md'])
+def test_the_arithmetic_of_densecl_and_moco_on_the_page(page, monkeypatch):
+    """The table of multiply-adds: every figure in it from the shapes."""
+    monkeypatch.setenv('PASSL_ONEDNN', '0')         # convolutions of Paddle's layers, which the hooks see
+    backbone, neck, cells, dim, keys = resnet50_multiply_adds(), 2048 * 2048 + 2048 * 128, 49, 128, 65536
+    moco = [4 * backbone, 4 * neck + 2 * dim * keys]
+    dense = [4 * cells * neck, cells * cells * 2048, 2 * cells * keys * dim]
+    rows = re.findall(r'^\| (?:MoCo v2|DenseCL)[^|]*\| ([^|]*) \| ([\d.]+) \| ([\d.]+) % \|$', text_of(page), re.M)
+    assert len(rows) == 6 and f'{backbone / 1e9:.3f} G' in rows[0][0]
+    for value, (_, giga, percent) in zip(moco + dense + [sum(dense)], rows):
+        digits = [len(x.partition('.')[2]) for x in (giga, percent)]
+        assert (giga, percent) == (f'{value / 1e9:.{digits[0]}f}', f'{100 * value / sum(moco):.{digits[1]}f}')

@@ -56,7 +56,7 @@ def test_a_step_copies_the_shuffle_to_the_device_once(tmp_path, make_images):
     steps = reads_of_steps(trainer)
     quiet = [i for i in steps if i % trainer.iters_per_epoch]
     assert [[read.split()[0] for read in steps[i]] for i in quiet] == [['to_tensor']] * 4
-    assert all('dist.py' in steps[i][0] for i in quiet)
+    assert all('exchange.py' in steps[i][0] for i in quiet)
 
 
 def test_the_momentum_update_is_a_handful_of_calls(tmp_path, make_images, monkeypatch):

@@ -15,7 +15,7 @@ from passl.transfer.paddleseg.options import build_seg_parser
 from passl.transfer.paddledet.command import build_transfer_det_parser
 from passl.utils.config import load_config
 from passl.utils.errors import PasslError
-from passl.utils.options import build_check_parser, build_extract_parser, build_train_parser
+from passl.utils.options import build_check_parser, build_env_parser, build_extract_parser, build_train_parser
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PATTERNS = ('README*.md', 'SECURITY*.md', 'docs/*.md', 'configs/**/*.md')
@@ -28,12 +28,14 @@ CJK = re.compile(r'[\u4e00-\u9fff]')
 VISUALIZE = 'tools/visualize_correspondence.py'
 PARSERS = {'tools/train.py': build_train_parser, 'tools/extract_weight.py': build_extract_parser,
            'tools/plot_log.py': cli.build_plot_parser, 'tools/check_data.py': build_check_parser,
+           'tools/env.py': build_env_parser,
            'tools/evaluate.py': build_evaluate_parser,
            'tools/export_weights.py': build_export_parser, 'tools/import_weights.py': build_import_parser,
            'tools/transfer_seg.py': build_seg_parser,
            'tools/transfer_det.py': build_transfer_det_parser,
            'tools/pack_dataset.py': lambda: module_of('tools/pack_dataset.py').build_parser(),
            'tools/benchmark.py': lambda: module_of('tools/benchmark.py').build_parser(),
+           'tools/release/gpu_kernels.py': lambda: module_of('tools/release/gpu_kernels.py').build_parser(),
            VISUALIZE: lambda: module_of(VISUALIZE).build_parser()}
 LAUNCH_FLAGS = {'--gpus', '--devices', '--nproc_per_node', '--master', '--nnodes', '--rank', '--log_dir'}
 
@@ -133,6 +135,10 @@ def check_launcher(words):
 def check(command):
     """Parse a shown command with the parser of the tool that it starts."""
     words = shlex.split(command)
+    if words[:2] == ['passl', 'env']:
+        words = ['python', 'tools/env.py'] + words[2:]
+    if words[:2] == ['docker', 'build']:
+        return os.path.isfile(os.path.join(ROOT, words[words.index('-f') + 1]))
     script = next((w for w in words if w.startswith('tools/')), None)
     if script is None:
         return False
@@ -156,14 +162,14 @@ def check(command):
 def test_commands_are_ones_that_the_tools_take(page, command):
     first = shlex.split(command)[0]
     assert check(command) or first in ('pip', '.', 'tail', 'visualdl') or command.startswith(
-        ('python -m venv', 'python -c "import paddle')), f'{page}: nobody checks: {command}'
+        ('python -m venv', 'python -c "import paddle', 'docker run')), f'{page}: nobody checks: {command}'
 
 
 def test_the_check_sees_mistakes():
     for wrong in ('python tools/train.py -c configs/densecl/none.yaml',
                   'python tools/train.py -c configs/densecl/densecl_r50.yaml -o epoch=3',
                   'python tools/train.py --confg configs/densecl/densecl_r50.yaml',
-                  'python tools/extract_weight.py a.pdparams',
+                  'python tools/extract_weight.py a.pdparams', 'passl env --chekc',
                   'python -m paddle.distributed.launch --backend gloo tools/train.py '
                   '-c configs/moco/moco_v2_r50.yaml'):
         with pytest.raises((SystemExit, PasslError, AssertionError)):
@@ -188,3 +194,9 @@ def test_readme_shows_the_recipe_and_the_two_commands():
         for word in ('densecl_r50.yaml', 'extract_weight.py', '--pretrained', '--evaluate-only'):
             assert word in recipe
         assert read(page).count('<!-- measured:start -->') == read(page).count('<!-- measured:end -->') == 1
+
+
+def test_the_dockerfile_copies_what_an_installation_reads():
+    copied = ' '.join(re.findall(r'^COPY (.+) \S+$', read('docker/Dockerfile.gpu'), re.M)).split()
+    assert all(os.path.exists(os.path.join(ROOT, name)) for name in copied)
+    assert {'setup.py', 'setup.cfg', 'README.md', 'LICENSE', 'passl', 'tools', 'configs'} == set(copied)

@@ -22,6 +22,7 @@ NOT_RUN = ('bash ', 'pip ', 'visualdl ', '. .venv', 'python -m venv', 'python -c
 PACK = 'tools/pack_dataset.py'
 CHECK = 'tools/check_data.py'
 EVALUATE = 'tools/evaluate.py'
+ENV = 'tools/env.py'
 AUTHORS = 'densecl_r50_imagenet_200ep.pth'
 
 
@@ -35,6 +36,8 @@ def commands():
                 if not line or line.startswith(NOT_RUN) or '--nnodes' in line:
                     continue
                 words = shlex.split(line)
+                if words[:2] == ['passl', 'env']:
+                    words = ['python', ENV] + words[2:]
                 if '--gpus' in line:
                     words = ['python'] + words[words.index('tools/train.py'):]
                 if 'tools/train.py' not in words or words not in seen:
@@ -103,7 +106,7 @@ def test_the_shown_commands_run(sandbox, monkeypatch):
             code = {'tools/train.py': cli.train_main, 'tools/extract_weight.py': cli.extract_main,
                     'tools/export_weights.py': cli.export_main, 'tools/import_weights.py': cli.import_main,
                     'tools/plot_log.py': cli.plot_main, PACK: module_of(PACK).main, CHECK: cli.check_main,
-                    EVALUATE: cli.evaluate_main, VISUALIZE: module_of(VISUALIZE).main}[tool](arguments)
+                    EVALUATE: cli.evaluate_main, ENV: cli.env_main, VISUALIZE: module_of(VISUALIZE).main}[tool](arguments)
         found = CHECK in words and code == 1        # the same made-up images in train and val
         assert not code or found, ' '.join(words)
         ran.append(' '.join(words))

@@ -1,6 +1,7 @@
 """The import rule of docs/DESIGN.md, and what must be importable without Paddle."""
 
 import ast
+import graphlib
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ PARTS = {'modeling.backbones', 'modeling.necks', 'modeling.heads'}
 MAY_IMPORT = {      # each package, itself included implicitly
     'utils': set(),
     'modules': {'utils'},
+    'modules.cpu': {'modules', 'utils'},
     'hooks': {'utils'},
     'datasets': {'modules', 'utils'},
     'solver': {'modules', 'utils'},
@@ -20,9 +22,13 @@ MAY_IMPORT = {      # each package, itself included implicitly
     'modeling.heads': {'modules', 'utils'},
     'modeling.architectures': PARTS | {'modules', 'utils'},
     'modeling': PARTS | {'modeling.architectures', 'modules', 'utils'},
-    'engine': {'hooks', 'datasets', 'solver', 'modeling', 'modules', 'utils'} | PARTS | {'modeling.architectures'},
+    'engine': {'hooks', 'datasets', 'solver', 'modeling', 'modules', 'modules.cpu', 'utils',
+               'modeling.architectures'} | PARTS,
 }
-MAY_IMPORT['transfer'] = MAY_IMPORT['engine'] | {'engine'}
+MAY_IMPORT['transfer'] = MAY_IMPORT['environment'] = MAY_IMPORT['engine'] | {'engine'}
+# within utils the three rooms know the small rest, and not each other; of the rest only these know a room
+ROOMS = {'config', 'weights', 'distributed'}
+KNOW_A_ROOM = {'plots': 'config', 'checkpoint': 'weights', 'registry': 'config', 'dist': 'distributed'}
 
 
 def package_of(module):
@@ -67,6 +73,40 @@ def test_imports_point_one_way():
     assert wrong == []
 
 
+def wrong_within_utils(module, targets):
+    """Those of `targets` that a module of passl.utils may not import."""
+    here = module.split('.')[2] if module.count('.') > 1 else None
+    rooms = {t.split('.')[2]: t for t in targets if t.split('.')[1] == 'utils' and t.split('.')[2] in ROOMS}
+    return [t for room, t in rooms.items() if room not in (here, KNOW_A_ROOM.get(here))]
+
+
+def test_the_rooms_of_utils_do_not_know_each_other():
+    assert [(m, t) for m, is_package, tree in sources() if package_of(m) == 'utils'
+            for t in wrong_within_utils(m, project_imports(tree, m, is_package))] == []
+    assert wrong_within_utils('passl.utils.weights.load', ['passl.utils.errors.X', 'passl.utils.config.read']) == \
+        ['passl.utils.config.read']
+    assert wrong_within_utils('passl.utils.errors', ['passl.utils.weights.load']) == ['passl.utils.weights.load']
+
+
+def test_the_former_place_of_dist_is_the_same_module():
+    """So that a name replaced there is replaced."""
+    from passl.utils import dist as former
+    from passl.utils.distributed import dist
+    assert former is dist
+
+
+def test_no_circle():
+    """Not even one that an import inside a function would hide."""
+    files = list(sources())
+    names = {module for module, _, _ in files}
+    graph = {module: {t if t in names else t.rpartition('.')[0] for t in project_imports(tree, module, is_package)}
+             - {module} for module, is_package, tree in files}
+    graphlib.TopologicalSorter(graph).prepare()
+    graph['passl.utils.errors'].add('passl.utils.distributed.watch')
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter(graph).prepare()
+
+
 def test_the_rule_sees_a_wrong_import():
     tree = ast.parse('def f():\n    from ..engine import trainer\n    from . import hook\n')
     assert list(project_imports(tree, 'passl.hooks.log', False)) == ['passl.engine.trainer', 'passl.hooks.hook']
@@ -75,7 +115,7 @@ def test_the_rule_sees_a_wrong_import():
     assert package_of('passl.engine.trainer') == 'engine' and 'engine' not in MAY_IMPORT['hooks']
 
 
-def test_only_dist_touches_paddle_distributed():
+def test_only_two_rooms_touch_paddle_distributed():
     found = set()
     for module, _, tree in sources():
         for node in ast.walk(tree):
@@ -86,7 +126,7 @@ def test_only_dist_touches_paddle_distributed():
                 names = [ast.unparse(node)]
             if any(n == 'paddle.distributed' or n.startswith('paddle.distributed.') for n in names):
                 found.add(module)
-    assert found == {'passl.utils.distributed.dist'}
+    assert found == {'passl.utils.distributed.world', 'passl.utils.distributed.exchange'}
 
 
 def test_package_code_neither_prints_nor_evaluates():
@@ -118,7 +158,7 @@ def without_paddle(code, *argv):
 @pytest.mark.parametrize('module', ['passl', 'passl.cli', 'passl.utils.config', 'passl.utils.config.schema',
                                     'passl.utils.options', 'passl.utils.config.registry', 'passl.utils.errors',
                                     'passl.utils.weights.checkpoint', 'passl.utils.weights', 'passl.utils.weights.extract',
-                                    'passl.transfer.weights.command',
+                                    'passl.transfer.weights.command', 'passl.environment.command',
                                     'passl.utils.logger', 'passl.utils.plots', 'passl.utils.misc'])
 def test_importable_without_paddle(module):
     done = without_paddle(f'import {module}; print("fine", "paddle" in sys.modules)')
@@ -130,7 +170,15 @@ def test_what_needs_paddle_says_how_to_install_it(package):
     done = without_paddle(f'import passl.{package}')
     assert done.returncode == 1
     assert 'PaddlePaddle is not installed' in done.stderr
-    assert "pip install 'passl[cpu]'" in done.stderr and 'paddlepaddle-gpu' in done.stderr
+    assert "pip install -e '.[cpu]'" in done.stderr and 'paddlepaddle-gpu' in done.stderr
+
+
+def test_a_model_does_not_reach_the_kernels_of_a_cpu():
+    code = 'import sys, passl.modeling.architectures.densecl, {}; from passl.modules import kernels; ' \
+           'print("passl.modules.cpu" in sys.modules, *sorted(kernels._choosers))'
+    for more, reached in (('passl.hooks', 'False'), ('passl.engine', 'True exp_ resnet')):
+        done = subprocess.run([sys.executable, '-c', code.format(more)], cwd=ROOT, text=True, capture_output=True)
+        assert done.stdout.strip() == reached, done.stderr
 
 
 def test_command_line_without_paddle():

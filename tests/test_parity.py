@@ -16,7 +16,7 @@ from passl.engine.builder import build_hooks, momentum_hooks
 from passl.engine.trainer import Trainer
 from passl.hooks import CheckpointHook, Hook
 from passl.modeling import build_model
-from passl.modules import channels_last
+from passl.modules.cpu import channels_last
 from passl.solver import build_lr_scheduler, build_optimizer
 
 HERE = os.path.join(os.path.dirname(__file__), 'parity')

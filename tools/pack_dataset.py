@@ -1,6 +1,6 @@
 """Pack a folder of images into one file for the data set PackedImages: see --help.
 
-    python tools/pack_dataset.py data/my_images --unlabelled --output my_images.lmdb
+    python tools/pack_dataset.py data/my_images --unlabelled --output my_images.pack
 
 The images keep their bytes, names and order, so that a run reads the same samples as from the folder. The file
 appears under its name when it is complete, never before.
@@ -25,7 +25,7 @@ def build_parser():
     parser = argparse.ArgumentParser(prog='pack_dataset.py', description=__doc__.split('\n')[0], allow_abbrev=False)
     parser.add_argument('folder', metavar='FOLDER', help='folder of images')
     parser.add_argument('--output', metavar='FILE', required=True,
-                        help='file to write, such as NAME.lmdb; must not exist')
+                        help='file to write, such as NAME.pack; must not exist')
     kind = parser.add_mutually_exclusive_group(required=True)
     kind.add_argument('--labelled', action='store_true', help='one sub-folder per class, as ImageFolder reads it')
     kind.add_argument('--unlabelled', action='store_true', help='all images below the folder, as UnlabelledFolder')

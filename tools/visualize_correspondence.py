@@ -11,9 +11,10 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) 
 
 from passl.cli import guarded  # noqa: E402
 from passl.utils.errors import ConfigError  # noqa: E402
+from passl.utils.misc import IMAGENET_MEAN, IMAGENET_STD  # noqa: E402
 from passl.utils.options import Parser, not_empty, positive_int  # noqa: E402
 
-MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]     # ImageNet's, as in the shipped configs
+MEAN, STD = [255 * v for v in IMAGENET_MEAN], [255 * v for v in IMAGENET_STD]
 
 
 def build_parser():

@@ -8,10 +8,11 @@ import cv2
 from ..utils.errors import ConfigError, DataError, suggest
 from ..utils.logger import get_logger
 from ..utils.config.registry import Registry, build_from_config
+from ..utils.paddle_env import usable_cores
 from .loader import ImageLoader, explain_failure, init_worker  # noqa: F401
 from .preprocess.compose import build_transforms
 from .sampler import EpochBatchSampler
-from .shared_memory import batch_bytes, report_leftovers, use_shared_memory
+from .shared_memory import batch_bytes, use_shared_memory
 from .transport import build_transport
 
 DATASETS = Registry('data set')
@@ -24,6 +25,8 @@ _RECIPES = ('transforms', 'view_trans1', 'view_trans2')
 _COMMON = {
     'reduced_decoding': ('true or false', lambda v: isinstance(v, bool)),
     'max_pixels': ('a whole number from 1 on', lambda v: isinstance(v, int) and not isinstance(v, bool) and v > 0)}
+# these had a setting `index`, which is in the configs of older runs
+_ONCE_INDEXED = ('ImageFolder', 'UnlabelledFolder', 'ImageNet', 'ImageNet100')
 _PREFETCH = 2           # Paddle's default
 # Seconds without a batch after which workers count as hanging: no batch takes half an hour, and a network file system
 # that is away for less is waited for.
@@ -44,6 +47,10 @@ def build_dataset(cfg, where='dataloader.train.dataset'):
         cfg = {k: build_transforms(v, f'{where}.{k}') if k in _RECIPES and v is not None else v
                for k, v in cfg.items()}
         common = {k: cfg.pop(k) for k in _COMMON if k in cfg}
+        if 'index' in cfg and cfg.get('name') in _ONCE_INDEXED:
+            del cfg['index']
+            get_logger().info("'%s.index' is a setting of older versions without effect: every start lists the folder. "
+                              'Take it out.', where)
     common = {k: v for k, v in common.items() if v is not None}
     for key, value in common.items():
         rule, accepts = _COMMON[key]
@@ -62,8 +69,7 @@ def _reject_unknown(cfg, known, where):
 
 
 def _default_workers():
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    return 2 if cores > 1 and sys.platform == 'linux' else 0
+    return 2 if usable_cores() > 1 and sys.platform == 'linux' else 0
 
 
 def build_sampler(cfg, dataset, seed=0, rank=0, world_size=1, training=True,
@@ -157,8 +163,6 @@ def build_dataloader(cfg, seed=0, rank=0, world_size=1, device='cpu', training=T
         options['use_shared_memory'] = use_shared_memory(
             options.get('use_shared_memory'), batch_bytes(dataset, collate, sampler.batch_size), options['num_workers'],
             options.get('prefetch_factor', _PREFETCH), _processes_here(world_size), f'{where}.loader')
-        if rank == 0 and training:
-            report_leftovers()
     loader = ImageLoader(dataset, batch_sampler=sampler, return_list=True, collate_fn=collate,
                          worker_init_fn=init_worker, **options)
     loader.input_transform = input_transform

@@ -7,7 +7,7 @@ from ..utils.logger import get_logger
 from .base import ImageDataset
 from .builder import DATASETS
 from .image import EXTENSIONS, read_file
-from .index import is_folder, is_hidden, is_image_name, list_trees
+from .listing import is_folder, is_hidden, is_image_name, list_trees
 
 _SPLITS = {'train', 'training', 'val', 'valid', 'validation', 'test', 'testing'}
 
@@ -21,8 +21,9 @@ def check_folder(path, key='dataroot'):
         parent = os.path.abspath(path)
         while not os.path.isdir(parent):
             parent = os.path.dirname(parent)
-        raise DataError(f"{key}: no folder '{path}' (what exists is '{parent}'). "
-                        f'Set it in the config or with -o dataloader.train.dataset.{key}=FOLDER.')
+        how = 'Set it in the config or with -o dataloader.train.dataset.dataroot=FOLDER.' if key == 'dataroot' else \
+            'Give a folder that exists; nothing is downloaded.'
+        raise DataError(f"{key}: no folder '{path}' (what exists is '{parent}'). {how}")
     if not os.path.isdir(path):
         raise DataError(f"{key}: '{path}' is a file, not a folder.")
     if not os.access(path, os.R_OK | os.X_OK):
@@ -70,9 +71,6 @@ class ImageFolder(_FileDataset):
         dataroot: folder of class folders.
         classes: use these class folders only, numbered in this order: a list, or a text file
             with one name per line. Default: all.
-        index: 'auto' keeps the names of a folder that takes long to list in the user's cache
-            folder, for the next start; any change of a folder makes it list anew. False: never.
-            A file name (.npz): keep them there.
         return_label ... max_bad: see ImageDataset.
 
     Raises:
@@ -80,8 +78,7 @@ class ImageFolder(_FileDataset):
     """
 
     def __init__(self, dataroot, return_label=True, return_two_sample=False, transforms=None,
-                 view_trans1=None,
-                 view_trans2=None, classes=None, on_error='replace', max_bad=0.1, index='auto'):
+                 view_trans1=None, view_trans2=None, classes=None, on_error='replace', max_bad=0.1):
         super().__init__(return_label, return_two_sample, transforms, view_trans1, view_trans2, on_error,
                          max_bad)
         root = check_folder(dataroot)
@@ -105,9 +102,8 @@ class ImageFolder(_FileDataset):
         self.dataroot = root
         self.classes = folders
         tops = [os.path.join(root, name) for name in folders]
-        listing = list_trees(tops, True, index, ['classes', os.path.abspath(root), classes])
-        self.samples = listing.paths(tops, labelled=True)
-        empty = [name for name, count in zip(folders, listing.per_tree(len(tops))) if not count]
+        self.samples, counts = list_trees(tops, labelled=True)
+        empty = [name for name, count in zip(folders, counts) if not count]
         if not self.samples:
             raise DataError(f"'{root}' has {len(folders)} folders ({', '.join(folders[:3])} ...) but no "
                             "images in "
@@ -136,7 +132,6 @@ class UnlabelledFolder(_FileDataset):
     Args:
         dataroot: a folder, or a list of folders.
         recursive: also look into sub-folders.
-        index: see ImageFolder.
         return_label: must be False.
         return_two_sample ... max_bad: see ImageDataset.
 
@@ -145,19 +140,17 @@ class UnlabelledFolder(_FileDataset):
     """
 
     def __init__(self, dataroot, return_label=False, return_two_sample=False, transforms=None,
-                 view_trans1=None,
-                 view_trans2=None, recursive=True, on_error='replace', max_bad=0.1, index='auto'):
+                 view_trans1=None, view_trans2=None, recursive=True, on_error='replace', max_bad=0.1):
         super().__init__(return_label, return_two_sample, transforms, view_trans1, view_trans2, on_error,
                          max_bad)
         roots = dataroot if isinstance(dataroot, (list, tuple)) else [dataroot]
         if not roots:
             raise ConfigError('dataroot must name at least one folder.')
         roots = [check_folder(root) for root in roots]
-        listing = list_trees(roots, recursive, index, ['images', [os.path.abspath(r) for r in roots]])
-        for root, count in zip(roots, listing.per_tree(len(roots))):
+        self.samples, counts = list_trees(roots, recursive)
+        for root, count in zip(roots, counts):
             if not count:
                 more = '' if recursive else ' (its sub-folders are left out: recursive: False)'
                 raise DataError(f"'{root}' holds no images{more}. Known endings: {' '.join(EXTENSIONS)}.")
-        self.samples = listing.paths(roots, labelled=False)
         self.dataroot = dataroot
         self._filled()

@@ -15,9 +15,9 @@ class ImageNet(ImageFolder):
     """
 
     def __init__(self, dataroot, return_label=False, return_two_sample=False, transforms=None, view_trans1=None,
-                 view_trans2=None, classes=None, on_error='replace', max_bad=0.1, index='auto'):
+                 view_trans2=None, classes=None, on_error='replace', max_bad=0.1):
         super().__init__(dataroot, return_label, return_two_sample, transforms, view_trans1, view_trans2, classes,
-                         on_error, max_bad, index)
+                         on_error, max_bad)
 
 
 @DATASETS.register()

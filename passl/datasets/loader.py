@@ -6,10 +6,10 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 
 import cv2
 import paddle
+from paddle.base import core
 
 from ..utils.errors import DataError
 from ..utils.forking import forked, forking
@@ -128,12 +128,11 @@ class ImageLoader(paddle.io.DataLoader):
                 raise DataError(watch.reason)
             watch.fetch(super().__iter__)
             return self._kept
-        before = signal.getsignal(signal.SIGCHLD)
         with forking():
             batches = super().__iter__()
-        if threading.current_thread() is threading.main_thread() and before is not None:
-            # Paddle's handler would raise in the middle of whatever runs when a worker ends; the watch tells it better
-            signal.signal(signal.SIGCHLD, before)
+        # Paddle's handler of SIGCHLD raises in the middle of whatever runs when one of the workers that it knows dies.
+        # It keeps those of other loaders; the watch tells it better of these.
+        core._erase_process_pids(id(batches))
         pair = batches, WorkerWatch(batches, self.dataset, self.batch_timeout)
         if self._persistent_workers:
             self._kept = pair

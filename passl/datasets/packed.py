@@ -1,113 +1,92 @@
-"""All images of a data set in one LMDB file: for disks on which opening a file takes long.
+"""All images of a data set in one file: for disks on which opening a file takes long.
 
-The file holds the images' bytes as they are, their names, class numbers and class names, and a JSON
-header. Nothing in it is ever executed or used as a path. `places` tells where in the file each image
-lies, so that the reader can ask the system for all pages of an image before it looks them up. Wrong places
-cost time, nothing else. Writing takes the package lmdb; reading does not (`lmdb_file`).
+    64 bytes     a mark, where the index lies, how long it is, its SHA-256
+    images       their bytes as they are, one after the other
+    index        a line of JSON (number of images, class names); where each image begins, and the last ends (uint64);
+                 class numbers (int32), if there are; names, each ended by a zero byte
+
+Nothing in the file is ever executed or used as a path, and no number of it is used before it was compared with the
+file's size. A changed index is refused; a changed image is the decoder's to notice, as in a folder.
 """
 
 import contextlib
-import ctypes
+import hashlib
 import json
 import os
 import struct
-import weakref
 
 import numpy as np
 
 from ..utils.errors import ConfigError, DataError
+from ..utils.files import whole_file
 from .base import ImageDataset
 from .builder import DATASETS
-from .image import ImageReadError
-from .lmdb_file import FormatError, LmdbFile
+from .image import MAX_FILE_BYTES, ImageReadError, shown
 from .path_list import Names, PathList
 
-_FORMAT, _VERSION = 'passl packed images', 1
-_LABELS, _NAMES, _HEADER, _PLACES = b'labels', b'names', b'passl', b'places'   # sorted, behind the images
-_OTHERS = 4
-_REQUEST = 2**17                # bytes; Linux may cut longer requests short
-_FIRST_SIZE = 2**26             # bytes; the room doubles whenever it is used up
-_PAGE = 4096                    # unit of `places`
-_LONGEST = 2**26                # bytes asked for in advance
-_READERS = weakref.WeakValueDictionary()
+_HEAD = struct.Struct('<16sQQ32s')
+_MARK = b'PASSL packed 2\n\0'               # 1 was LMDB
+_LMDB = struct.pack('<I', 0xBEEFC0DE)       # at byte 16
+_LARGEST_INDEX = 2**31                      # bytes: tens of millions of names
 
 
-def _lmdb():
-    try:
-        import lmdb
-    except ImportError:
-        raise ConfigError("Packing images needs the package lmdb. Install it: pip install lmdb (or PASSL with "
-                          "'passl[pack]' in place of 'passl').") from None
-    return lmdb
+def _read(file, start, length):
+    """Bytes of an open file; whoever inherits it by a fork may read too. Raises OSError."""
+    parts = []
+    while length > 0:                   # a call may return less
+        part = os.pread(file.fileno(), length, start)
+        if not part:
+            raise OSError('it is shorter than it was')
+        parts.append(part)
+        start, length = start + len(part), length - len(part)
+    return parts[0] if len(parts) == 1 else b''.join(parts)
 
 
-def _key(index):
-    return b'i' + struct.pack('>Q', index)
+def _read_head(file, name):
+    """(the first bytes, where the index begins, its length, its SHA-256); DataError unless the file is whole."""
+    size = os.fstat(file.fileno()).st_size
+    head = _read(file, 0, min(size, _HEAD.size))
+    if head[16:20] == _LMDB:
+        raise DataError(f"'{name}' was packed by an older version, as LMDB; pack the folder again: python "
+                        'tools/pack_dataset.py FOLDER --unlabelled (or --labelled) --output NEW_FILE')
+    if not head.startswith(_MARK[:13]) or len(head) < _HEAD.size:
+        raise DataError(f"'{name}' is no file of packed images, or its packing was not completed. Make it with "
+                        'tools/pack_dataset.py.')
+    mark, start, length, digest = _HEAD.unpack(head)
+    if mark != _MARK:
+        raise DataError(f"'{name}' has another version of the format than this PASSL reads. Pack the folder again, or "
+                        'use the PASSL that made it.')
+    if size < start + length:
+        raise DataError(f"'{name}' is truncated: {size} of {start + length} bytes. Copy or pack it again.")
+    if size > start + length or start < _HEAD.size or length > _LARGEST_INDEX:
+        raise DataError(f"'{name}' is damaged: its parts do not fit together. Copy or pack it again.")
+    return head, start, length, digest
 
 
-class _Reader:
-    """An open file of packed images; data sets of one file share it: get it with `_reader`."""
+def _read_index(index, end):
+    """(bounds of the images [n + 1], class numbers or None, Names, class names); ValueError ... if it is damaged.
 
-    def __init__(self, file):
-        self.file = file
-        try:
-            self.lmdb = LmdbFile(file)
-        except (FormatError, OSError) as e:
-            raise DataError(f"'{file}' is no file of packed images, or a damaged one ({e}). Make it with "
-                            'tools/pack_dataset.py.') from None
-
-    def get(self, key, start=0, length=0):
-        """The bytes stored under `key`, or None; they are thought to be at `start` in the file."""
-        try:
-            if hasattr(os, 'posix_fadvise'):
-                for part in range(start, start + length, _REQUEST):
-                    os.posix_fadvise(self.lmdb.fileno(), part, min(_REQUEST, start + length - part),
-                                     os.POSIX_FADV_WILLNEED)
-            return self.lmdb.get(key)
-        except (FormatError, OSError) as e:
-            raise ImageReadError(f"'{self.file}' cannot be read: {e}") from None
-
-    def check_size(self):
-        """A copy that was cut off is told at the start."""
-        needed = (self.lmdb.meta.last_page + 1) * self.lmdb.meta.page_size
-        if self.lmdb.size < needed:
-            raise DataError(f"'{self.file}' is truncated: {self.lmdb.size} of {needed} bytes. Copy or pack it again.")
-
-
-def _reader(file):
-    stat = os.stat(file)
-    key = stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns      # a file written anew is read anew
-    reader = _READERS.get(key)
-    if reader is None:
-        reader = _READERS[key] = _Reader(file)
-    return reader
-
-
-def _read_header(reader):
-    """(header, labels or None, Names, places); DataError unless all of it fits together."""
-    reader.check_size()
-    try:
-        header = json.loads(reader.get(_HEADER) or b'{}')
-        if not isinstance(header, dict) or header.get('format') != _FORMAT:
-            raise DataError(f"'{reader.file}' is an LMDB file, but none of tools/pack_dataset.py (or its packing was "
-                            'not completed). Pack the folder with that tool.')
-        if header.get('version') != _VERSION:
-            raise DataError(f"'{reader.file}' has version {header.get('version')} of the format; this PASSL reads "
-                            f'{_VERSION}. Pack the folder again, or use the PASSL that made it.')
-        count, classes = int(header['count']), header['classes']
-        if not all(isinstance(c, str) for c in classes):
-            raise ValueError('class names that are no text')
-        labels = np.frombuffer(reader.get(_LABELS), '<i4') if header['labelled'] else None
-        names, places = Names(reader.get(_NAMES)), np.frombuffer(reader.get(_PLACES), '<u4').reshape(-1, 2)
-        whole = len(places) == len(names) == count > 0 and isinstance(classes, list) and \
-            reader.lmdb.meta.entries == count + _OTHERS
-        if labels is not None:
-            whole = whole and len(labels) == count and labels.min() >= 0 and labels.max() < len(classes)
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, ImageReadError) as e:
-        raise DataError(f"'{reader.file}' is damaged ({type(e).__name__}: {e}). Copy or pack it again.") from None
-    if not whole:
-        raise DataError(f"'{reader.file}' is damaged: its parts do not fit together. Copy or pack it again.")
-    return header, labels, names, places
+    Args:
+        index: its bytes. end: where the last image ends.
+    """
+    line = index.index(b'\n')
+    header = json.loads(index[:line])
+    count, classes, labelled = header['count'], header['classes'], header['labelled']
+    if type(count) is not int or not 0 < count <= len(index) or type(labelled) is not bool or \
+            not isinstance(classes, list) or not all(isinstance(c, str) for c in classes):
+        raise ValueError('another header')
+    bounds = np.frombuffer(index, '<u8', count + 1, line + 1).copy()
+    at, labels = line + 1 + bounds.nbytes, None
+    if labelled:
+        labels = np.frombuffer(index, '<i4', count, at).copy()
+        at += labels.nbytes
+        if labels.min() < 0 or labels.max() >= len(classes):
+            raise ValueError('a class without a name')
+    names = Names(index[at:])
+    if len(names) != count or index[-1] != 0 or bounds[0] != _HEAD.size or bounds[-1] != end or \
+            (bounds[1:] < bounds[:-1]).any():
+        raise ValueError('its parts do not fit together')
+    return bounds, labels, names, classes
 
 
 @DATASETS.register()
@@ -134,40 +113,56 @@ class PackedImages(ImageDataset):
             what = 'is a folder' if os.path.isdir(self.dataroot) else 'does not exist'
             raise DataError(f"dataroot: '{self.dataroot}' {what}; PackedImages reads one file, made by "
                             'tools/pack_dataset.py.')
-        self._reader = _reader(self.dataroot)
-        header, labels, names, self._places = _read_header(self._reader)
+        self._open()
+        try:
+            index = _read(self._file, *self._place)
+            if hashlib.sha256(index).digest() != self._digest:
+                raise ValueError('its index has another checksum')
+            self._bounds, labels, names, self.classes = _read_index(index, self._place[0])
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError, OSError) as e:
+            raise DataError(f"'{self.dataroot}' is damaged ({type(e).__name__}: {e}). Copy or pack it again.") from None
         if return_label and labels is None:
             raise ConfigError(f"'{self.dataroot}' was packed without labels: set return_label: False, or pack the "
                               'folder with --labelled.')
         self.samples = PathList(names, Names.of(['']), [len(names)], labels)
-        self.classes = header['classes']
         self._filled()
+
+    def _open(self):
+        try:
+            self._file = open(self.dataroot, 'rb', buffering=0)
+            self._head, *self._place, self._digest = _read_head(self._file, self.dataroot)
+        except OSError as e:
+            raise DataError(f"'{self.dataroot}' cannot be read: {e}") from None
 
     def read_bytes(self, index):
         """(bytes of the image file, a name for messages) of image `index`. Raises ImageReadError."""
         entry = self.samples[index]
         name = f'{self.dataroot}: {entry if isinstance(entry, str) else entry[0]}'
         index %= len(self)
-        first, pages = self._places[index].tolist()
-        data = self._reader.get(_key(index), first * _PAGE, min(pages * _PAGE, _LONGEST))
-        if data is None:
-            raise ImageReadError(f"'{name}' is missing in the file.")
-        return data, name
+        start, stop = self._bounds[index:index + 2].tolist()
+        if stop - start > MAX_FILE_BYTES:
+            raise ImageReadError(f'{shown(name)} has more than {MAX_FILE_BYTES >> 20} MiB, which is no image for '
+                                 'training.')
+        try:
+            return _read(self._file, start, stop - start), name
+        except OSError as e:
+            raise ImageReadError(f'{shown(name)} cannot be read: {e}') from None
 
     def label(self, index):
         return self.samples[index][1]
 
     def __getstate__(self):
-        return dict(super().__getstate__(), _reader=None)
+        return dict(super().__getstate__(), _file=None)
 
     def __setstate__(self, state):
         super().__setstate__(state)
-        self._reader = _reader(self.dataroot)
+        self._open()
+        if self._head != state['_head']:
+            raise DataError(f"'{self.dataroot}' was packed anew during the run. Start again.")
 
 
 def check_output(output):
-    """ConfigError or DataError unless `output` can become a packed file."""
-    _lmdb()
+    """DataError unless `output` can become a packed file."""
     if os.path.lexists(output):
         raise DataError(f"'{output}' exists and is not overwritten. Give another name, or remove it.")
     folder = os.path.dirname(os.path.abspath(output))
@@ -177,54 +172,16 @@ def check_output(output):
 
 @contextlib.contextmanager
 def _new_file(output):
-    """An LMDB environment that gets the name `output` if the block ends well, and vanishes otherwise."""
+    """An open file that gets the name `output` if the block ends well, and vanishes otherwise."""
     check_output(output)
-    lmdb = _lmdb()
-    partial = f'{output}.{os.getpid()}.partial'
     try:
-        env = lmdb.open(partial, subdir=False, lock=False, sync=False, meminit=False, readahead=False,
-                        map_size=_FIRST_SIZE)
-        try:
-            yield env
-            env.sync(True)
-        finally:
-            env.close()
+        with whole_file(output, replace=False) as f:
+            yield f
+    except FileExistsError:
         check_output(output)
-        os.rename(partial, output)
-    except (lmdb.Error, OSError) as e:
+        raise
+    except OSError as e:
         raise DataError(f"'{output}' cannot be written: {e}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(partial)
-
-
-def _put(env, items):
-    lmdb = _lmdb()
-    while True:
-        try:
-            with env.begin(write=True) as transaction:
-                for key, value in items:
-                    transaction.put(key, value, append=True)
-            return
-        except lmdb.MapFullError:
-            env.set_mapsize(env.info()['map_size'] * 2)
-
-
-def _places(env, keys):
-    """uint32 [keys, 2]: first page and number of pages of the values of `keys`, in units of _PAGE bytes."""
-    size = env.stat()['psize']
-    found = []
-    with env.begin(buffers=True) as transaction:
-        for key in keys:
-            view = transaction.get(key)
-            if len(view) == 0:
-                found.append((0, 0))
-                continue
-            address = np.frombuffer(view, np.uint8).ctypes.data
-            page = ctypes.c_uint64.from_address(address - address % size).value     # every page begins with its number
-            start, stop = page * size, page * size + address % size + len(view)
-            found.append((start // _PAGE, -(-stop // _PAGE) - start // _PAGE))
-    return np.array(found, '<u4').reshape(-1, 2)
 
 
 def write_packed(output, batches, names, labels=None, classes=()):
@@ -237,19 +194,20 @@ def write_packed(output, batches, names, labels=None, classes=()):
         labels: class numbers, or None; classes: their names.
 
     Raises:
-        DataError: the file exists or cannot be written. ConfigError: lmdb is not installed.
+        DataError: the file exists or cannot be written.
     """
-    header = {'format': _FORMAT, 'version': _VERSION, 'count': len(names), 'labelled': labels is not None,
-              'classes': list(classes)}
-    with _new_file(output) as env:
-        number, places = 0, []
+    with _new_file(output) as f:
+        f.write(bytes(_HEAD.size))          # without its mark until all else stands
+        sizes = []
         for batch in batches:
-            keys = [_key(number + i) for i in range(len(batch))]
-            _put(env, list(zip(keys, batch)))
-            places.append(_places(env, keys).tobytes())
-            number += len(batch)
-        if number != len(names) or not names:
-            raise DataError(f"'{output}': {number} images for {len(names)} names; nothing was written.")
-        labels = np.asarray([] if labels is None else labels, '<i4')
-        _put(env, [(_LABELS, labels.tobytes()), (_NAMES, Names.of(names).block),
-                   (_HEADER, json.dumps(header).encode()), (_PLACES, b''.join(places))])
+            f.writelines(batch)
+            sizes += map(len, batch)
+        if len(sizes) != len(names) or not names:
+            raise DataError(f"'{output}': {len(sizes)} images for {len(names)} names; nothing was written.")
+        bounds = np.cumsum([_HEAD.size, *sizes]).astype('<u8')
+        header = {'count': len(names), 'labelled': labels is not None, 'classes': list(classes)}
+        index = b''.join([json.dumps(header).encode(), b'\n', bounds.tobytes(),
+                          np.asarray([] if labels is None else labels, '<i4').tobytes(), Names.of(names).block])
+        f.write(index)
+        f.seek(0)
+        f.write(_HEAD.pack(_MARK, int(bounds[-1]), len(index), hashlib.sha256(index).digest()))

@@ -1,7 +1,6 @@
 """Is there room for the batches in /dev/shm? Workers that find it full die of a bus error, in the middle of a run."""
 
 import os
-import re
 
 import numpy as np
 
@@ -11,7 +10,6 @@ from ..utils.logger import get_logger
 FOLDER = '/dev/shm'
 _IN_HAND = 2            # batches that the main process holds: of this step, and of the last until it is let go
 _MIB = 2**20
-_FILE = re.compile(r'paddle_(\d+)_')
 
 
 def batch_bytes(dataset, collate, batch_size):
@@ -62,37 +60,3 @@ def use_shared_memory(wanted, needed, workers, prefetch, processes, where):
                           'false (slower).')
     get_logger().warning('%s Batches go through pipes instead, which is slower. %s.', text, ways)
     return False
-
-
-def leftovers():
-    """{pid: [bytes, number of files]} of Paddle's files in /dev/shm whose process does not exist (here)."""
-    found = {}
-    try:
-        names = os.listdir(FOLDER)
-    except OSError:
-        return found
-    for match in filter(None, map(_FILE.match, names)):
-        pid = int(match.group(1))
-        if os.path.exists(f'/proc/{pid}'):
-            continue
-        try:
-            size = os.lstat(os.path.join(FOLDER, match.string)).st_blocks * 512
-        except OSError:
-            continue
-        entry = found.setdefault(pid, [0, 0])
-        entry[0] += size
-        entry[1] += 1
-    return found
-
-
-def report_leftovers():
-    """A warning about batches that killed runs left in /dev/shm. They are another's to remove."""
-    found = leftovers()
-    if not found:
-        return
-    size, files = (sum(v[k] for v in found.values()) for k in (0, 1))
-    pids = sorted(found)
-    command = ' '.join(f'{FOLDER}/paddle_{pid}_*' for pid in pids[:10])
-    more = f' (and of {len(pids) - 10} more processes)' if len(pids) > 10 else ''
-    get_logger().warning('%s holds %.1f MiB in %d files of killed processes. If no other container shares it, remove '
-                         'them: rm %s%s', FOLDER, size / _MIB, files, command, more)

@@ -11,7 +11,7 @@ import time
 import weakref
 
 from ..utils.logger import get_logger
-from ..utils.distributed.witness import process_state
+from ..utils.distributed.watch import process_state
 from .image import shown
 
 STACK_SIGNAL = getattr(signal, 'SIGUSR1', None)     # a worker that gets it writes where it is to stderr

@@ -15,7 +15,7 @@ from ..utils.seed import seed_everything
 from ..utils.weights import load_into, weights_in
 from .amp import build_amp
 from .consistency import check_data
-from .state import FORMAT, load_on_all, restore
+from .checkpoint import FORMAT, load_on_all, restore
 from .trainer import Trainer
 
 # config key -> hook that is there even if the key is not. The order of execution follows from the
@@ -33,7 +33,7 @@ STANDARD_HOOKS = {
 
 
 def build_trainer(cfg, run_dir=None, training=True, load=None, resume=None, val_interval=None, with_val=None,
-                  signals=None, same_config=False):
+                  signals=None, same_config=False, read=load_file):
     """Build everything that `cfg` names.
 
     Args:
@@ -46,6 +46,7 @@ def build_trainer(cfg, run_dir=None, training=True, load=None, resume=None, val_
         with_val: build `dataloader.val`; default: where a hook or `training=False` needs it.
         signals: StopSignals that end the run, or None.
         same_config: refuse to resume with settings that change the numbers of the run.
+        read: reads the checkpoint to continue from, see `load_on_all`.
     """
     seed = cfg['seed']
     seed_everything(seed)
@@ -95,7 +96,7 @@ def build_trainer(cfg, run_dir=None, training=True, load=None, resume=None, val_
     trainer = Trainer(cfg, model, run_dir, loaders['train'], loaders['val'], optimizer, scheduler, scaler, auto_cast,
                       hooks + momentum_hooks(cfg, model), max_iters, accumulate, seed, signals)
     if resume:
-        restore(trainer, load_on_all(resume), resume, same_config)
+        restore(trainer, load_on_all(resume, read), resume, same_config)
     left_over = len(loaders['train']) % accumulate
     if left_over:
         get_logger().info('The last %d of %d batches of an epoch do not fill %d accumulation steps and are left out '
@@ -122,7 +123,21 @@ def build_hooks(cfg, val_interval=None):
         hooks += evaluations
     for h in evaluations:
         h.interval = val_interval or h.interval
+    check_order(hooks)
     return hooks
+
+
+def check_order(hooks):
+    """What a hook reads in `trainer.record` must have been written by hooks before it."""
+    written = set()
+    for hook in sorted(hooks, key=lambda h: h.priority):
+        for name in set(hook.reads) - written:
+            writer = next((h for h in hooks if name in h.writes), None)
+            after = f'which {type(writer).__name__} (priority {writer.priority}) writes after it. Give it a higher ' \
+                    'priority.' if writer else 'which no hook writes. Add one that does.'
+            raise ConfigError(f"{type(hook).__name__} (priority {hook.priority}) reads '{name}' of trainer.record, "
+                              f'{after}')
+        written.update(hook.writes)
 
 
 def momentum_hooks(cfg, model):

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from ..utils.distributed import dist
 from ..utils.errors import DataError
+from ..utils.misc import hits
 
 
 @paddle.no_grad()
@@ -29,7 +30,7 @@ def evaluate(model, loader, auto_cast, topk=(1, 5), interrupted=None):
     start = time.perf_counter()
     was_training = model.training
     model.eval()
-    hits, count = [0.0] * len(topk), 0
+    right, count = [0.0] * len(topk), 0
     show = dist.is_main() and sys.stderr.isatty()
     stopped = False
     for batch in tqdm(loader, desc='validate', unit='batch', leave=False, disable=not show, dynamic_ncols=True):
@@ -38,22 +39,18 @@ def evaluate(model, loader, auto_cast, topk=(1, 5), interrupted=None):
             break
         if len(batch) < 2:
             raise DataError("Evaluation needs labels. Set 'return_label: true' in dataloader.val.dataset.")
-        image, label = batch[0], batch[-1].reshape([-1, 1]).astype('int64')
         with auto_cast():
-            scores = model(image, mode='test').astype('float32')
-        order = scores.argsort(axis=1, descending=True)
-        right = (order == label).astype('float32')
-        for i, k in enumerate(topk):
-            hits[i] += float(right[:, :k].sum())
-        count += image.shape[0]
+            scores = model(batch[0], mode='test')
+        right = [a + float(b) for a, b in zip(right, hits(scores, batch[-1], topk))]
+        count += batch[0].shape[0]
     if was_training:
         model.train()
     if stopped:
         return None
     dist.meet()             # shares may differ in size and speed
-    *hits, count = dist.sum_over_processes(hits + [count])
+    *right, count = dist.sum_over_processes(right + [count])
     if not count:
         raise DataError("The validation data is empty. Check 'dataloader.val.dataset'.")
-    out = {f'acc{k}': 100.0 * h / count for k, h in zip(topk, hits)}
+    out = {f'acc{k}': 100.0 * h / count for k, h in zip(topk, right)}
     out.update(num_samples=int(count), time=time.perf_counter() - start)
     return out

@@ -3,25 +3,24 @@
 import os
 import platform
 import signal
-import traceback
 
 import cv2
 import numpy
 import paddle
 
 from .. import __version__
-from ..modules import channels_last, onednn
+from ..modules import cpu
 from ..utils.distributed import dist
-from ..utils.config import load_config, with_defaults
-from ..utils.errors import ConfigError, PasslError, PeerLostError
-from ..utils.logger import LOG_FILE, get_logger, log_to_file, setup_logger
+from ..utils.config import dump_config, load_config, with_defaults
+from ..utils.errors import ConfigError, PeerLostError
+from ..utils.logger import get_logger, setup_logger
 from ..utils.paddle_env import tune_cpu
 from ..utils.config.registry import import_plugins
 from .builder import build_trainer
 from .consistency import check_processes
 from .device import describe_device, memory_advice, select_device
 from .export import export
-from .run_folder import Folders, find_resume, on_main, run_folder
+from .run_folder import RunFolder, on_main, run_folder
 from .signals import EXIT_CODES, StopSignals
 
 
@@ -65,75 +64,62 @@ def run(args, signals):
 
 def run_in_folder(args, cfg, device, signals):
     """Find or claim the run folder, and work there; as `run`."""
-    training = not args.evaluate_only
-    folder = run_folder(cfg, args.config_file)
+    training, resume = not args.evaluate_only, None
     saves = (cfg.get('checkpoint') or {}).get('out_dir')
-    folders = Folders(folder, saves if isinstance(saves, str) else None)        # the hook refuses anything else
-    dist.on_loss(lambda message: folders.tell('failed', PeerLostError.exit_code, message),
-                 os.path.join(folder, LOG_FILE))
-    try:
-        resume = None
+    saves = saves if isinstance(saves, str) else None       # the hook refuses anything else
+    folder = RunFolder(run_folder(cfg, args.config_file), saves, '-o output_dir=DIR or -o timestamp=true', resumes=True)
+    dist.on_loss(lambda message: folder.tell('failed', PeerLostError.exit_code, message))
+    with folder:
         if training:
-            resume = start_point(args, folders)
+            needed = [('--load', args.load), ('--pretrained', args.pretrained)]
+            resume = folder.start(args.resume, args.overwrite, needed)
         elif args.resume:
             raise ConfigError('--evaluate-only takes its weights from --load FILE, not from --resume.')
         elif not args.load:
             get_logger().warning('--evaluate-only without --load: evaluating a classifier that was never trained.')
         with dist.name_the_lost(), memory_advice():
-            return work(args, cfg, folders, resume, device, signals)
-    except PasslError as e:
-        log_to_file(f'{type(e).__name__}: {e}')         # the console gets it from the command line
-        folders.tell('failed', e.exit_code, str(e))
-        raise
-    except Exception as e:
-        log_to_file(''.join(traceback.format_exc()))
-        folders.tell('failed', 1, f'{type(e).__name__}: {e}')
-        raise
-    finally:
-        folders.release()
+            return work(args, cfg, folder, resume, device, signals)
 
 
-def work(args, cfg, folders, resume, device, signals):
+def work(args, cfg, folder, resume, device, signals):
     """The training or the evaluation in a run folder that is ready for it."""
-    training, folder = not args.evaluate_only, folders.folder
-    folders.started = training
-    on_main(lambda: os.makedirs(folder, exist_ok=True))
-    logger = setup_logger(folder, dist.rank())
+    training, path = not args.evaluate_only, folder.folder
+    on_main(lambda: os.makedirs(path, exist_ok=True))
+    logger = setup_logger(path, dist.rank())
     logger.info('PASSL %s, Paddle %s, NumPy %s, OpenCV %s, Python %s, %s, %d process(es)%s', __version__,
                 paddle.__version__, numpy.__version__, cv2.__version__, platform.python_version(),
                 describe_device(device, cfg['deterministic']),
                 dist.world_size(), ''.join(f', {k}={v}' for k, v in tune_cpu().items()))
     if paddle.get_device() == 'cpu':
-        logger.info('Convolutions: %s', f"Paddle's kernels ({channels_last.why_not()})" if channels_last.why_not()
-                    else f'oneDNN {onednn.library().version}')
-    logger.info('Run folder: %s', folder)
-    trainer = build_trainer(cfg, folder, training, load=None if resume else args.load, resume=resume,
-                            val_interval=args.val_interval, signals=signals,
-                            same_config=resume is not None and folders.holds(resume) and not args.allow_changes)
+        logger.info('Convolutions: %s', cpu.convolutions())
+    logger.info('Run folder: %s', path)
+    trainer = build_trainer(cfg, path, training, load=None if resume else args.load, resume=resume,
+                            val_interval=args.val_interval, signals=signals, read=folder.read,
+                            same_config=resume is not None and folder.holds(resume) and not args.allow_changes)
     if training:
-        folders.write_config(cfg)
+        folder.write_config(dump_config(cfg))
     if not training:
         trainer.evaluate()
         trainer.call('run_end')
         return 0
     if resume is None and args.resume:
-        logger.info('--resume auto: no checkpoint in %s, starting anew.', folders.saves)
+        logger.info('--resume auto: no checkpoint in %s, starting anew.', folder.saves)
     describe(trainer)
     if trainer.iteration >= trainer.max_iters:
         logger.info('Nothing to do: the run already has %d of %d iterations. Raise epochs to go on.',
                     trainer.iteration, trainer.max_iters)
-        folders.tell('done', 0)
+        folder.tell('done', 0)
         return 0
-    folders.tell('running')
+    folder.tell('running')
     trainer.run()
     if trainer.stopping and trainer.iteration < trainer.max_iters:
         logger.warning('Stopped by %s after iteration %d of %d; everything is saved. Go on with --resume auto.',
                        signals.name or 'a signal to another process', trainer.iteration, trainer.max_iters)
         code = signals.exit_code or EXIT_CODES[signal.SIGTERM]
-        folders.tell('stopped', code)
+        folder.tell('stopped', code)
         return code
-    folders.tell('done', 0)
-    logger.info('Done: %s', folder)
+    folder.tell('done', 0)
+    logger.info('Done: %s', path)
     return 0
 
 
@@ -156,26 +142,6 @@ def permitted_imports(args, cfg):
     raise ConfigError(f"'{args.config_file}' asks to run Python code: custom_imports names {', '.join(places)}. A "
                       'config file alone may not run code. Look at what is named there; if you trust it, add '
                       '--allow-imports.')
-
-
-def start_point(args, folders):
-    """The checkpoint to continue from, or None after the run folder was claimed for a new run."""
-    if args.resume == 'auto':
-        folders.lock()
-    resume = find_resume(args.resume, folders) if args.resume else None
-    if resume and folders.holds(resume):
-        folders.lock()
-        if args.resume != 'auto':
-            folders.set_newer_aside(resume, args.overwrite)
-        return resume
-    if args.overwrite:
-        for flag, path in (('--load', args.load), ('--pretrained', args.pretrained)):
-            if path and os.path.realpath(path).startswith(os.path.realpath(folders.folder) + os.sep):
-                raise ConfigError(f"{flag} '{path}' lies in the run folder that --overwrite moves aside. Copy the "
-                                  'file elsewhere first, or choose another -o output_dir=DIR.')
-    # --resume auto with nothing to resume keeps what a run left before its first checkpoint
-    folders.claim(args.overwrite or args.resume == 'auto')
-    return resume
 
 
 def describe(trainer):

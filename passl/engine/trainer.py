@@ -14,7 +14,7 @@ from ..utils.logger import get_logger
 from ..utils.seed import derive_seed, seed_everything
 from .evaluator import evaluate
 from .signals import StopSignals
-from .state import averaged_statistics, note_of, training_state
+from .checkpoint import averaged_statistics, note_of, training_state
 
 
 MEET_EVERY = 10         # steps: with several accelerators a signal is granted after so many to twice as many
@@ -34,6 +34,8 @@ class Trainer:
         epoch: the current epoch, from 1. finished_epochs: whole epochs done.
         iters_per_epoch, max_iters, max_epochs: lengths.
         batch: the last micro-batch; outputs: what the model returned for it.
+        is_log_step: whether the current step is logged; a hook wants it (see `Hook.wants_log`).
+        record: what the log says of the current step: iteration, epoch, lr and what hooks add on log steps.
         run_dir: folder of the run.
         run_id: text that names the run, the same on all processes and after a resume.
         stopping: True once a signal ends the run before max_iters; run_end follows.
@@ -52,8 +54,8 @@ class Trainer:
         self.max_iters = max_iters
         self.parallel = dist.wrap(model) if train_loader is not None else model
         self.iteration, self.epoch, self.loaded_epoch = 0, 1, 0
-        self.outputs, self.val_results, self.saved_files = {}, {}, []
-        self.on_cpu, self.met = paddle.get_device() == 'cpu', False
+        self.outputs, self.record, self.val_results, self.saved_files = {}, {}, {}, []
+        self.on_cpu, self.met, self.is_log_step = paddle.get_device() == 'cpu', False, False
         self.signals, self.stopping = signals or StopSignals(), False
         self.run_id = dist.broadcast_object(secrets.token_hex(8))
         self.agreement = Agreement(self.run_id)
@@ -66,7 +68,7 @@ class Trainer:
         On the CPU they do in every step; on an accelerator, where a host is ahead of its device, every MEET_EVERY steps
         (the hosts for each other, not for the devices) and where a log step reads a value.
         """
-        return dist.world_size() == 1 or self.met or self.model.with_metrics
+        return dist.world_size() == 1 or self.met or self.is_log_step
 
     @property
     def max_epochs(self):
@@ -125,6 +127,8 @@ class Trainer:
         # every random number of a step follows from (seed, step, rank): resuming needs no generator state
         seed_everything(derive_seed(self.seed, self.iteration, dist.rank()))
         self.lr = self.optimizer.get_lr()
+        self.is_log_step = self.model.with_metrics = any(hook.wants_log(self) for hook in self.hooks)
+        self.record = {'mode': 'train', 'iteration': self.iteration + 1, 'epoch': self.epoch, 'lr': self.lr}
         self.call('train_iter_begin')
         self.data_time, self.met = 0.0, self.on_cpu or self.iteration % MEET_EVERY == 0
         for micro in range(self.accumulate_steps):

@@ -7,6 +7,7 @@ import time
 from ..utils.weights.checkpoint import CHECKPOINT, read_note
 from ..utils.distributed.dist import broadcast_object, is_main
 from ..utils.errors import CheckpointError, ConfigError
+from ..utils.files import whole
 from ..utils.logger import get_logger
 from .broken_state import check_state
 from .builder import HOOKS
@@ -218,14 +219,11 @@ def point(link, name):
         get_logger().warning("'%s' was not made by this project and stays as it is; the newest checkpoint is '%s'.",
                              link, name)
         return
-    temporary = f'{link}.{os.getpid()}.tmp'
     try:
-        try:
-            os.symlink(name, temporary)
-        except OSError:
-            shutil.copyfile(os.path.join(os.path.dirname(link), name), temporary)
-        os.replace(temporary, link)
+        with whole(link) as place:
+            try:
+                os.symlink(name, place)
+            except OSError:
+                shutil.copyfile(os.path.join(os.path.dirname(link), name), place)
     except OSError as e:
         get_logger().warning("'%s' cannot be pointed to %s: %s", link, name, e.strerror)
-        if os.path.lexists(temporary):
-            os.unlink(temporary)

@@ -3,6 +3,7 @@
 import collections
 import math
 
+from ..utils.distributed.dist import is_main
 from ..utils.errors import ConfigError
 from ..utils.logger import get_logger
 from .builder import HOOKS
@@ -35,6 +36,7 @@ class CollapseHook(Hook):
     """
 
     priority = Priority.COLLAPSE
+    reads = 'loss',
 
     def __init__(self, check='auto', min_std=0.1, max_acc=99.0, patience=5, chance_patience=20, early_epochs=2,
                  priority=None):
@@ -53,8 +55,8 @@ class CollapseHook(Hook):
         self.told_of_grid, self.losses = False, {}
 
     def train_iter_end(self, trainer):
-        record, model = getattr(trainer, 'logged', None), trainer.model
-        if self.check == 'off' or record is None or record['iteration'] != trainer.iteration or \
+        record, model = trainer.record, trainer.model
+        if self.check == 'off' or not (trainer.is_log_step and is_main()) or \
                 getattr(model, 'negatives', None) is None or trainer.iteration <= self._judged_after(trainer):
             return
         for suffix, weight in self._branches(model):

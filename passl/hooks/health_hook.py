@@ -48,8 +48,7 @@ class HealthHook(Hook):
         if self.check == 'auto':
             self.mode = 'step' if paddle.get_device() == 'cpu' else 'log'
         self.first_bad = paddle.full([1], -1, dtype='int64') if self.mode == 'log' else None
-        self.skipped_in_a_row = 0
-        trainer.skipped_steps = 0
+        self.skipped = self.skipped_in_a_row = 0
 
     def train_iter_begin(self, trainer):
         self.batches, self.outputs = [], []
@@ -66,6 +65,8 @@ class HealthHook(Hook):
         elif self.mode == 'log':
             self._note(trainer)
         self.batches, self.outputs = [], []
+        if trainer.is_log_step and self.skipped:
+            trainer.record['skipped_steps'] = self.skipped          # in this process's run
 
     def run_abort(self, trainer):
         self.batches, self.outputs = [], []         # what can be large
@@ -76,7 +77,7 @@ class HealthHook(Hook):
         gradients = gradients_of(trainer.model)
         bad = bool(gradients) and not math.isfinite(float(sum_of_squares([g for _, g in gradients]))) \
             and bool(bad_tensors(gradients))
-        if world_size() == 1 or trainer.model.with_metrics:
+        if world_size() == 1 or trainer.is_log_step:
             own = any(not math.isfinite(float(o['loss'])) for o in self.outputs)
             bad = sum_over_processes([float(own or bad)])[0] > 0
         if bad:
@@ -92,7 +93,7 @@ class HealthHook(Hook):
                 bad = bad | any_nonfinite(gradients)
             is_first = (self.first_bad < 0) & bad
             self.first_bad = paddle.where(is_first, paddle.full([1], trainer.iteration, dtype='int64'), self.first_bad)
-        if not trainer.model.with_metrics:
+        if not trainer.is_log_step:
             return
         mine = int(self.first_bad[0])
         if sum_over_processes([float(mine >= 0)])[0] == 0:
@@ -115,7 +116,7 @@ class HealthHook(Hook):
         if not bool(trainer.scaler._found_inf):
             self.skipped_in_a_row = 0
             return
-        trainer.skipped_steps += 1
+        self.skipped += 1
         self.skipped_in_a_row += 1
         own = any(not math.isfinite(float(o['loss'])) for o in self.outputs)
         if sum_over_processes([float(own)])[0] > 0:

@@ -31,7 +31,8 @@ class Hook:
 
         run_begin
           train_epoch_begin                        epoch E starts (or goes on, after a resume)
-            train_iter_begin                       key encoder's EMA; is this a log step?
+            wants_log                              is the step that starts a log step?
+            train_iter_begin                       key encoder's EMA
               train_forward_end                    once per micro-batch: backward
             train_iter_end                         optimizer, queues, timer, schedule, log, checkpoint
           train_epoch_end                          evaluation, checkpoint
@@ -42,11 +43,20 @@ class Hook:
     Every method gets the trainer. `trainer.iteration` counts finished steps: in train_iter_begin it does not hold
     the step that starts, in train_iter_end it holds the step just made. `trainer.epoch` is 1 for the first epoch.
 
+    On log steps (`trainer.is_log_step`) alone the device may be read. What the log says of a step is one dict,
+    `trainer.record`: in train_iter_end hooks before LogHook may add numbers, LogHook adds the figures of
+    `trainer.outputs` and writes it, and hooks after it find all.
+
     Args:
         priority: see `Priority`.
+
+    Attributes:
+        reads: names in `trainer.record` that hooks before this one must write; else the training does not start.
+        writes: those that this one adds on every log step.
     """
 
     priority = Priority.NORMAL
+    reads, writes = (), ()
 
     def __init__(self, priority=None):
         if priority is None:
@@ -70,6 +80,10 @@ class Hook:
 
     def train_epoch_end(self, trainer):
         """After an epoch's last step."""
+
+    def wants_log(self, trainer):
+        """Whether the step that starts is a log step; it is one if any hook wants it. The same on all processes."""
+        return False
 
     def train_iter_begin(self, trainer):
         """Before a step's data is fetched."""

@@ -11,13 +11,15 @@ from ..utils.misc import AverageMeter, format_eta, peak_memory_mb, reset_peak_me
 from .builder import HOOKS
 from .hook import Hook, Priority, check_count, check_flag
 
+_OF_EVERY_STEP = 'mode', 'iteration', 'epoch', 'lr', 'time', 'data_time'
+
 
 @HOOKS.register()
 class LogHook(Hook):
     """Every `interval` iterations, and at the last one of an epoch: one line, one JSON object.
 
-    Values are means over processes. They are read from the device on log steps only; the running mean of an
-    epoch's loss is kept on the device.
+    Values are means over processes, but for what other hooks have added. They are read from the device on log steps
+    only; the running mean of an epoch's loss is kept on the device.
 
     Args:
         interval: in iterations.
@@ -26,6 +28,8 @@ class LogHook(Hook):
     """
 
     priority = Priority.LOG
+    reads = 'time', 'data_time'
+    writes = 'loss', 'loss_mean', 'ips', 'memory_mb', 'eta_seconds'
 
     def __init__(self, interval=50, by_epoch=True, progress_bar=None, priority=None):
         super().__init__(priority)
@@ -33,7 +37,7 @@ class LogHook(Hook):
         self.by_epoch = check_flag(by_epoch, "'log_config.by_epoch'")
         self.progress_bar = None if progress_bar is None else check_flag(progress_bar, "'log_config.progress_bar'")
         self.bar = self.json = None
-        self.step_time = AverageMeter()         # of the whole run: the estimate of the end
+        self.step_time, self.unlogged = AverageMeter(), 0       # of the whole run: the estimate of the end
 
     def run_begin(self, trainer):
         if is_main() and trainer.run_dir:
@@ -48,9 +52,8 @@ class LogHook(Hook):
     def train_epoch_begin(self, trainer):
         self.loss_sum, self.loss_count = None, 0
 
-    def train_iter_begin(self, trainer):
-        self.is_log_step = self._due(trainer, trainer.iteration + 1)
-        trainer.model.with_metrics = self.is_log_step
+    def wants_log(self, trainer):
+        return self._due(trainer, trainer.iteration + 1)
 
     def _due(self, trainer, iteration):
         inner = iteration - (trainer.epoch - 1) * trainer.iters_per_epoch
@@ -61,10 +64,10 @@ class LogHook(Hook):
         loss = trainer.outputs['loss'].detach().astype('float32')
         self.loss_sum = loss if self.loss_sum is None else self.loss_sum + loss
         self.loss_count += 1
-        self.step_time.update(trainer.timers['time'].val)
+        self.unlogged += 1
         if self.bar is not None:
             self.bar.update(1)
-        if self.is_log_step:
+        if trainer.is_log_step:
             self._write(trainer, self._read(trainer))
 
     def _read(self, trainer):
@@ -80,37 +83,28 @@ class LogHook(Hook):
                     f"'{name}' is {record[name]} at iteration {trainer.iteration} (epoch {trainer.epoch}, lr "
                     f'{trainer.lr:.3e}). The last checkpoint before it is intact. Lower lr_scheduler.learning_rate, '
                     'add optimizer.grad_clip, or look for broken images in the data.')
-        record['loss_mean'] = values[-1]
-        if getattr(trainer, 'skipped_steps', 0):        # by the loss scaler, in this process's run; see HealthHook
-            record['skipped_steps'] = trainer.skipped_steps
-        return record
+        return {**record, 'loss_mean': values[-1]}
 
     def _write(self, trainer, values):
-        timers = trainer.timers
-        mean_time, data_time = timers['time'].avg, timers['data_time'].avg
-        for meter in timers.values():
-            meter.reset()
+        r, added = trainer.record, [k for k in trainer.record if k not in _OF_EVERY_STEP]
+        self.step_time.update(r['time'], self.unlogged)
+        self.unlogged = 0
+        r.update(values, ips=trainer.global_batch_size / max(r['time'], 1e-9), memory_mb=peak_memory_mb(),
+                 eta_seconds=self.step_time.avg * (trainer.max_iters - trainer.iteration))
         if not is_main():
             return
-        loss_mean = values.pop('loss_mean')
         inner = trainer.iteration - (trainer.epoch - 1) * trainer.iters_per_epoch
-        eta = self.step_time.avg * (trainer.max_iters - trainer.iteration)
-        ips = trainer.global_batch_size / max(mean_time, 1e-9)
-        memory = peak_memory_mb()
         place = f'Epoch [{trainer.epoch}/{trainer.max_epochs}][{inner}/{trainer.iters_per_epoch}]' if self.by_epoch \
             else f'Iter [{trainer.iteration}/{trainer.max_iters}]'
-        shown = [f"loss {values['loss']:.4f} ({loss_mean:.4f})"]
-        shown += [f'{k} {v:{_format(k)}}' for k, v in values.items() if k != 'loss']
+        shown = [f"loss {r['loss']:.4f} ({r['loss_mean']:.4f})"]
+        shown += [f'{k} {r[k]:{_format(k, r[k])}}' for k in (*values, *added) if k not in ('loss', 'loss_mean')]
         get_logger().info('%s  lr: %.3e, eta: %s, time: %.3f, data_time: %.3f, ips: %.1f, memory: %.0fM, %s', place,
-                          trainer.lr, format_eta(eta), mean_time, data_time, ips, memory, ', '.join(shown))
-        record = {'mode': 'train', 'iteration': trainer.iteration, 'epoch': trainer.epoch, 'lr': trainer.lr, **values,
-                  'loss_mean': loss_mean, 'time': mean_time, 'data_time': data_time, 'ips': ips,
-                  'memory_mb': memory, 'eta_seconds': eta}
-        trainer.logged = record
+                          trainer.lr, format_eta(r['eta_seconds']), r['time'], r['data_time'], r['ips'],
+                          r['memory_mb'], ', '.join(shown))
         if self.json is not None:
-            self.json.write(record)
+            self.json.write(r)
         if self.bar is not None:
-            self.bar.set_postfix_str(f"loss {values['loss']:.3f}", refresh=False)
+            self.bar.set_postfix_str(f"loss {r['loss']:.3f}", refresh=False)
 
     def val_end(self, trainer):
         if not is_main():
@@ -134,5 +128,5 @@ class LogHook(Hook):
     run_abort = run_end
 
 
-def _format(name):
-    return '.2f' if name.startswith('acc') else 'd' if name == 'skipped_steps' else '.4f'
+def _format(name, value):
+    return '' if not isinstance(value, float) else '.2f' if name.startswith('acc') else '.4f'

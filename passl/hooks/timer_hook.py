@@ -9,19 +9,21 @@ from .hook import Hook, Priority
 
 @HOOKS.register()
 class IterTimerHook(Hook):
-    """Measures `trainer.timers['time']` (a step, data included) and `['data_time']` (waiting for data), in seconds.
-
-    The averages are over the steps since the last log line.
-    """
+    """Measures `time` (a step, data included) and `data_time` (waiting for data), in seconds: means over the steps
+    since the last log line."""
 
     priority = Priority.TIMER
+    writes = 'time', 'data_time'
 
     def run_begin(self, trainer):
-        trainer.timers = {'time': AverageMeter(), 'data_time': AverageMeter()}
+        self.meters = [AverageMeter(name) for name in self.writes]
 
     def train_iter_begin(self, trainer):
         self.start = time.perf_counter()
 
     def train_iter_end(self, trainer):
-        trainer.timers['time'].update(time.perf_counter() - self.start)
-        trainer.timers['data_time'].update(trainer.data_time)
+        for meter, value in zip(self.meters, (time.perf_counter() - self.start, trainer.data_time)):
+            meter.update(value)
+            if trainer.is_log_step:
+                trainer.record[meter.name] = meter.avg
+                meter.reset()

@@ -14,10 +14,8 @@ class VisualHook(Hook):
     `visualdl --logdir <run folder>/vdl`."""
 
     priority = Priority.VISUAL
-
-    def __init__(self, priority=None):
-        super().__init__(priority)
-        self.writer, self.last = None, None
+    reads = 'loss',
+    writer = None
 
     def run_begin(self, trainer):
         if not (is_main() and trainer.run_dir):
@@ -30,13 +28,11 @@ class VisualHook(Hook):
         self.writer = LogWriter(logdir=os.path.join(trainer.run_dir, 'vdl'))
 
     def train_iter_end(self, trainer):
-        record = getattr(trainer, 'logged', None)
-        if self.writer is None or record is None or record is self.last:
+        if self.writer is None or not trainer.is_log_step:
             return
-        self.last = record
-        for key, value in record.items():
+        for key, value in trainer.record.items():
             if key not in ('mode', 'iteration'):
-                self.writer.add_scalar(tag=f'train/{key}', step=record['iteration'], value=float(value))
+                self.writer.add_scalar(tag=f'train/{key}', step=trainer.iteration, value=float(value))
 
     def val_end(self, trainer):
         if self.writer is None:

@@ -1,3 +1,7 @@
-"""The former place of `passl.utils.distributed.dist`."""
+"""The former place of `passl.utils.distributed.dist`: the same module under another name."""
 
-from .distributed.dist import *  # noqa: F401,F403
+import sys
+
+from .distributed import dist
+
+sys.modules[__name__] = dist

@@ -1,10 +1,10 @@
-"""Meters, accuracy, remaining time and memory. Paddle is imported only where a function needs it."""
+"""Meters, accuracy, remaining time and memory, ImageNet's mean. Paddle is imported only where a function needs it."""
 
-import contextlib
 import datetime
 import math
-import os
 import sys
+
+IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]      # of RGB in 0..1, as in pre-training
 
 
 class AverageMeter:
@@ -38,6 +38,18 @@ class AverageMeter:
         return f'{self.name} {self.val:{self.fmt}} ({self.avg:{self.fmt}})'.lstrip()
 
 
+def hits(output, target, topk):
+    """Number of samples whose class is among the k highest scores; arguments and result as of `accuracy`."""
+    import paddle
+
+    with paddle.no_grad():
+        ks = [min(k, output.shape[1]) for k in topk]
+        _, predicted = output.astype('float32').topk(max(ks), axis=1)
+        hit = predicted.astype('int64') == target.astype('int64').reshape([-1, 1])
+        hit = hit.astype('float32')
+        return [hit[:, :k].sum() for k in ks]
+
+
 def accuracy(output, target, topk=(1, 5)):
     """Share of samples, in percent, whose class is among the k highest scores.
 
@@ -49,28 +61,7 @@ def accuracy(output, target, topk=(1, 5)):
     Returns:
         list of float32 tensors without gradient, 0-D, one per k (nothing is read from the device).
     """
-    import paddle
-
-    with paddle.no_grad():
-        samples, classes = output.shape[0], output.shape[1]
-        ks = [min(k, classes) for k in topk]
-        _, predicted = output.astype('float32').topk(max(ks), axis=1)
-        hit = predicted.astype('int64') == target.astype('int64').reshape([-1, 1])
-        hit = hit.astype('float32')
-        return [hit[:, :k].sum() * (100.0 / samples) for k in ks]
-
-
-def replace_text(path, text):
-    """Write a small text file whole or not at all; one that is there stays until then. Raises OSError."""
-    temporary = f'{path}.{os.getpid()}.tmp'
-    try:
-        with open(temporary, 'w', encoding='utf-8', errors='surrogateescape') as f:
-            f.write(text)
-        os.replace(temporary, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    return [hit * (100.0 / output.shape[0]) for hit in hits(output, target, topk)]
 
 
 def format_eta(seconds):

@@ -183,25 +183,18 @@ CHECK_EXAMPLES = """\
 examples:
   %(prog)s data/my_images
   %(prog)s data/train --val data/val --json report.json
-  %(prog)s data/my_images --unlabelled --write-list good.txt --drop-duplicates --index names.npz
+  %(prog)s data/my_images --unlabelled --write-list good.txt --drop-duplicates
   %(prog)s data/my_masks --segmentation folder --split train
 exit codes: 0 nothing that would disturb a training, 1 problems were found, 2 wrong usage, 130 interrupted
 No image is ever changed or removed.
 """
 
 
-def _near(text):
-    """Argument type: 0 - 16."""
-    if not text.isdigit() or int(text) > 16:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 to 16")
-    return int(text)
-
-
 def build_check_parser(prog=None):
     """Parser of `tools/check_data.py` and `passl check-data`.
 
     The namespace has: paths, train, val (lists), root, labelled (True, False or None), recursive, workers (or
-    None), near, size, segmentation, detection, split, option, json, write_list, drop_duplicates, index, overwrite.
+    None), size, segmentation, detection, split, option, json, write_list, drop_duplicates, overwrite.
 
     Args:
         prog: program name in the help, for example 'passl check-data'.
@@ -222,14 +215,12 @@ def build_check_parser(prog=None):
     kind.add_argument('--unlabelled', action='store_false', dest='labelled', help='sub-folders are no classes')
     parser.add_argument('--flat', action='store_false', dest='recursive', help='leave out sub-folders')
     parser.add_argument('--workers', metavar='N', type=positive_int, help='processes (default: the usable cores)')
-    parser.add_argument('--near', metavar='BITS', type=_near, default=4,
-                        help='near duplicates differ in at most so many of 64 bits, 0 - 16 (default: %(default)s)')
     parser.add_argument('--size', metavar='N', type=positive_int, default=224,
                         help='images with a shorter side are too small (default: %(default)s)')
     labels = parser.add_argument_group('labels (one PATH: the folder of the data set)')
     task = labels.add_mutually_exclusive_group()
     task.add_argument('--segmentation', metavar='KIND', type=not_empty,
-                      help='count the masks of folder, voc, cityscapes, ade20k or coco, and name those of no use')
+                      help='count the masks of folder, list, voc, cityscapes, ade20k or coco, and name those of no use')
     task.add_argument('--detection', metavar='KIND', type=not_empty, help='the same for the boxes of voc or coco')
     labels.add_argument('--split', metavar='NAME', type=not_empty,
                         help='part of the data set, such as val (default: the training part; folder: all)')
@@ -240,7 +231,31 @@ def build_check_parser(prog=None):
     outputs.add_argument('--write-list', metavar='FILE', type=not_empty,
                          help='list of the good images, for the data set ImageList')
     outputs.add_argument('--drop-duplicates', action='store_true', help='only one of equal files in that list')
-    outputs.add_argument('--index', metavar='FILE.npz', type=not_empty,
-                         help='index of the folder, for `index: FILE.npz` of the data set')
     outputs.add_argument('--overwrite', action='store_true', help='replace existing output files')
+    return parser
+
+
+ENV_EXAMPLES = """\
+examples:
+  %(prog)s                      for a bug report: paste what it prints
+  %(prog)s --check              does everything work on this machine? Takes up to a minute.
+  %(prog)s --check --no-cuda    the same on the CPU
+exit codes: 0 everything that was checked works, 1 something does not, 2 wrong usage
+Nothing is sent anywhere. Of the environment only variables that change a run are shown.
+"""
+
+
+def build_env_parser(prog=None):
+    """Parser of `tools/env.py` and `passl env`.
+
+    The namespace has: check, no_cuda.
+
+    Args:
+        prog: program name in the help, for example 'passl env'.
+    """
+    parser = Parser(prog=prog, description='Versions, devices and settings of this machine and, with --check, whether '
+                                           'trainings work on it.', epilog=ENV_EXAMPLES)
+    parser.add_argument('--check', action='store_true',
+                        help='also compute every part of a training on this device and compare it with what is right')
+    parser.add_argument('--no-cuda', action='store_true', help='look at the CPU')
     return parser

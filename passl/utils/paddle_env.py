@@ -33,26 +33,38 @@ def cpu_flags(cpuinfo='/proc/cpuinfo'):
     return facts.get('vendor_id', ''), set(facts.get('flags', '').split())
 
 
-def cpu_quota(root='/sys/fs/cgroup', own='/proc/self/cgroup'):
-    """Processors' worth of time that the container may use (float), None without a limit.
-
-    The smallest limit from this process's control group up to the root counts, in version 1 and 2 of
-    the interface.
-    """
+def _control_groups(controller, root, own):
+    """Folders that may limit this process: of its control group up to the root, in version 1 and 2 of the interface."""
     folders = []
     for line in _read(own).splitlines():
         _, controllers, path = (line.split(':', 2) + ['', ''])[:3]
-        if controllers == '' or 'cpu' in controllers.split(','):
-            base = root if controllers == '' else os.path.join(root, 'cpu')
+        if controllers == '' or controller in controllers.split(','):
+            base = root if controllers == '' else os.path.join(root, controller)
             parts = [p for p in path.split('/') if p not in ('', '..')]
             folders += [os.path.join(base, *parts[:n]) for n in range(len(parts) + 1)]
+    return list(dict.fromkeys(folders + [root, os.path.join(root, controller)]))
+
+
+def cpu_quota(root='/sys/fs/cgroup', own='/proc/self/cgroup'):
+    """Processors' worth of time that the container may use (float), None without a limit: the smallest one counts."""
     limits = []
-    for folder in dict.fromkeys(folders + [root, os.path.join(root, 'cpu')]):
+    for folder in _control_groups('cpu', root, own):
         quota, period = (_read(os.path.join(folder, 'cpu.max')).split() + ['', ''])[:2]
         if not quota:
             quota, period = (_read(os.path.join(folder, f'cpu.cfs_{k}_us')).strip() for k in ('quota', 'period'))
         if quota.isdigit() and period.isdigit() and int(quota) > 0 and int(period) > 0:
             limits.append(int(quota) / int(period))
+    return min(limits) if limits else None
+
+
+def memory_limit(root='/sys/fs/cgroup', own='/proc/self/cgroup'):
+    """Bytes of memory that the container may use, None without a limit: the smallest one counts."""
+    limits = []
+    for folder in _control_groups('memory', root, own):
+        for name in ('memory.max', 'memory.limit_in_bytes'):
+            text = _read(os.path.join(folder, name)).strip()
+            if text.isdigit() and 0 < int(text) < 2**60:        # version 1 writes no limit as a number near 2**63
+                limits.append(int(text))
     return min(limits) if limits else None
 
 
@@ -154,7 +166,7 @@ def require_paddle():
             raise
         raise PaddleMissingError(
             'PaddlePaddle is not installed in this Python environment.\n'
-            "  CPU: pip install 'passl[cpu]'   (or: pip install paddlepaddle)\n"
+            "  CPU: in the clone pip install -e '.[cpu]'   (or: pip install paddlepaddle)\n"
             '  GPU: install the paddlepaddle-gpu build for your CUDA version, see docs/INSTALL.md') from None
     version = tuple(int(x) for x in paddle.__version__.split('.')[:3] if x.isdigit())
     if version and version != (0, 0, 0) and version < MINIMUM:

@@ -6,6 +6,7 @@ import os
 import numpy as np
 
 from .errors import ConfigError, DataError
+from .files import whole_file
 
 LOSSES = (('loss', 'loss', '#1f4e9c'), ('loss_global', 'global', '#d98032'), ('loss_dense', 'dense', '#3a9455'))
 ACCURACIES = (('acc1', 'global', '#d98032'), ('acc1_dense', 'dense', '#3a9455'))
@@ -20,7 +21,8 @@ def _pyplot():
 
 def _save(figure, path):
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    figure.savefig(path, dpi=120)
+    with whole_file(path) as f:
+        figure.savefig(f, format=os.path.splitext(path)[1][1:] or 'png', dpi=120)
     _pyplot().close(figure)
 
 

@@ -1,4 +1,4 @@
-"""The pieces of check-data: the hash, the search for near ones, the worker processes, what is found in files."""
+"""The pieces of check-data: the worker processes, what is found in files."""
 
 import os
 import signal
@@ -11,69 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from passl.datasets.check import look, near, pool
+from passl.datasets.check import look, pool
 from passl.datasets.check.files import find_files
-from passl.datasets.check.hashing import perceptual_hash, thumbnail
-from passl.datasets.index import list_images
+from passl.datasets.listing import list_trees
 
 
 def picture(seed, height=120, width=160):
     """A smooth random image, as photographs are."""
     small = np.random.RandomState(seed).randint(0, 256, (6, 8, 3)).astype(np.uint8)
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
-
-
-def all_pairs(hashes, largest):
-    return {(i, j) for i in range(len(hashes)) for j in range(i + 1, len(hashes))
-            if bin(int(hashes[i]) ^ int(hashes[j])).count('1') <= largest}
-
-
-@pytest.mark.parametrize('largest', [1, 2, 4, 7, 16])
-@pytest.mark.parametrize('chunk', [50, 1 << 20])
-def test_near_pairs_are_those_of_all_pairs(largest, chunk, monkeypatch):
-    monkeypatch.setattr(near, '_CHUNK', chunk)
-    rng = np.random.RandomState(largest)
-    seeds = rng.randint(0, 2**63, 30).astype(np.uint64)
-    hashes = set(seeds.tolist())
-    for h in seeds.tolist():                    # neighbours at distances around the limit
-        for distance in (largest - 1, largest, largest + 1):
-            for bit in rng.choice(64, distance, replace=False):
-                h ^= 1 << int(bit)
-            hashes.add(h)
-    hashes = np.array(sorted(hashes), np.uint64)
-    found = {tuple(sorted(p)) for a, b in near.near_pairs(hashes, largest) for p in zip(a.tolist(), b.tolist())}
-    wanted = all_pairs(hashes, largest)
-    assert found == wanted and len(wanted) >= 30
-
-
-@pytest.mark.timeout(240)               # all pairs: 2e10
-def test_search_among_many_is_not_all_pairs():
-    hashes = np.unique(np.random.RandomState(0).randint(0, 2**63, 200000).astype(np.uint64))
-    hashes[1] = hashes[0] ^ np.uint64(0b1011)
-    found = [p for a, b in near.near_pairs(hashes, 4) for p in zip(a.tolist(), b.tolist())]
-    assert (0, 1) in {tuple(sorted(p)) for p in found}
-
-
-def test_components_and_groups():
-    parts = near.Components(6)
-    parts.add(np.array([4, 3]), np.array([3, 1]))
-    parts.add(np.array([5]), np.array([0]))
-    assert parts.labels().tolist() == [0, 1, 2, 1, 1, 0]
-    assert [g.tolist() for g in near.groups_of(parts.labels())] == [[0, 5], [1, 3, 4]]
-
-
-def test_hash_stays_through_what_copies_go_through():
-    for seed in range(10):
-        image = picture(seed)
-        value = perceptual_hash(thumbnail(image))
-
-        def distance(other):
-            return bin(perceptual_hash(thumbnail(other)) ^ value).count('1')
-        jpeg = cv2.imdecode(cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, 30])[1], cv2.IMREAD_COLOR)
-        assert distance(jpeg) <= 4
-        assert distance(cv2.resize(image, (80, 60), interpolation=cv2.INTER_AREA)) <= 4
-        assert distance((image * 0.8).astype(np.uint8)) <= 4
-        assert distance(picture(seed + 100)) > 12
 
 
 def state(path):
@@ -128,7 +74,7 @@ def fake(path):
         os.kill(os.getpid(), signal.SIGKILL)
     if path.startswith('abort'):
         os._exit(3)
-    return (look.OK, 1, 0, len(path), 1, int(path.split()[-1]), 7, bytes(16)), 'odd' if path.endswith('7') else ''
+    return (look.OK, 1, 0, len(path), 1, int(path.split()[-1]), bytes(16)), 'odd' if path.endswith('7') else ''
 
 
 @pytest.mark.parametrize('workers', [1, 3])
@@ -174,7 +120,7 @@ def test_files_are_those_that_training_lists(tmp_path, make_images):
         open(os.path.join(root, name), 'w').close()
     os.symlink(root, os.path.join(root, 'b', 'loop'))
     files = find_files(root, labelled=False)
-    assert list(files.paths) == list_images(root) and len(files.paths) == 10
+    assert list(files.paths) == list_trees([root])[0] and len(files.paths) == 10
     assert files.left_out == {'.txt': 1, '(none)': 1} and files.hidden == 2
     labelled = find_files(root)
     assert labelled.kind == 'classes' and labelled.classes == ['a', 'b', 'c.d', 'é 中']

@@ -1,6 +1,6 @@
 """Packed files: the same samples as the folder's, complete or not there, and no trust in foreign ones."""
 
-import gc
+import hashlib
 import importlib.util
 import json
 import multiprocessing
@@ -8,9 +8,9 @@ import os
 import pickle
 import shutil
 import signal
+import struct
 import subprocess
 import sys
-import time
 
 import cv2
 import numpy as np
@@ -19,7 +19,6 @@ import pytest
 from passl.datasets import SampleKey, build_dataloader, build_dataset, packed
 from passl.utils.errors import ConfigError, DataError
 
-lmdb = pytest.importorskip('lmdb')
 VIEW = [{'name': 'RandomResizedCrop', 'size': 16}, {'name': 'RandomHorizontalFlip'}, {'name': 'ToTensor'}]
 ODD = os.fsdecode(b'new\nline \xff.png')
 
@@ -45,7 +44,7 @@ def folder(tmp_path, make_images):
 
 def pack(tool, folder, *words):
     """(exit code, the file) of the tool."""
-    output = os.path.join(os.path.dirname(folder), 'p.lmdb')
+    output = os.path.join(os.path.dirname(folder), 'p.pack')
     return tool.main([folder, '--output', output, *words]), output
 
 
@@ -59,7 +58,7 @@ def remains(folder):
 
 def test_labelled_equals_image_folder(tool, folder, capsys):
     code, file = pack(tool, folder, '--labelled', '--check')
-    assert code == 0 and remains(folder) == ['p.lmdb'] and '14 images of 3 classes' in capsys.readouterr().out
+    assert code == 0 and remains(folder) == ['p.pack'] and '14 images of 3 classes' in capsys.readouterr().out
     ours = build('PackedImages', file, return_label=True)
     theirs = build('ImageFolder', folder)
     assert ours.classes == theirs.classes == ['a', 'b', '图'] and len(ours) == 14
@@ -126,7 +125,7 @@ def test_classes_choose(tool, folder, tmp_path):
 
 def test_refusals_of_the_tool(tool, folder, capsys):
     assert pack(tool, folder, '--labelled')[0] == 0
-    before = os.stat(os.path.join(os.path.dirname(folder), 'p.lmdb'))
+    before = os.stat(os.path.join(os.path.dirname(folder), 'p.pack'))
     for words, match in [(['--labelled'], 'exists and is not overwritten'),
                          (['--unlabelled', '--output', os.path.join(folder, 'no', 'p')], 'no folder'),
                          (['--unlabelled', '--output', os.path.join(folder, 'q'), '--flat'], 'holds no images')]:
@@ -137,16 +136,8 @@ def test_refusals_of_the_tool(tool, folder, capsys):
         with pytest.raises(SystemExit) as e:
             pack(tool, folder, *words)
         assert e.value.code == 2
-    assert os.stat(os.path.join(os.path.dirname(folder), 'p.lmdb')).st_mtime_ns == before.st_mtime_ns
-    assert remains(folder) == ['p.lmdb']
-
-
-def test_room_grows(monkeypatch, tmp_path):
-    monkeypatch.setattr(packed, '_FIRST_SIZE', 2**16)
-    images = [os.urandom(50000 + i) for i in range(40)]
-    packed.write_packed(str(tmp_path / 'p'), [images[:30], images[30:]], [f'{i}' for i in range(40)])
-    ours = build('PackedImages', str(tmp_path / 'p'))
-    assert [ours.read_bytes(i)[0] for i in range(40)] == images and ours.samples[39] == '39'
+    assert os.stat(os.path.join(os.path.dirname(folder), 'p.pack')).st_mtime_ns == before.st_mtime_ns
+    assert remains(folder) == ['p.pack']
 
 
 def test_an_error_while_writing_leaves_nothing(tmp_path):
@@ -155,7 +146,8 @@ def test_an_error_while_writing_leaves_nothing(tmp_path):
         if error:
             raise error
 
-    for error, expected in ((KeyboardInterrupt(), KeyboardInterrupt), (DataError('x'), DataError), (None, DataError)):
+    for error, expected in ((KeyboardInterrupt(), KeyboardInterrupt), (DataError('x'), DataError), (None, DataError),
+                            (OSError(28, 'No space left on device'), DataError)):
         with pytest.raises(expected):
             packed.write_packed(str(tmp_path / 'p'), batches(error), ['1', '2', '3'])
         assert os.listdir(tmp_path) == []
@@ -171,11 +163,11 @@ def test_a_killed_packing_leaves_no_finished_file(folder, project_root, number):
               "    return real(self, index)\n"
               "p.Packer.prepare = slow\n"
               "sys.exit(p.main(sys.argv[1:]))")
-    output = os.path.join(os.path.dirname(folder), 'p.lmdb')
+    output = os.path.join(os.path.dirname(folder), 'p.pack')
     child = subprocess.Popen([sys.executable, '-c', script, folder, '--unlabelled', '--output', output],
                              cwd=project_root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert child.stdout.readline() == 'now\n'
-    assert [n.startswith('p.lmdb.') and n.endswith('.partial') for n in remains(folder)] == [True]
+    assert [n.startswith('.p.pack.') and n.endswith('.tmp') for n in remains(folder)] == [True]
     child.send_signal(number)
     child.communicate(timeout=60)
     assert child.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[number]
@@ -184,7 +176,7 @@ def test_a_killed_packing_leaves_no_finished_file(folder, project_root, number):
         assert remains(folder) == []
         return
     partial = os.path.join(os.path.dirname(folder), remains(folder)[0])
-    with pytest.raises(DataError, match='not completed|truncated|damaged'):
+    with pytest.raises(DataError, match='not completed'):
         build('PackedImages', partial)
 
 
@@ -225,89 +217,146 @@ def test_workers_of_the_loader_give_the_batches_of_the_folder(tool, folder):
             np.testing.assert_array_equal(x, y)
 
 
-def edit(file, key, value):
-    env = lmdb.open(file, subdir=False, lock=False)
-    with env.begin(write=True) as transaction:
-        transaction.put(key, value) if value is not None else transaction.delete(key)
-    env.close()
+def parts(file):
+    """(bytes of the images, the index's line of JSON, what follows it) of a packed file."""
+    whole = open(file, 'rb').read()
+    start, = struct.unpack_from('<Q', whole, 16)
+    line, _, rest = whole[start:].partition(b'\n')
+    return whole[64:start], line, rest
+
+
+def put_together(file, images, line, rest):
+    """Write a file of these parts, with a checksum that is right."""
+    index = line + b'\n' + rest
+    head = struct.pack('<16sQQ32s', b'PASSL packed 2\n\0', 64 + len(images), len(index), hashlib.sha256(index).digest())
+    with open(file, 'wb') as f:
+        f.write(head + images + index)
 
 
 def header(**changes):
-    return json.dumps({'format': 'passl packed images', 'version': 1, 'count': 14, 'labelled': True,
-                       'classes': ['a', 'b', 'c'], **changes}).encode()
+    return json.dumps({'count': 14, 'labelled': True, 'classes': ['a', 'b', 'c'], **changes}).encode()
 
 
-def key(index):
-    return b'i' + index.to_bytes(8, 'big')
-
-
-@pytest.mark.parametrize('change, match', [
-    ([b'passl', header()], None),
-    ([b'passl', None], 'not completed'),
-    ([b'passl', header(format='other')], 'none of tools/pack_dataset'),
-    ([b'passl', header(version=2)], 'version 2'),
-    ([b'passl', header(count=13)], 'do not fit'),
-    ([b'passl', header(classes=['a'])], 'do not fit'),
-    ([b'passl', header(classes=None)], 'do not fit|damaged'),
-    ([b'passl', pickle.dumps({})], 'damaged'),
-    ([b'passl', b'[]'], 'none of tools'),
-    ([b'labels', b'123'], 'damaged'),
-    ([b'labels', None], 'damaged'),
-    ([b'names', b'a\0'], 'do not fit'),
-    ([b'places', b'12345678'], 'do not fit'),
-    ([b'places', b'12345'], 'damaged'),
-    ([key(13), None], 'do not fit'),
-])
-def test_damaged_and_foreign_contents(tool, folder, change, match):
+def test_the_form_is_the_documented_one(tool, folder):
     _, file = pack(tool, folder, '--labelled')
-    edit(file, *change)
-    if match is None:
-        assert len(build('PackedImages', file)) == 14
-        return
-    with pytest.raises(DataError, match=match):
+    theirs = build('ImageFolder', folder)
+    images, line, rest = parts(file)
+    files = [theirs.read_bytes(i)[0] for i in range(14)]
+    assert images == b''.join(files) and json.loads(line) == {'count': 14, 'labelled': True,
+                                                              'classes': theirs.classes}
+    assert np.frombuffer(rest, '<u8', 15).tolist() == np.cumsum([64, *map(len, files)]).tolist()
+    assert np.frombuffer(rest, '<i4', 14, 120).tolist() == [label for _, label in theirs.samples]
+    assert rest[176:] == b''.join(os.fsencode(os.path.relpath(p, folder)) + b'\0' for p, _ in theirs.samples)
+    put_together(file, images, line, rest)
+    assert build('PackedImages', file).samples.fingerprint() == theirs.samples.__class__.of(
+        [os.path.relpath(p, folder) for p, _ in theirs.samples], theirs.samples._labels).fingerprint()
+
+
+FOREIGN = {
+    'another mark': (lambda w: b'PASSL packed 9\n\0' + w[16:], 'another version of the format'),
+    'unfinished': (lambda w: bytes(64) + w[64:], 'not completed'),
+    'empty': (lambda w: b'', 'no file of packed images'),
+    'short': (lambda w: w[:50], 'no file of packed images'),
+    'text': (lambda w: b'hello' * 5000, 'no file of packed images'),
+    'cut': (lambda w: w[:-1], r'truncated: \d+ of \d+ bytes'),
+    'cut in the images': (lambda w: w[:900], 'truncated'),
+    'longer': (lambda w: w + b'x', 'damaged: its parts do not fit'),
+    'one bit of the index': (lambda w: w[:-9] + bytes([w[-9] ^ 1]) + w[-8:], 'another checksum'),
+    'LMDB': (lambda w: bytes(10) + b'\x08\0' + bytes(4) + b'\xde\xc0\xef\xbe\1\0\0\0' + bytes(8192),
+             "was packed by an older version, as LMDB; pack the folder again: python tools/pack_dataset.py FOLDER"),
+}
+
+
+@pytest.mark.parametrize('name', FOREIGN)
+def test_files_of_another_kind_and_damaged_ones(tool, folder, name):
+    _, file = pack(tool, folder, '--labelled')
+    change, match = FOREIGN[name]
+    whole = change(open(file, 'rb').read())
+    with open(file, 'wb') as f:
+        f.write(whole)
+    with pytest.raises(DataError, match=match) as e:
         build('PackedImages', file)
+    assert '\n' not in str(e.value)
 
 
-def test_files_of_another_kind(tool, folder, tmp_path):
-    _, file = pack(tool, folder, '--labelled')
-    whole = open(file, 'rb').read()
-    for size, match in ((0, 'no file of packed images'), (50, 'no file of packed images'), (9000, 'truncated'),
-                        (len(whole) - 5000, 'truncated')):
-        (tmp_path / 'cut').write_bytes(whole[:size])
-        with pytest.raises(DataError, match=match):
-            build('PackedImages', str(tmp_path / 'cut'))
-    (tmp_path / 'text').write_text('hello' * 5000)
-    for root, match in ((tmp_path / 'text', 'no file of packed images'), (folder, 'is a folder'),
-                        (tmp_path / 'none', 'does not exist')):
+def test_what_is_no_file(folder, tmp_path):
+    for root, match in ((folder, 'is a folder'), (tmp_path / 'none', 'does not exist')):
         with pytest.raises(DataError, match=match):
             build('PackedImages', str(root))
     with pytest.raises(ConfigError, match='must be the name'):
         build('PackedImages', 3)
 
 
-def test_places_are_where_the_bytes_are_and_wrong_ones_do_no_harm(tmp_path):
-    rng = np.random.RandomState(0)
-    images = [rng.bytes(n) for n in (1, 700, 3000, 5000, 0, 12, 300000, 4080, 8176, 4096)]
-    file = str(tmp_path / 'p')
-    packed.write_packed(file, [images[:6], images[6:]], [f'{i}' for i in range(10)])
-    ours, whole = build('PackedImages', file), open(file, 'rb').read()
-    for (first, pages), image in zip(ours._places.tolist(), images):
-        assert image in whole[first * 4096:(first + pages) * 4096] and pages <= len(image) // 4096 + 2
-    del ours
-    gc.collect()                    # data sets of one file share their reader
-    edit(file, b'places', np.full((10, 2), 2**32 - 1, '<u4').tobytes())
-    ours = build('PackedImages', file)
-    assert [ours.read_bytes(i)[0] for i in range(10)] == images
+def changed(rest, at, kind, value):
+    rest = bytearray(rest)
+    struct.pack_into(kind, rest, at, value)
+    return bytes(rest)
 
 
-def test_an_image_that_is_gone_is_replaced(tool, folder):
-    _, file = pack(tool, folder, '--unlabelled')
-    edit(file, key(2), None)
-    edit(file, b'extra', b'')                                   # keeps the number of entries
+INDEX = {                       # with a checksum that is right, as only malice makes them
+    'fewer': lambda line, rest: (header(count=13), rest),
+    'many': lambda line, rest: (b'{"count": 1' + b'0' * 300 + b', "labelled": true, "classes": ["a"]}', rest),
+    'none': lambda line, rest: (header(count=0), rest),
+    'a float': lambda line, rest: (header(count=14.0), rest),
+    'fewer classes': lambda line, rest: (header(classes=['a']), rest),
+    'no classes': lambda line, rest: (header(classes=None), rest),
+    'classes of other kinds': lambda line, rest: (header(classes=[[], {}, 3]), rest),
+    'half a header': lambda line, rest: (b'{"count": 14}', rest),
+    'a list': lambda line, rest: (b'[]', rest),
+    'a pickle': lambda line, rest: (pickle.dumps({}), rest),
+    'deep': lambda line, rest: (b'[' * 100000, rest),
+    'no line': lambda line, rest: (b'', b''),
+    'first bound': lambda line, rest: (line, changed(rest, 0, '<Q', 0)),
+    'falling bounds': lambda line, rest: (line, changed(rest, 16, '<Q', 65)),
+    'bound beyond the end': lambda line, rest: (line, changed(rest, 16, '<Q', 2**63)),
+    'last bound': lambda line, rest: (line, changed(rest, 112, '<Q', struct.unpack_from('<Q', rest, 112)[0] - 1)),
+    'class of no name': lambda line, rest: (line, changed(rest, 120, '<i', 3)),
+    'negative class': lambda line, rest: (line, changed(rest, 120, '<i', -1)),
+    'a name without end': lambda line, rest: (line, rest + b'x'),
+    'more names': lambda line, rest: (line, rest + b'\0' * 10**6),
+    'no names': lambda line, rest: (line, rest[:176]),
+    'half an array': lambda line, rest: (line, rest[:99]),
+}
+
+
+@pytest.mark.parametrize('name', INDEX)
+def test_an_index_that_does_not_fit_is_refused(tool, folder, name):
+    _, file = pack(tool, folder, '--labelled')
+    images, line, rest = parts(file)
+    put_together(file, images, *INDEX[name](line, rest))
+    with pytest.raises(DataError, match='damaged'):
+        build('PackedImages', file)
+
+
+def test_an_image_that_claims_gigabytes_is_replaced(tmp_path, folder):
+    """A file with a hole: long, but of few bytes on the disk."""
+    file, size = str(tmp_path / 'p'), 2**30 + 1
+    with open(os.path.join(folder, 'a', '0000.png'), 'rb') as f:
+        image = f.read()
+    packed.write_packed(file, [[image, image]], ['1', '2'])
+    images, line, rest = parts(file)
+    rest = changed(rest, 16, '<Q', 64 + len(image) + size)
+    index = line + b'\n' + rest
+    with open(file, 'r+b') as f:
+        f.write(struct.pack('<16sQQ32s', b'PASSL packed 2\n\0', 64 + len(image) + size, len(index),
+                            hashlib.sha256(index).digest()))
+        f.truncate(64 + len(image))
+        f.seek(64 + len(image) + size)
+        f.write(index)
     ours = build('PackedImages', file, max_bad=0.5)
-    assert ours[SampleKey(2, 0)][0].shape == (3, 20, 28) and ours.num_bad == 1
-    with pytest.raises(DataError, match='missing in the file'):
-        build('PackedImages', file, on_error='raise')[2]
+    assert ours[SampleKey(1, 0)][0].shape == (3, 20, 28) and ours.num_bad == 1
+    with pytest.raises(DataError, match='more than 1024 MiB'):
+        build('PackedImages', file, on_error='raise')[1]
+
+
+def test_a_file_that_shrinks_while_it_is_read(tool, folder):
+    _, file = pack(tool, folder, '--unlabelled')
+    ours = build('PackedImages', file)
+    with open(file, 'r+b') as f:
+        f.truncate(ours._bounds[13] + 1)
+    assert ours.load(12).shape == (20, 28, 3)
+    with pytest.raises(DataError, match='shorter than it was'):
+        ours.read_bytes(13)
 
 
 def test_names_are_labels_only(tmp_path, folder):
@@ -318,20 +367,12 @@ def test_names_are_labels_only(tmp_path, folder):
     assert ours.samples == ['/etc/../nowhere/x.png'] and ours.load(0).shape == (20, 28, 3)
 
 
-def test_without_lmdb_the_command_is_named(tool, folder, monkeypatch, capsys):
-    _, file = pack(tool, folder, '--unlabelled')
-    monkeypatch.setitem(sys.modules, 'lmdb', None)
-    assert len(build('PackedImages', file)) == 14               # reading needs no package
-    assert pack(tool, folder, '--unlabelled')[0] == 2
-    error = capsys.readouterr().err
-    assert 'pip install lmdb' in error and 'passl[pack]' in error
-
-
 def test_a_file_packed_again_is_read_anew(tool, folder):
     _, file = pack(tool, folder, '--unlabelled')
     first = build('PackedImages', file)
     os.remove(file)
-    time.sleep(0.02)
     os.remove(os.path.join(folder, 'a', '0000.png'))
     pack(tool, folder, '--unlabelled')
     assert len(build('PackedImages', file)) == 13 and len(first) == 14 and first.load(13).shape == (20, 28, 3)
+    with pytest.raises(DataError, match='packed anew during the run'):
+        pickle.loads(pickle.dumps(first))

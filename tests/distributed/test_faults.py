@@ -5,14 +5,12 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 
-from passl.utils.distributed import watch, witness
+from passl.utils.distributed import dist, watch
 from passl.utils.weights.checkpoint import load_file
 from passl.utils.distributed.watch import Peer, process_state
 from tests.tiny import densecl_config, linear_config
@@ -52,33 +50,18 @@ def test_a_process_that_dies_or_is_stopped_ends_the_job(tmp_path, images, what, 
     os.kill(pid, what)
     assert running.wait() != 0
     output = running.output()
-    assert f"rocess {rank} (pid {pid} on '" in output and said in output, output
-    with open(os.path.join(running.folder, 'log.txt'), encoding='utf-8') as f:
-        log = f.read()
-    for text in (output, log):          # the other one may be named as the one that ended after it
-        first = re.search(r'rocess (\d) \(pid', text)
-        assert first and int(first.group(1)) == rank, text
+    first = re.search(r'rocess (\d) \(pid', output)        # the other one may be named as the one that ended after it
+    if what == signal.SIGKILL and first is None:           # gloo aborted the other one while gradients were averaged
+        assert 'gloo::IoException' in output and re.search(r'[Cc]ode -(6|9)\b', output), output
+        assert status(running.folder)['state'] == 'running'
+        return
+    assert first and int(first.group(1)) == rank and f"rocess {rank} (pid {pid} on '" in output, output
+    assert said in output and f'This process {1 - rank} has finished' in output and '--resume auto' in output
     assert what == signal.SIGSTOP or f'rocess {1 - rank} (pid' not in output, output
-    if what == signal.SIGSTOP:
-        assert f'This process {1 - rank} has finished' in output and '--resume auto' in output
-        if rank == 1:
-            assert status(running.folder)['state'] == 'failed' and status(running.folder)['code'] == 75
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('rank', [0, 1])
-def test_a_process_that_is_stopped_before_they_have_met_ends_the_job(tmp_path, images, rank):
-    """Paddle would wait for a quarter of an hour, with Python's lock held."""
-    running = Job(tmp_path, 'start', densecl_config(images, tmp_path / 'out', epochs=200))
-    while rank not in running.pids():
-        time.sleep(0.05)
-    pid = running.pids()[rank]
-    os.kill(pid, signal.SIGSTOP)
-    assert running.wait() != 0
-    output = running.output()
-    assert f'process {rank} (pid {pid} on ' in output and 'was stopped (SIGSTOP' in output, output
-    assert f'Process {1 - rank}, which waits for it, is ended' in output and '--resume auto' in output
-    assert not os.path.exists(running.folder)
+    if rank == 1:
+        assert status(running.folder)['state'] == 'failed' and status(running.folder)['code'] == 75
+        with open(os.path.join(running.folder, 'log.txt'), encoding='utf-8') as f:
+            assert f"rocess {rank} (pid {pid} on '" in f.read()
 
 
 @pytest.mark.slow
@@ -206,77 +189,14 @@ def test_trouble_of_a_process_elsewhere():
         "process 2 (pid 1 on 'there') has given no sign of life for 61 s"
 
 
-def ignores(pid, number):
-    """Whether the process ignores the signal."""
-    with open(f'/proc/{pid}/status') as f:
-        mask = next(int(line.split()[1], 16) for line in f if line.startswith('SigIgn:'))
-    return bool(mask >> (number - 1) & 1)
-
-
-@pytest.mark.parametrize('pidfd', [True, False])
-@pytest.mark.parametrize('how', ['kill', 'bye', 'starter ends'])
-def test_witness(tmp_path, child, pidfd, how):
-    """It names the process that ends first, in the log and on standard error; and leaves in silence after 'bye'."""
-    code = f'import os, runpy; {"" if pidfd else "del os.pidfd_open; "}' \
-           f'runpy.run_path({watch.WITNESS!r}, run_name="__main__")'
-    program = subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    log = tmp_path / 'log.txt'
-    processes = [(0, os.getpid(), process_state(os.getpid())[1]), (4, child, process_state(child)[1])]
-    program.stdin.write(json.dumps({'processes': processes, 'host': 'here'}) + f'\nlog {log}\n')
-    program.stdin.flush()
-    end = time.monotonic() + 20
-    while not ignores(program.pid, signal.SIGTERM) and time.monotonic() < end:
-        time.sleep(0.02)
-    program.send_signal(signal.SIGTERM)                 # as the launcher does to all
-    if how == 'kill':
-        os.kill(child, signal.SIGKILL)
-    elif how == 'bye':
-        program.stdin.write('bye\n')
-        program.stdin.flush()
-    else:
-        program.stdin.close()
-    assert program.wait(10) == 0
-    said = program.stderr.read()
-    if how == 'kill':
-        assert f"ERROR: process 4 (pid {child} on 'here') has ended" in said and log.read_text() == said
-    else:
-        assert said == '' and not log.exists()
-
-
-@pytest.mark.slow
-def test_witness_of_the_start():
-    """A job that is suspended as a whole may go on; one of its processes alone may not stand still."""
-    jobs = [subprocess.Popen(['sleep', '60'], env={**os.environ, 'PADDLE_TRAINER_ID': str(r)}) for r in (0, 1)]
-    stranger = subprocess.Popen(['sleep', '60'])
-    waiting, other = jobs[0].pid, jobs[1].pid
-    assert witness.siblings(waiting) == [(1, other)]
-    program = subprocess.Popen([sys.executable, watch.WITNESS, 'start', str(waiting), '0', 'here'],
-                               stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        os.kill(stranger.pid, signal.SIGSTOP)
-        for number, seconds in ((signal.SIGSTOP, 1.3 * witness.STOPPED), (signal.SIGCONT, 1)):
-            for pid in (waiting, other):
-                os.kill(pid, number)
-            time.sleep(seconds)
-        assert jobs[0].poll() is None and program.poll() is None
-        os.kill(other, signal.SIGSTOP)
-        assert jobs[0].wait(3 * witness.STOPPED) == -signal.SIGKILL and program.wait(5) == 0
-        assert f"process 1 (pid {other} on 'here') was stopped (SIGSTOP" in program.stderr.read()
-    finally:
-        for process in (*jobs, stranger, program):
-            process.kill()
-            process.wait()
-
-
 def test_no_watch_in_a_world_of_one():
-    from passl.utils.distributed import dist
     dist.watch(10)
     dist.progress('training', 3)
     dist.meet()
     with pytest.raises(ValueError), dist.name_the_lost():
         raise ValueError
     dist.end_watch()
-    assert dist._watch is None and dist.store() is None
+    assert watch._running is None and dist.store() is None
 
 
 def test_fingerprint_of_a_listing():

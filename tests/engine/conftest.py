@@ -2,12 +2,11 @@
 
 import pytest
 
-from .small import write_data
-
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory, make_images):
     """Images for every test of this file; nothing is written there."""
+    from .small import write_data       # not above: a device is chosen before Paddle is imported (tests/conftest.py)
     return write_data(tmp_path_factory.mktemp('data'), make_images)
 
 

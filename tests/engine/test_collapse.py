@@ -82,7 +82,7 @@ LONG = {'total_iters': 36, 'epochs': None, 'lr_scheduler': {'learning_rate': 0.0
 @pytest.mark.parametrize('build', [small.densecl, small.moco, simclr])
 def test_a_healthy_run_is_not_warned_of(data, said, build):
     trainer = run(build(data, **LONG))
-    assert said == [] and trainer.iteration == 36 and trainer.logged['std'] > 0.2
+    assert said == [] and trainer.iteration == 36 and trainer.record['std'] > 0.2
 
 
 @pytest.mark.parametrize('build, told', [(small.densecl, ['std is', 'std_dense is']), (small.moco, ['std is']),
@@ -187,13 +187,14 @@ def test_the_numbers_of_the_training_are_the_same_with_and_without(data, tmp_pat
 def judged(records, model=None, **settings):
     """Iterations at which the hook says something, and what."""
     model = model or types.SimpleNamespace(negatives=1024, queues={}, head=types.SimpleNamespace(temperature=0.2))
-    trainer = types.SimpleNamespace(model=model, iteration=0, global_batch_size=64, iters_per_epoch=100, epoch=1)
+    trainer = types.SimpleNamespace(model=model, iteration=0, global_batch_size=64, iters_per_epoch=100, epoch=1,
+                                    is_log_step=True)
     hook, found = CollapseHook(**settings), []
     hook._warn = lambda trainer, words: found.append((trainer.iteration, words))
     hook.run_begin(trainer)
     for record in records:
         trainer.iteration, trainer.epoch = record['iteration'], record['epoch']
-        trainer.logged = record
+        trainer.record = record
         hook.train_iter_end(trainer)
     return found
 

@@ -1,5 +1,6 @@
 """The choice of the device, and what a GPU is told: played on a build without one."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -10,10 +11,12 @@ import pytest
 from passl.engine import device, trainer as trainer_module
 from passl.engine.builder import build_trainer
 from passl.engine.device import describe_device, memory_advice, select_device
-from passl.utils.distributed import dist
+from passl.utils.distributed import dist, world
 from passl.utils.config import with_defaults
-from passl.utils.errors import DeviceError
+from passl.utils.errors import DeviceError, PaddleMissingError
+from passl.utils.paddle_env import require_paddle
 from tests.engine.small import densecl, write_data
+from tests.transfer.nets import R18, state_of
 
 
 @pytest.fixture
@@ -95,7 +98,7 @@ def test_a_start_that_fails_is_said(monkeypatch, why, error, said):
     monkeypatch.setenv('PADDLE_TRAINERS_NUM', '2')
     monkeypatch.setattr('paddle.distributed.init_parallel_env', init_parallel_env)
     with pytest.raises(DeviceError) as e:
-        dist._join()
+        world._join()
     assert said in str(e.value) and '--no-cuda' in str(e.value)
 
 
@@ -106,8 +109,8 @@ def test_no_cuda_holds_under_a_launcher(monkeypatch, name, backend):
     monkeypatch.delenv('PADDLE_DISTRI_BACKEND', raising=False)
     monkeypatch.setattr(paddle, 'get_device', lambda: name)
     monkeypatch.setattr('paddle.distributed.init_parallel_env',
-                        lambda: seen.append(dist.os.environ.get('PADDLE_DISTRI_BACKEND')))
-    dist._join()
+                        lambda: seen.append(os.environ.get('PADDLE_DISTRI_BACKEND')))
+    world._join()
     monkeypatch.delenv('PADDLE_DISTRI_BACKEND', raising=False)
     assert seen == [backend]
 
@@ -129,13 +132,50 @@ def test_the_limit_holds_where_nobody_gets_pythons_lock():
     """As behind a collective that never ends: the main thread waits in C, with the lock; no other thread can speak."""
     done = subprocess.run([sys.executable, '-c', textwrap.dedent('''
         import ctypes
-        from passl.utils import dist, watch
-        dist.on_cpu, watch.LAST_WORD = lambda: False, 0.5
+        from passl.utils.distributed import watch
+        watch.LAST_WORD = 0.5
         held = watch.Watch.__new__(watch.Watch)
-        held.limit, held.timed = 0.5, None
+        held.limit, held.timed, held.on_cpu = 0.5, None, False
         held.progress('training', 3)
         ctypes.PyDLL(None).sleep(60)            # PyDLL keeps the lock
         print('never')
         ''')], capture_output=True, text=True, timeout=50)
     assert done.returncode == 1 and 'never' not in done.stdout
     assert 'Timeout (0:00:01)!' in done.stderr and 'line 8 in <module>' in done.stderr
+
+
+def test_gradients_are_forgotten_and_not_set_to_zero(tmp_path, make_images):
+    """Zeros would be a kernel per parameter, and keep the memory."""
+    trainer = build_trainer(with_defaults(densecl(write_data(str(tmp_path), make_images), epochs=None, total_iters=2)))
+    trainer.run()
+    assert [n for n, p in trainer.model.named_parameters() if p.grad is not None] == []
+
+
+def test_detection_asks_for_the_device_as_training_does(gpu):
+    from passl.transfer.paddledet.run import _start_device
+    gpu['gpus'] = 0
+    with pytest.raises(DeviceError, match='sees no GPU.*nvidia-smi'):
+        _start_device(paddle, {}, no_cuda=False)
+    cfg = {}
+    _start_device(paddle, cfg, no_cuda=True)
+    assert gpu['device'] == 'cpu' and cfg['use_gpu'] is False
+
+
+def test_a_proof_is_computed_on_the_cpu(gpu):
+    """Where its tolerance holds: a GPU's convolutions in TF32 are off by ten times as much."""
+    from passl.transfer.weights.exporting import backbone
+    select_device()
+    assert gpu['device'] == 'gpu'
+    backbone(R18, state_of(R18), 'the file')
+    assert gpu['device'] == 'cpu'
+
+
+@pytest.mark.parametrize('version, old', [('2.6.1', True), ('2.6.2', False), ('3.0.0-beta1', False), ('0.0.0', False)])
+def test_the_oldest_paddle(monkeypatch, version, old):
+    """2.6.0 and 2.6.1 have another put_along_axis, with which the queue is written."""
+    monkeypatch.setattr(paddle, '__version__', version)
+    if not old:
+        assert require_paddle() is paddle
+        return
+    with pytest.raises(PaddleMissingError, match='2.6.1 is too old: 2.6.2 or newer'):
+        require_paddle()

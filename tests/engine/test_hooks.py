@@ -52,7 +52,7 @@ def test_a_class_that_is_no_hook_is_refused():
         build_hook({'name': 'NotAHook'}, 'custom_config.0')
 
 
-POINTS = [p for p in vars(Hook) if not p.startswith('_') and p != 'priority']
+POINTS = [p for p in vars(Hook) if not p.startswith('_') and p not in ('priority', 'reads', 'writes', 'wants_log')]
 
 
 @HOOKS.register()
@@ -105,6 +105,54 @@ def test_points_with_accumulation_and_an_end_within_an_epoch(data, out, capsys):
 def test_evaluate_only_calls_no_training_point(data, out, capsys):
     """Hooks of custom_config belong to the training."""
     assert recorded(clas(data, **out), capsys, '--evaluate-only') == []
+
+
+# ------------------------------------------------------------------------------------------- the record of a step
+
+@HOOKS.register()
+class Counter(Hook):
+    """Adds to the record, and wants the second step logged."""
+
+    writes = 'steps',
+    seen = []
+
+    def wants_log(self, trainer):
+        return trainer.iteration == 1
+
+    def train_iter_end(self, trainer):
+        if trainer.is_log_step:
+            trainer.record.update(steps=trainer.iteration, half=trainer.iteration / 2)
+
+
+@HOOKS.register()
+class Reader(Hook):
+    priority = Priority.COLLAPSE
+    reads = 'steps', 'loss', 'time'
+
+    def train_iter_end(self, trainer):
+        Counter.seen.append((trainer.is_log_step, trainer.model.with_metrics, dict(trainer.record)))
+
+
+def test_what_hooks_add_is_logged_and_what_they_read_is_there(data, out, capsys):
+    Counter.seen = []
+    cfg = moco(data, **out, epochs=None, total_iters=3, log_config={'interval': 3},
+               custom_config=[{'name': 'Reader'}, {'name': 'Counter'}])
+    folder, done = train(cfg, capsys)
+    assert [step[:2] for step in Counter.seen] == [(False, False), (True, True), (True, True)]
+    assert set(Counter.seen[0][2]) == {'mode', 'iteration', 'epoch', 'lr'}
+    logged = records(folder)
+    assert [(r['iteration'], r['steps'], r['half']) for r in logged] == [(2, 2, 1.0), (3, 3, 1.5)]
+    assert logged == [record for is_log_step, _, record in Counter.seen if is_log_step]
+    assert ', steps 3, half 1.5000' in done.out
+
+
+@pytest.mark.parametrize('changes, said', [
+    ({'log_config': {'priority': 10}}, r"LogHook \(priority 10\) reads '(data_)?time' of trainer.record, which "
+                                       r'IterTimerHook \(priority 30\) writes after it. Give it a higher priority'),
+    ({'custom_config': [{'name': 'Reader'}]}, "Reader .* reads 'steps' of trainer.record, which no hook writes")])
+def test_a_hook_that_comes_before_what_it_reads_is_refused(data, changes, said):
+    with pytest.raises(ConfigError, match=said):
+        trainer_of(moco(data, **changes))
 
 
 # ---------------------------------------------------------------------------------------------- learning rate

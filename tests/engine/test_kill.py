@@ -37,7 +37,7 @@ def whole(data, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('point, count', [('write', 1), ('write', 2), ('fsync', 1), ('fsync', 4), ('replace', 2),
+@pytest.mark.parametrize('point, count', [('write', 1), ('write', 2), ('fsync', 1), ('fsync', 2), ('replace', 2),
                                           ('replaced', 2), ('symlink', 1), ('symlink', 2), ('remove', 1), ('config', 1)])
 def test_killed_while_saving(whole, out, capsys, point, count):
     cfg, folder = whole

@@ -96,7 +96,10 @@ def test_one_operator_finds_what_is_no_number(values, want):
 
 # -------------------------------------------------------------------------------------------------- every step
 
-@pytest.mark.parametrize('value, words', [(float('nan'), '(2 nan, 0 inf)'), (float('-inf'), '(0 nan, 2 inf)')])
+@pytest.mark.parametrize('value, words', [
+    (float('nan'), '(2 nan, 0 inf)'),
+    pytest.param(float('-inf'), '(0 nan, 2 inf)', marks=pytest.mark.cpu_only(
+        "with check 'log' the CPU's operator, which the fake device uses, turns what follows an inf into nan"))])
 def test_a_broken_gradient_is_named_before_the_optimizer_step(data, tmp_path, value, words):
     trainer = trainer_of(data, tmp_path, {'value': value})
     before = {}
@@ -350,7 +353,7 @@ def test_skipped_steps_are_counted_and_logged(data, out, tmp_path):
     os.makedirs(tmp_path / 'run')
     trainer = scaled(data, tmp_path / 'run', [2, 3, 5])
     trainer.run()
-    assert trainer.skipped_steps == 3 and trainer.iteration == 6
+    assert trainer.hooks[1].skipped == 3 and trainer.iteration == 6
     assert [r.get('skipped_steps') for r in small.records(str(tmp_path / 'run'))] == [None, 1, 2, 2, 3, 3]
     assert np.isfinite(trainer.model.queue.numpy()).all()
 

@@ -8,51 +8,16 @@ import sys
 import numpy as np
 import pytest
 
-from passl.engine import run_folder, state
+from passl.engine import checkpoint, run_folder
 from passl.engine.changes import check_changes, differences
-from passl.engine.run_folder import Folders, checkpoints
+from passl.engine.checkpoint import checkpoints, newest
 from passl.utils.weights.checkpoint import load_file, read_note, save_file
 from passl.utils.config import merge
 from passl.utils.errors import CheckpointError, ConfigError
 from tests.engine.test_hooks import saved
-from tests.utils.test_file_lock import HOLD, ROOT
+from tests.utils.test_files import HOLD, ROOT
 
 from .small import moco, records, refused_training, train
-
-
-@pytest.fixture
-def impatient(monkeypatch):
-    monkeypatch.setattr(run_folder, '_PATIENCE', 0.3)
-
-
-@pytest.fixture
-def occupied(impatient):
-    """A function: another process locks a folder; it ends with the test."""
-    held = []
-
-    def occupy(folder):
-        os.makedirs(folder, exist_ok=True)
-        held.append(subprocess.Popen([sys.executable, '-c', HOLD, os.path.join(folder, '.lock')], cwd=ROOT,
-                                     stdout=subprocess.PIPE, text=True))
-        assert held[-1].stdout.readline() == 'held\n'
-        return held[-1].pid
-    yield occupy
-    for process in held:
-        process.kill()
-        process.wait()
-
-
-# --------------------------------------------------------------------------------------------------- the lock
-
-def test_two_runs_in_one_folder_are_refused(data, out, capsys, occupied):
-    folder, _ = train(moco(data, **out, epochs=1), capsys)
-    pid = occupied(folder)
-    before = sorted(os.listdir(folder))
-    for flags in ([], ['--resume', 'auto'], ['--overwrite'], ['--resume', os.path.join(folder, 'epoch_1.pdparams')]):
-        refused_training(moco(data, **out, epochs=2), capsys,
-                         [f"'{os.path.realpath(folder)}' is in use by another run (process {pid} on", 'output_dir=DIR'],
-                         *flags)
-    assert sorted(os.listdir(folder)) == before and not os.path.exists(folder + '.bak-1')
 
 
 def test_two_runs_with_one_folder_of_checkpoints_are_refused(data, out, tmp_path, capsys, occupied):
@@ -61,7 +26,7 @@ def test_two_runs_with_one_folder_of_checkpoints_are_refused(data, out, tmp_path
                      [f'in use by another run (process {pid}', 'checkpoint.out_dir=DIR'])
 
 
-def test_the_lock_ends_with_the_run(data, out, capsys, impatient):
+def test_the_lock_ends_with_the_run(data, out, capsys):
     for flags in ([], ['--overwrite'], ['--resume', 'auto']):
         train(moco(data, **out, epochs=1), capsys, *flags)
     folder = os.path.join(out['output_dir'], 'small')
@@ -172,23 +137,35 @@ def test_newest_is_by_iteration_whatever_the_times_are(data, out, capsys):
     for i, name in enumerate(names):
         os.utime(os.path.join(folder, f'{name}.pdparams'), (1000 + i, 1000 + i))
     assert checkpoints(folder) == [f'{n}.pdparams' for n in names] + ['epoch_99.pdparams']
-    assert Folders(folder).newest() == os.path.join(folder, 'epoch_3.pdparams')
+    path, content = newest(folder)
+    assert (path, content['iteration']) == (os.path.join(folder, 'epoch_3.pdparams'), 9)
 
 
 def test_processes_that_read_other_files_are_refused(data, out, capsys, monkeypatch):
     """Machines that do not share the run folder."""
     folder, _ = train(moco(data, **out), capsys)
     a, b = (os.path.join(folder, f'epoch_{i}.pdparams') for i in (1, 2))
-    marks = [state.fingerprint(p) for p in (a, b)]
+    marks = [checkpoint.fingerprint(p) for p in (a, b)]
     for others, message in (([(None, marks[0]), (None, marks[1])], 'Processes 0 and 1 read different files'),
                             ([(None, marks[0]), (None, marks[0]), ('no file', '')], 'Process 2: no file')):
-        monkeypatch.setattr(state.dist, 'gather_objects', lambda mine, others=others: others)
+        monkeypatch.setattr(checkpoint.dist, 'gather_objects', lambda mine, others=others: others)
         with pytest.raises(CheckpointError, match=message):
-            state.load_on_all(a)
+            checkpoint.load_on_all(a)
     monkeypatch.undo()
-    assert state.load_on_all(a)['iteration'] == 3
+    assert checkpoint.load_on_all(a)['iteration'] == 3
     with pytest.raises(CheckpointError, match='^There is no file'):
-        state.load_on_all(a + 'x')
+        checkpoint.load_on_all(a + 'x')
+
+
+@pytest.mark.parametrize('flag', ['auto', 'epoch_2.pdparams'])
+def test_a_checkpoint_is_read_once(data, out, capsys, monkeypatch, flag):
+    folder, _ = train(moco(data, **out), capsys)
+    real, seen = load_file, []
+    for module in (checkpoint, run_folder):
+        monkeypatch.setattr(module, 'load_file', lambda path: seen.append(os.path.basename(path)) or real(path))
+    _, done = train(moco(data, **out, epochs=3), capsys, '--resume', flag if flag == 'auto' else f'{folder}/{flag}')
+    assert '6 iterations (2 epochs) done, 3 to go' in done.out
+    assert seen == ['epoch_2.pdparams']
 
 
 def test_several_damaged_files_are_passed_over(data, out, capsys):

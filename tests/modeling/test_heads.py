@@ -85,7 +85,7 @@ def reads(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize('device', ['gpu', 'cpu'])
+@pytest.mark.parametrize('device', ['gpu', pytest.param('cpu', marks=pytest.mark.cpu_only('its shortcut'))])
 def test_parts_of_a_step_read_nothing_from_the_device(device, reads, monkeypatch):
     if device == 'gpu':                                   # the path for numbers that are not in the host's memory
         monkeypatch.setattr(contrastive_loss, '_UNSHIFTED_FROM', math.inf)
@@ -93,6 +93,7 @@ def test_parts_of_a_step_read_nothing_from_the_device(device, reads, monkeypatch
     twin = paddle.nn.Linear(8, 8)
     queue = FeatureQueue(paddle.nn.Layer(), 'queue', 8, 16)
     average, head = WeightAverage(layer, twin), ContrastiveHead(temperature=0.2)
+    reads.clear()                                         # the first average of a process tries Paddle's fused call
     average.update(0.9)
     x = unit(6)
     index, _ = match(x.reshape([2, 8, 3]), x.reshape([2, 8, 3]))

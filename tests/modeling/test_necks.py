@@ -5,9 +5,10 @@ import math
 import numpy as np
 import paddle
 import pytest
+from paddle import nn
 
 from passl.modeling import build_neck
-from passl.modeling.necks import DenseCLNeck, LinearNeck, NonLinearNeckV1, NonLinearNeckV2
+from passl.modeling.necks import densecl_neck, DenseCLNeck, LinearNeck, NonLinearNeckV1, NonLinearNeckV2
 from passl.utils.errors import ConfigError
 
 
@@ -119,3 +120,12 @@ def test_linear_layers_start_kaiming_normal(kind):
 def test_unknown_setting_names_the_nearest():
     with pytest.raises(ConfigError, match="'model.neck.hid_channel'.*'hid_channels'"):
         build_neck({'name': 'DenseCLNeck', 'in_channels': 4, 'hid_channel': 4, 'out_channels': 4})
+
+
+def test_what_a_narrow_product_gives_stays_narrow(monkeypatch):
+    """As under mixed precision, whose products are in half precision and whose biases are not: what travels between
+    processes would be twice as large. (float64 and float32 play the two: a CPU adds nothing in half precision.)"""
+    conv, matmul = nn.Conv2D(3, 2, 1), paddle.matmul
+    conv.to(dtype='float64')
+    monkeypatch.setattr(paddle, 'matmul', lambda *a, **k: matmul(*a, **k).astype('float32'))
+    assert densecl_neck._product(paddle.ones([4, 3], dtype='float64'), conv).dtype == paddle.float32

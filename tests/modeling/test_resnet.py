@@ -10,8 +10,10 @@ from paddle import nn
 from paddle.vision.models import resnet as vision
 
 from passl.modeling import build_backbone
-from passl.modeling.backbones import ResNet, resnet_cpu
-from passl.modules import channels_last
+from passl.modeling.backbones import ResNet
+from passl.modules import kernels
+from passl.modules.contrastive_loss import info_nce
+from passl.modules.cpu import channels_last, onednn, resnet as resnet_cpu
 from passl.utils.errors import ConfigError
 
 needs_onednn = pytest.mark.skipif(bool(channels_last.why_not()), reason=channels_last.why_not() or 'usable')
@@ -125,6 +127,25 @@ def test_wrong_settings(cfg, words):
         assert word in str(e.value)
 
 
+@pytest.mark.parametrize('recompute', [False, [0, 2]])
+def test_stages_are_those_of_the_layers_and_none_is_computed_beyond_the_last(recompute):
+    net, x = ResNet(18, frozen_stages=1, recompute=recompute), paddle.randn([2, 3, 40, 64])
+    net.eval()
+    maps, by_hand, seen = net.stages(x), [], []
+    y = net.maxpool(net.relu(net.bn1(net.conv1(x))))
+    for stage in range(1, 5):
+        y = getattr(net, f'layer{stage}')(y)
+        by_hand.append(y.numpy())
+    assert [m.shape for m in by_hand] == [(2, 64, 10, 16), (2, 128, 5, 8), (2, 256, 3, 4), (2, 512, 2, 2)]
+    for have, want in zip(maps, by_hand):
+        assert far(have.numpy(), want) < 1e-4
+    net.train()
+    for stage in (3, 4):
+        getattr(net, f'layer{stage}').register_forward_post_hook(lambda *_, s=stage: seen.append(s))
+    assert [m.shape[1] for m in net.stages(x, [1, 3])] == [64, 256] and seen == [3]
+    assert not net.layer1.training and net.layer2.training
+
+
 def trained(depth, frozen, fast, monkeypatch, shape, train=True):
     """Output, gradients and state after one pass, by `resnet_cpu` or by Paddle's layers."""
     with monkeypatch.context() as m:
@@ -145,6 +166,7 @@ def far(have, want):
     return np.abs(have - want).max() / (np.abs(want).max() + 1e-6)
 
 
+@pytest.mark.cpu_only('kernels of oneDNN')
 @needs_onednn
 @pytest.mark.parametrize('depth, frozen, shape, train', [
     (18, -1, (2, 3, 97, 75), True), (50, -1, (2, 3, 71, 97), False), (18, 2, (1, 3, 64, 96), True),
@@ -184,6 +206,22 @@ def test_blocks_agree(kind, c, stride):
     assert len(found[0]) == len(found[1]) > 6
     for want, have in zip(*found):          # some sums are zero but for rounding
         assert np.abs(have - want).max() < 1e-3 * max(1, np.abs(want).max())
+
+
+@pytest.mark.cpu_only('kernels of oneDNN')
+@needs_onednn
+def test_backbone_and_loss_take_the_kernels_that_are_registered(monkeypatch):
+    called = []
+    for kernel, method in ((onednn.Convolution, 'forward'), (onednn.Exp, 'forward_')):
+        monkeypatch.setattr(kernel, method, lambda *a, m=getattr(kernel, method): called.append(m) or m(*a))
+    net, x, q = ResNet(18), paddle.randn([1, 3, 32, 32]), paddle.ones([2, 4]) / 2
+    net.eval()
+    results = []
+    for choosers in (kernels._choosers, {}):
+        monkeypatch.setattr(kernels, '_choosers', choosers)
+        results.append((net(x).numpy(), float(info_nce(q, q, paddle.ones([4, 6]) / 4, 0.2)[0])))
+        assert len(called) == 21, choosers                 # 20 convolutions and an exp; then none more
+    assert far(results[0][0], results[1][0]) < 1e-3 and results[0][1] == pytest.approx(results[1][1], rel=1e-6)
 
 
 @needs_onednn

@@ -5,7 +5,8 @@ import paddle
 import pytest
 
 from passl.modeling import build_backbone, build_model
-from passl.modeling.backbones import ResNet_vd, resnet_cpu
+from passl.modeling.backbones import ResNet_vd
+from passl.modules.cpu import resnet as resnet_cpu
 from passl.transfer.weights.independent import Network
 from passl.utils.weights.checkpoint import save_file
 from passl.utils.errors import CheckpointError, ConfigError
@@ -39,6 +40,7 @@ def test_forward_by_numpy():
     assert got.shape == (2, 512, 2, 3) and np.abs(got - wanted).max() < 1e-5 * np.abs(wanted).max()
 
 
+@pytest.mark.cpu_only('kernels of oneDNN')
 @needs_onednn
 def test_both_ways_to_compute_agree(monkeypatch):
     (y, grads, net), (y_, grads_, net_) = trained(True, monkeypatch), trained(False, monkeypatch)

@@ -11,8 +11,7 @@ import paddle
 import pytest
 from paddle import nn
 
-from passl.modules import channels_last as cl
-from passl.modules import onednn
+from passl.modules.cpu import channels_last as cl, onednn
 
 pytestmark = pytest.mark.skipif(bool(cl.why_not()), reason=cl.why_not() or 'usable')
 
@@ -130,6 +129,7 @@ def test_no_gradient_where_none_is_wanted(monkeypatch):
         assert cl.conv(first, x).stop_gradient
 
 
+@pytest.mark.cpu_only('memory of the host')
 def test_what_is_kept_for_backward_goes():
     """After backward although the loss lives, and without backward as soon as the result goes."""
     conv, norm = nn.Conv2D(16, 16, 3, padding=1, bias_attr=False), nn.BatchNorm2D(16)
@@ -173,6 +173,7 @@ def test_what_is_not_ordinary_is_left_to_paddle(change):
     assert not cl.ordinary(nn.Sequential(nn.Conv2D(4, 4, 3, padding='SAME', bias_attr=False)))
 
 
+@pytest.mark.cpu_only('kernels of oneDNN')
 def test_what_suits():
     x = paddle.zeros([2, 3, 8, 8])
     assert cl.suits(x)
@@ -180,7 +181,7 @@ def test_what_suits():
 
 
 def test_the_switch(project_root):
-    program = 'from passl.modules import channels_last as c; import sys; sys.stdout.write(c.why_not())'
+    program = 'from passl.modules.cpu import channels_last as c; import sys; sys.stdout.write(c.why_not())'
     out = subprocess.run([sys.executable, '-c', program], cwd=project_root, capture_output=True, text=True,
                          env={**os.environ, 'PASSL_ONEDNN': '0'}, check=True).stdout
     assert out == 'PASSL_ONEDNN is off'

@@ -72,6 +72,7 @@ def close(got, want, rel=1e-5):
 def small_blocks(monkeypatch):
     """Blocks of 64 columns, so that a queue of some hundred is cut."""
     monkeypatch.setattr(contrastive_loss, 'CPU_BLOCK', 1)
+    monkeypatch.setattr(contrastive_loss, 'GPU_BLOCK', 1)
     monkeypatch.setattr(contrastive_loss, '_NARROWEST', 64)
 
 

@@ -83,6 +83,7 @@ def image(trains=False):
     return x
 
 
+@pytest.mark.cpu_only('the fake device draws from the generator of the CPU')
 def test_the_replay_draws_the_same_random_numbers_and_leaves_the_generator_alone():
     results = []
     for wrapped in (False, True):
@@ -162,6 +163,7 @@ def test_the_replay_runs_under_the_mixed_precision_of_the_first_pass(level, dtyp
     assert asked[0][1]['custom_white_list'] == tracer._get_amp_op_list()[0]
 
 
+@pytest.mark.cpu_only('memory of the host')
 def test_what_a_forward_pass_keeps():
     """Bytes that Paddle's allocator holds between forward and backward."""
     held = []
@@ -216,6 +218,7 @@ TWO_PROCESSES = """if True:
     """
 
 
+@pytest.mark.cpu_only('a job on gloo')
 @pytest.mark.slow
 def test_two_processes_with_accumulation_and_two_groups(tmp_path):
     script = tmp_path / 'script.py'

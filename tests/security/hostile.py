@@ -131,13 +131,6 @@ def safetensors(header, data=b'', length=None):
     return struct.pack('<Q', len(raw) if length is None else length) + raw + data
 
 
-def npy(descr, shape, data=b'', header=None):
-    """A .npy file with any header."""
-    head = (header or f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape}, }}").encode('latin1')
-    head += b' ' * (-(len(head) + 11) % 64) + b'\n'
-    return b'\x93NUMPY\x01\x00' + struct.pack('<H', len(head)) + head + data
-
-
 def arrays():
     """Small contents as checkpoints have them."""
     rng = np.random.RandomState(0)

@@ -23,13 +23,12 @@ ALLOWED = {
     'passl/utils/weights/checkpoint.py': {'pickle': 'writing; reading goes through safe_pickle'},
     'passl/utils/paddle_env.py': {'ctypes': "mallopt of the C library, no outside input"},
     'passl/engine/device.py': {'set_flags': 'one flag by its name in the file: deterministic convolutions'},
-    'passl/modules/onednn.py': {'ctypes': "the library inside Paddle's wheel",
+    'passl/modules/cpu/onednn.py': {'ctypes': "the library inside Paddle's wheel",
                                 'getattr': 'its functions, by names in this file'},
     'passl/transfer/probes/command.py': {'vars': 'the flags as the parser has read them, for the record'},
     'passl/datasets/base.py': {'vars': 'whether a class defines `load`; nothing is looked up by a name from outside'},
-    'passl/utils/file_lock.py': {'socket': 'the name of this machine'},
-    'passl/utils/distributed/watch.py': {'socket': 'the name of this machine',
-                             'subprocess': 'starts witness.py of this package, with fixed arguments'},
+    'passl/utils/files.py': {'socket': 'the name of this machine'},
+    'passl/utils/distributed/watch.py': {'socket': 'the name of this machine'},
     'passl/datasets/loader.py': {'ctypes': 'prctl of the C library'},
     'passl/datasets/labelled/voc_xml.py': {
         'xml': 'expat alone; a DOCTYPE, where entities are declared, is refused (test_voc_xml.py)'},
@@ -41,7 +40,6 @@ ALLOWED = {
     'passl/transfer/paddledet/shim.py': {'importlib': 'asks whether PaddleDetection is installed; imports nothing'},
     'passl/transfer/paddledet/config.py': {
         'vars': "classes of PaddleDetection's registry, schedules and transforms, by names compared with them before"},
-    'passl/datasets/packed.py': {'ctypes': 'page numbers while writing, from the map of the file just written'},
 }
 # getattr with a name from outside is a door; with one from the code it is none
 GETATTR = {'passl/engine/trainer.py': 'names of hook points, all in the file',
@@ -138,7 +136,7 @@ def test_every_file_that_the_readers_need_is_free_of_doors():
     """Nothing that reads checkpoints, configs or lists has one, whatever the list above says."""
     readers = [f'weights/{n}' for n in ('safe_pickle', 'safe_arrays', 'safetensors_file', 'torch_reader', 'load')]
     readers += ['config/yaml_text', 'config/read']
-    data = ('image_list', 'index', 'path_list', 'lmdb_file', 'cifar', 'folder', 'image')
+    data = ('image_list', 'listing', 'path_list', 'packed', 'cifar', 'folder', 'image')
     wanted = {f'passl/utils/{n}.py' for n in readers} | {f'passl/datasets/{n}.py' for n in data}
     seen = {path: list(doors(tree)) for path, tree in sources() if path in wanted}
     assert set(seen) == wanted

@@ -13,14 +13,12 @@ from hypothesis import strategies as st  # noqa: E402
 
 from . import fuzz  # noqa: E402
 
-EXAMPLES = {'config': 300, 'overrides': 150, 'packed file': 500, 'yaml': 600}     # the slower ones; 1000 of the others
+EXAMPLES = {'config': 300, 'overrides': 150, 'yaml': 600}     # the slower ones; 1000 of the others
 QUIET = {'image'}               # libraries write to the terminal; tests/datasets has what is said about broken images
 
 
 @pytest.mark.parametrize('name', [n for n in fuzz.TARGETS if n not in QUIET])
 def test_a_value_or_an_error_of_ours(name, tmp_path, capsys):
-    if name == 'packed file':
-        pytest.importorskip('lmdb')
     target, ran, accepted = fuzz.TARGETS[name](str(tmp_path)), 0, 0
     logging.getLogger('passl').setLevel(logging.CRITICAL)
     began = time.monotonic()

@@ -301,7 +301,7 @@ def test_resuming_and_loading_never_run_what_a_checkpoint_names(data, capsys):
 ])
 def test_fields_of_a_checkpoint_are_checked_before_use(data, capsys, change, field):
     """`saved_files` of a hostile checkpoint would be removed by retention."""
-    from passl.engine.state import check_fields
+    from passl.engine.checkpoint import check_fields
     good = {'iteration': 3, 'iters_per_epoch': 3, 'seed': 0, 'epoch': 1, 'state_dict': {},
             'optimizer': {'name': 'Momentum', 'slots': {}}, 'lr_scheduler': {'last_epoch': 3},
             'saved_files': ['epoch_1.pdparams', 'iter_7.pdparams']}

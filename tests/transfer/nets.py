@@ -8,8 +8,9 @@ from paddle import nn
 from paddle.vision.models import resnet as vision
 
 from passl.modeling.backbones import resnet_vd
-from passl.transfer.weights import names, proof
-from passl.transfer.weights.names import Arch, shapes
+from passl.transfer.weights import proof
+from passl.utils.weights import names
+from passl.utils.weights.names import Arch, shapes
 from passl.utils.weights.checkpoint import save_file
 
 R18, R50, R101, V18, V50 = Arch(18), Arch(50), Arch(101), Arch(18, True), Arch(50, True)

@@ -13,7 +13,7 @@ from passl.transfer.weights import exporting, formats, libraries, proof
 from passl.transfer.weights.certificate import sha256
 from passl.transfer.weights.exporting import backbone, export_weights
 from passl.transfer.weights.importing import import_weights
-from passl.transfer.weights.names import table
+from passl.utils.weights.names import table
 from passl.utils.weights.checkpoint import load_file, save_file
 from passl.utils.errors import CheckpointError
 from passl.utils.weights import find_state_dict
@@ -236,7 +236,7 @@ def test_onnx(checkpoints, tmp_path):
 def test_without_paddle2onnx_the_way_out_is_named(checkpoints, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, 'paddle2onnx', None)
     assert export_main([checkpoints(R18), '--to', 'onnx', '--output', str(tmp_path / 'x.onnx')]) == 2
-    assert "pip install 'passl[onnx]'" in capsys.readouterr().err and os.listdir(tmp_path) == []
+    assert "pip install -e '.[onnx]'" in capsys.readouterr().err and os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize('target, module, archs', [

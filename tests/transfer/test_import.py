@@ -8,8 +8,13 @@ import numpy as np
 import pytest
 
 from passl.cli import import_main
-from passl.transfer.weights.importing import import_weights, recognise, rename
-from passl.transfer.weights.names import first_short, table
+from passl.modeling.backbones import build_backbone
+from passl.transfer.paddledet.weights import read_backbone
+from passl.transfer.probes.sources import digest_of, find_sources
+from passl.transfer.weights.importing import import_weights, rename
+from passl.utils.weights.extract import extract_weight
+from passl.utils.weights.identify import identify
+from passl.utils.weights.names import first_short, table
 from passl.utils.weights.checkpoint import load_file, save_file
 from passl.utils.errors import CheckpointError
 from tests.utils.torch_writer import Tensor, write_legacy, write_zip
@@ -88,7 +93,7 @@ def paddle_file(library):
     return write
 
 
-@pytest.mark.parametrize('write, name, library, prefix', [
+ORIGINS = [
     (authors, 'densecl.pth', 'torchvision', 'the whole file'),
     (old_torch, 'resnet.pth', 'torchvision', 'the whole file'),
     (moco, 'moco.pth.tar', 'torchvision', 'module.encoder_q'), (mmpretrain, 'mm.pth', 'torchvision', 'backbone'),
@@ -96,7 +101,10 @@ def paddle_file(library):
     (trained_detector, 'model_final.pth', 'detectron2', 'backbone.bottom_up'),
     (passl_v1, 'epoch_1.pd', 'passl', 'encoder_q.0'),
     (paddle_file('paddleclas'), 'clas.pdparams', 'paddleclas', 'the whole file'),
-    (paddle_file('paddledet'), 'det.pdparams', 'paddledet', 'the whole file')])
+    (paddle_file('paddledet'), 'det.pdparams', 'paddledet', 'the whole file')]
+
+
+@pytest.mark.parametrize('write, name, library, prefix', ORIGINS)
 def test_every_origin(write, name, library, prefix, tmp_path, capsys):
     source, output = tmp_path / name, tmp_path / 'out.pdparams'
     write(source)
@@ -110,6 +118,22 @@ def test_every_origin(write, name, library, prefix, tmp_path, capsys):
     assert made['proof']['max_relative_deviation'] < 1e-5 and made['source'][0]['file'] == name
 
 
+@pytest.mark.parametrize('write, name, library, prefix', ORIGINS)
+def test_every_command_finds_the_same_backbone(write, name, library, prefix, tmp_path):
+    """`--pretrained`, extract-weight, evaluate and transfer-det take what `import` takes."""
+    source, want = str(tmp_path / name), state_of(R18)
+    write(source)
+    net = build_backbone({'name': 'ResNet', 'depth': 18, 'pretrained': source})
+    extract_weight(source, str(tmp_path / 'extracted.pdparams'), remove_prefix=True)
+    extracted, theirs = load_file(tmp_path / 'extracted.pdparams'), read_backbone(source)
+    (compared,) = find_sources([source])
+    for ours, value in want.items():
+        np.testing.assert_array_equal(net.state_dict()[ours].numpy(), value, err_msg=ours)
+        np.testing.assert_array_equal(extracted[ours], value, err_msg=ours)
+        np.testing.assert_array_equal(theirs[table(R18, 'paddledet')[ours]], value, err_msg=ours)
+    assert set(extracted) == set(want) and compared.digest == digest_of(want) and compared.depth == 18
+
+
 def test_a_part_can_be_chosen(tmp_path, capsys):
     moco(tmp_path / 'moco.pth')
     import_weights(tmp_path / 'moco.pth', tmp_path / 'k.pdparams', prefix='module.encoder_k')
@@ -119,15 +143,15 @@ def test_a_part_can_be_chosen(tmp_path, capsys):
     assert "no ResNet backbone below 'encoder_z.'" in capsys.readouterr().err
     twins = {**called('torchvision', prefix='left.'), **called('torchvision', prefix='right.')}
     with pytest.raises(CheckpointError, match='several backbones, below left., right.. Choose one with --prefix'):
-        recognise(twins, 'x')
-    assert recognise(twins, 'x', prefix='right') == ('torchvision', 'right.')
+        identify(twins, 'x')
+    assert identify(twins, 'x', prefix='right') == ('torchvision', 'right.')
 
 
 def test_recognised_by_the_names():
     for library, arch in (('passl', V50), ('passl', R50), ('timm', V50), ('mmseg', V50), ('paddleseg', V18),
                           ('paddleclas', V18), ('paddledet', V50), ('lightly', R50), ('detectron2', R50)):
         named = called(library, arch, 'some.part.')
-        assert recognise(named, 'x') == (library, 'some.part.')
+        assert identify(named, 'x') == (library, 'some.part.')
         theirs = {k[len('some.part.'):]: v for k, v in named.items() if not k.endswith('tracked')}
         found, state = rename(theirs, library, 'x')
         wanted = state_of(arch)

@@ -9,7 +9,7 @@ import pytest
 from passl.transfer.weights import independent
 from passl.transfer.weights.exporting import backbone
 from passl.transfer.weights.independent import Network
-from passl.transfer.weights.names import CONVENTIONS, check_exists, first_short, table
+from passl.utils.weights.names import CONVENTIONS, check_exists, first_short, table
 from passl.transfer.weights.proof import TOLERANCE, images, source_maps
 from passl.utils.errors import CheckpointError
 

@@ -3,7 +3,7 @@
 import pytest
 
 from passl.modeling import build_backbone
-from passl.transfer.weights.names import (ARCHS, CONVENTIONS, Arch, check_complete, check_exists, first_short,
+from passl.utils.weights.names import (ARCHS, CONVENTIONS, Arch, check_complete, check_exists, first_short,
                                           nearest_arch, shapes, table)
 from passl.utils.errors import CheckpointError
 

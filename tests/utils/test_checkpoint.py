@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from passl.utils.weights import checkpoint
-from passl.utils.weights.checkpoint import (file_format, fingerprint, is_torch_file, load_file, read_note, remove_leftovers,
+from passl.utils.weights.checkpoint import (file_format, fingerprint, is_torch_file, load_file, read_note,
                                     save_file)
 from passl.utils.errors import CheckpointError
 
@@ -121,15 +121,6 @@ class TestSave:
         (tmp_path / 'd').write_bytes(pickle.dumps({}))
         assert fingerprint(tmp_path / 'd') == '' == fingerprint(tmp_path / 'missing')
 
-    def test_leftovers_of_unfinished_checkpoints(self, tmp_path):
-        ours = ['.epoch_3.pdparams.77.tmp', '.iter_12.pdparams.1.tmp', 'latest.pdparams.5.tmp', 'config.yaml.5.tmp']
-        others = ['epoch_3.pdparams', '.epoch_3.pdparams.tmp', '.epoch_x.pdparams.1.tmp', '.mine.pdparams.1.tmp', 'a.tmp']
-        for name in ours + others:
-            (tmp_path / name).write_text('')
-        remove_leftovers(tmp_path)
-        remove_leftovers(tmp_path / 'missing')
-        assert sorted(os.listdir(tmp_path)) == sorted(others)
-
     def test_paddle_load_reads_it(self, tmp_path, content):
         paddle = pytest.importorskip('paddle')
         save_file(content, tmp_path / 'x.pdparams', {'iteration': 7})
@@ -186,16 +177,6 @@ class TestSave:
         (tmp_path / 'file').write_text('')
         with pytest.raises(CheckpointError, match='Cannot write'):
             save_file({'a': 1}, tmp_path / 'file' / 'x.pdparams')
-
-    def test_leftovers_of_killed_processes_go(self, tmp_path):
-        names = ('.x.pdparams.1.tmp', '.x.pdparams.2.tmp', '.y.pdparams.1.tmp')
-        old, fresh, other = (tmp_path / n for n in names)
-        for p in (old, fresh, other):
-            p.write_text('')
-        os.utime(old, (1, 1))
-        os.utime(other, (1, 1))
-        save_file({'a': 1}, tmp_path / 'x.pdparams')
-        assert not old.exists() and fresh.exists() and other.exists()
 
     def test_umask_holds(self, tmp_path):
         old = os.umask(0o027)

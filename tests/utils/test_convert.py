@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from passl.transfer.weights.formats import convert
-from passl.transfer.weights.names import Arch
+from passl.utils.weights.names import Arch
 from passl.utils.weights.checkpoint import load_file, save_file
 from passl.utils.weights.key_names import RESNET_BLOCKS, describe, resnet_depth
 from tests.transfer.nets import R18, V50, state_of

@@ -139,7 +139,7 @@ class TestBackbone:
         assert list(backbone_weights(file)) == list(state)
 
     def test_none(self):
-        with pytest.raises(CheckpointError, match=r'no backbone.*blocks, stem'):
+        with pytest.raises(CheckpointError, match=r'no ResNet backbone.*blocks, stem'):
             backbone_weights({'stem.0.conv.weight': np.ones(1), 'blocks.0': np.ones(1)})
         with pytest.raises(CheckpointError, match='encoder_k.0'):
             backbone_weights(prefixed(resnet_names(), 'encoder_k.0.'))

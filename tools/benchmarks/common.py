@@ -9,6 +9,8 @@ import statistics
 import subprocess
 import time
 
+from passl.utils.paddle_env import usable_cores
+
 
 def interleave(cases, rounds, warmup=1):
     """Seconds of every call of every case, in turns, so that a busy machine disturbs all alike.
@@ -55,10 +57,6 @@ def table(header, rows):
     """A Markdown table."""
     lines = ['| ' + ' | '.join(map(str, header)) + ' |', '|' + '---|' * len(header)]
     return '\n'.join(lines + ['| ' + ' | '.join(map(str, row)) + ' |' for row in rows])
-
-
-def usable_cores():
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def machine():

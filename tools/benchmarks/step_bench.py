@@ -9,6 +9,8 @@ import subprocess
 import sys
 from collections import namedtuple
 
+from passl.utils.paddle_env import usable_cores
+
 from . import common
 from .jobs import Job
 
@@ -76,7 +78,7 @@ def job(arch, case, threads=None, python=None):
     if python is None:
         env = {**{name: None for name in os.environ if name.startswith('PADDLE_')}, 'OMP_NUM_THREADS': threads}
         return Job(f'{arch}, Paddle', [sys.executable, os.path.join(HERE, 'paddle_step.py'), *words], env)
-    threads = threads or common.usable_cores()
+    threads = threads or usable_cores()
     command = [python, os.path.join(HERE, 'torch_step.py'), *words, '--threads', threads]
     return Job(f'{arch}, PyTorch', command, {'OMP_NUM_THREADS': threads})
 

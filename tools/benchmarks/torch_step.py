@@ -187,14 +187,14 @@ def build_parser():
     parser.add_argument('--size', type=int, default=224, help='side of the views in pixels')
     parser.add_argument('--batch', type=int, default=16, help='images per step')
     parser.add_argument('--queue', type=int, default=65536, help='keys in each queue')
-    parser.add_argument('--threads', type=int, help='of this process; default: all cores')
+    parser.add_argument('--threads', type=int, help="of this process; default: PyTorch's choice")
     return parser
 
 
 def main():
     args = build_parser().parse_args()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    torch.set_num_threads(args.threads or cores)
+    if args.threads:
+        torch.set_num_threads(args.threads)
     worker = Worker(args)
     jobs.serve({'step': worker.step, 'loss': worker.loss}, worker.facts())
 

@@ -1,7 +1,7 @@
 """`passl check-data`: what is wrong with a folder of images, before a training finds out.
 
-files.py finds the files, pool.py lets worker processes look at each (look.py, hashing.py), near.py finds equal and
-similar ones, findings.py judges, report.py tells, outputs.py writes; command.py puts them together.
+files.py finds the files, pool.py lets worker processes look at each (look.py), findings.py judges,
+report.py tells, outputs.py writes; command.py puts them together.
 """
 
 from .command import check_data  # noqa: F401

@@ -7,28 +7,22 @@ import time
 from tqdm import tqdm
 
 from ...utils.errors import ConfigError
+from ...utils.paddle_env import usable_cores
 from .files import find_files
 from .findings import Part, findings
 from .labels import check_labels
-from .outputs import check_output, write_index, write_json, write_list
+from .outputs import check_output, write_json, write_list
 from .pool import look_at_all
 from .report import text_report
-
-
-def usable_cores():
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def _check_outputs(args):
     if args.drop_duplicates and not args.write_list:
         raise ConfigError('--drop-duplicates belongs to --write-list FILE.')
-    for file, flag, ending in ((args.json, '--json', ''), (args.write_list, '--write-list', ''),
-                               (args.index, '--index', '.npz')):
-        check_output(file, args.overwrite, flag, ending)
-    names = [os.path.realpath(f) for f in (args.json, args.write_list, args.index) if f]
-    if len(set(names)) != len(names):
-        raise ConfigError('--json, --write-list and --index need files of their own.')
+    check_output(args.json, args.overwrite, '--json')
+    check_output(args.write_list, args.overwrite, '--write-list')
+    if args.json and args.write_list and os.path.realpath(args.json) == os.path.realpath(args.write_list):
+        raise ConfigError('--json and --write-list need files of their own.')
 
 
 def _sources(args):
@@ -36,14 +30,8 @@ def _sources(args):
     train = list(args.paths) + list(args.train)
     if not train:
         raise ConfigError('No images are named. Give a PATH: a folder, or a text file that lists images.')
-    found = [(role, [find_files(p, args.root, args.labelled, args.recursive) for p in paths])
-             for role, paths in (('train', train), ('val', args.val)) if paths]
-    if args.index and any(f.kind == 'list' for f in found[0][1]):
-        raise ConfigError('--index is for folders; a list needs none.')
-    if args.index and len({f.kind for f in found[0][1]}) > 1 or args.index and len(found[0][1]) > 1 \
-            and found[0][1][0].kind == 'classes':
-        raise ConfigError('--index: several folders can only be one index with --unlabelled.')
-    return found
+    return [(role, [find_files(p, args.root, args.labelled, args.recursive) for p in paths])
+            for role, paths in (('train', train), ('val', args.val)) if paths]
 
 
 def _look(sources, workers):
@@ -90,12 +78,11 @@ def check_data(args):
     if args.split or args.option:
         raise ConfigError('--split and --option belong to --segmentation KIND or --detection KIND.')
     _check_outputs(args)
-    began = time.time_ns()
     sources = _sources(args)
     start = time.monotonic()
     parts = _look(sources, args.workers or usable_cores())
     seconds = time.monotonic() - start
-    report, images = findings(parts, args.near, args.size)
+    report, images = findings(parts, args.size)
     lines = text_report(report)
     lines.append(f'{len(images.records)} images in {seconds:.1f} s '
                  f'({len(images.records) / max(seconds, 1e-9):.0f} images/s).')
@@ -110,10 +97,5 @@ def check_data(args):
         if odd:
             lines.append(f'  {odd} good images have names that no list can hold (line breaks, spaces at an end, no '
                          'UTF-8) and are left out.')
-    if args.index:
-        why = write_index(args.index, train, args.recursive, began)
-        kind = 'ImageFolder' if train.files[0].kind == 'classes' else 'UnlabelledFolder'
-        lines.append(f'No index was written: {why}.' if why else
-                     f'The index for {kind} is in {args.index}. Use it with dataset.index: {args.index}')
     sys.stdout.write('\n'.join(lines) + '\n')
     return 1 if report['problems'] else 0

@@ -8,8 +8,8 @@ import numpy as np
 from ...utils.errors import DataError
 from ..folder import _SPLITS
 from ..image_list import read_list
-from ..index import is_folder, is_hidden, is_image_name, scan
-from ..path_list import Names, PathList
+from ..listing import is_folder, is_hidden, is_image_name, list_trees
+from ..path_list import PathList
 
 _SHOWN = 10
 
@@ -23,7 +23,6 @@ class Files:
         paths: PathList without labels. labels: class numbers, int32, or None. classes: names of the classes.
         left_out: Counter of endings. hidden: number of hidden files and folders. odd: names of some that were left out.
         unlistable: [(folder, reason)]. splits: it looks like train/, val/ ... of a data set.
-        trees, folders, counts, stamps: the listing, for the index.
     """
 
     def __init__(self, name, root, kind):
@@ -31,7 +30,6 @@ class Files:
         self.paths, self.labels, self.classes = PathList.of([]), None, []
         self.left_out, self.odd, self.hidden, self.unlistable = collections.Counter(), [], 0, []
         self.splits = False
-        self.tops, self.trees, self.folders, self.counts, self.stamps, self.blocks = [], [], [], [], [], []
 
     def _leave_out(self, entry, here):
         if is_hidden(entry.name):
@@ -41,23 +39,13 @@ class Files:
         if len(self.odd) < _SHOWN:
             self.odd.append(os.path.join(here, entry.name))
 
-    def walk(self, top, tree, recursive=True):
-        """Add the images below `top` in the order in which training lists them (passl.datasets.index.scan)."""
+    def walk(self, tops, recursive=True):
+        """Fill in the images below the folders `tops`, in the order in which training lists them."""
         def unlistable(here, error):
             self.unlistable.append((here, error.strerror or str(error)))
-        for inside, images, stamp in scan(top, recursive, self._leave_out, unlistable):
-            self.blocks.append(Names.of(images).block)
-            self.trees.append(tree)
-            self.folders.append(inside)
-            self.counts.append(len(images))
-            self.stamps.append(stamp)
-
-    def close(self):
-        """Build `paths` (and `labels`) from what was walked."""
-        starts = [os.path.join(self.tops[t], f, '') for t, f in zip(self.trees, self.folders)]
-        self.paths = PathList(Names(b''.join(self.blocks)), Names.of(starts), self.counts)
+        self.paths, counts = list_trees(tops, recursive, left_out=self._leave_out, unlistable=unlistable)
         if self.kind == 'classes':
-            self.labels = np.repeat(np.array(self.trees, np.int32), self.counts)
+            self.labels = np.repeat(np.arange(len(tops), dtype=np.int32), counts)
 
 
 def _folder(path, key):
@@ -99,17 +87,12 @@ def _from_folder(path, labelled, recursive):
     files.splits = splits
     if labelled:
         files.classes = classes
-        files.tops = [os.path.join(root, c) for c in classes]
         known = set(classes)
         with os.scandir(root) as entries:
             for entry in sorted(entries, key=lambda e: e.name):
                 if entry.name not in known:
                     files._leave_out(entry, root)
-    else:
-        files.tops = [root]
-    for tree, top in enumerate(files.tops):
-        files.walk(top, tree, recursive)
-    files.close()
+    files.walk([os.path.join(root, c) for c in classes] if labelled else [root], recursive)
     return files
 
 

@@ -5,10 +5,9 @@ import os
 import numpy as np
 
 from .look import FLAGS, FORMATS, OK, REASONS, flag
-from .near import Components, groups_of, near_pairs
 
 FORMAT = 'passl data check'
-VERSION = 1
+VERSION = 2         # 1 had similar images as well
 _LARGEST_ASPECT = 8
 _IMBALANCE = 10
 
@@ -76,8 +75,11 @@ class Images:
             self.content[good[order]] = np.repeat(good[order[first]], np.diff(np.r_[first, len(order)]))
 
 
-def _numbers(images, which):
-    return [images.path(int(i)) for i in which]
+def _groups(labels):
+    """Lists of two or more indices with equal labels, in the order of their first members."""
+    order = np.argsort(labels, kind='stable')
+    parts = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+    return sorted((g for g in parts if len(g) > 1), key=lambda g: int(g[0]))
 
 
 def _unreadable(part):
@@ -150,60 +152,18 @@ def _conflicts(images, groups):
     return found
 
 
-def _similar(images, near):
-    """(label of each image's group of similar ones, {number in val: a number in train} of direct pairs)."""
-    blank = images.records['flags'] & flag('blank') > 0
-    use = np.flatnonzero(images.ok & ~blank)
-    hashes, first, back = np.unique(images.records['hash'][use], return_index=True, return_inverse=True)
-    back = back.reshape(-1)
-    joined = Components(len(hashes))
-    earliest = np.full((2, len(hashes)), -1, np.int64)          # of each hash, in train and in val
-    for side in (0, 1):
-        chosen = np.flatnonzero(images.is_val[use] == side)[::-1]
-        earliest[side, back[chosen]] = use[chosen]
-    partner = np.where((earliest >= 0).all(0), earliest[0], -1)         # an image of train near each hash of val
-    for a, b in near_pairs(hashes, near):
-        joined.add(a, b)
-        for one, other in ((a, b), (b, a)):
-            leak = (earliest[0, one] >= 0) & (earliest[1, other] >= 0)
-            # the earliest, so that the order of the pairs does not matter
-            known = partner[other[leak]]
-            twin = earliest[0, one[leak]]
-            far = np.iinfo(np.int64).max
-            best = np.where(partner < 0, far, partner)
-            np.minimum.at(best, other[leak], twin)
-            partner = np.where(best == far, -1, best) if len(known) else partner
-    label = np.arange(len(images.records))
-    smallest = np.full(len(hashes), len(images.records), np.int64)      # the first image of each group
-    np.minimum.at(smallest, joined.labels()[back], use)
-    label[use] = smallest[joined.labels()[back]]
-    twins = {int(i): int(partner[h]) for i, h in zip(use, back) if images.is_val[i] and partner[h] >= 0}
-    return label, twins
-
-
-def _duplicates(images, near):
-    """The parts of the report on exact and near duplicates, on overlap and on images with two labels."""
-    exact = groups_of(images.content)
-    similar, twins = _similar(images, near)
-    # a near group shows one image per content: copies are told by the exact groups
-    distinct = np.flatnonzero(images.content == np.arange(len(images.records)))
-    nearly = [distinct[g] for g in groups_of(similar[distinct])]
+def _duplicates(images):
+    """The parts of the report on equal files, on overlap and on images with two labels."""
+    groups = _groups(images.content)
     in_train = {int(images.content[i]): int(i) for i in np.flatnonzero(images.ok & ~images.is_val)[::-1]}
     copies = [(int(i), in_train[int(images.content[i])]) for i in np.flatnonzero(images.ok & images.is_val)
               if int(images.content[i]) in in_train]
-    copied = {i for i, _ in copies}
-
-    def pairs(found):
-        return [{'val': images.path(v), 'train': images.path(t)} for v, t in found]
-    exact_conflicts = _conflicts(images, exact)
     return {
-        'exact_duplicates': {'groups': [_numbers(images, g) for g in exact],
-                             'superfluous': sum(len(g) - 1 for g in exact)},
-        'near_duplicates': {'largest_distance': near, 'groups': [_numbers(images, g) for g in nearly],
-                            'superfluous': sum(len(g) - 1 for g in nearly)},
-        'overlap': {'exact': pairs(copies), 'near': pairs((v, t) for v, t in twins.items() if v not in copied)}
+        'exact_duplicates': {'groups': [[images.path(int(i)) for i in g] for g in groups],
+                             'superfluous': sum(len(g) - 1 for g in groups)},
+        'overlap': {'exact': [{'val': images.path(v), 'train': images.path(t)} for v, t in copies]}
         if images.is_val.any() else None,
-        'two_labels': {'exact': exact_conflicts, 'near': _conflicts(images, nearly)}}
+        'two_labels': {'exact': _conflicts(images, groups)}}
 
 
 def _class_difference(parts):
@@ -222,7 +182,7 @@ def _problems(report):
     labels = [p['labels'] for p in parts if p['labels']]
     tests = [('folders_not_listed', any(p['folders_not_listed'] for p in parts)),
              ('unreadable', any(p['unreadable'] for p in parts)),
-             ('overlap', overlap and (overlap['exact'] or overlap['near'])),
+             ('overlap', overlap and overlap['exact']),
              ('two_labels', report['two_labels']['exact']),
              ('class_difference', classes and (classes['only_in_train'] or classes['only_in_val'])),
              ('empty_classes', any(x['empty'] for x in labels)),
@@ -235,8 +195,6 @@ def _notes(report):
     """Names of the findings that are worth a look."""
     parts = [report[role] for role in ('train', 'val') if report[role]]
     tests = [('exact_duplicates', report['exact_duplicates']['groups']),
-             ('near_duplicates', report['near_duplicates']['groups']),
-             ('near_two_labels', report['two_labels']['near']),
              ('imbalance', any(p['labels'] and (p['labels']['imbalance'] or 0) > _IMBALANCE for p in parts)),
              ('too_small', any(p['sizes']['too_small']['number'] for p in parts)),
              ('extreme_aspect', any(p['sizes']['extreme_aspect']['number'] for p in parts)),
@@ -245,12 +203,11 @@ def _notes(report):
     return [name for name, found in tests if found]
 
 
-def findings(parts, near, size):
+def findings(parts, size):
     """The whole report.
 
     Args:
         parts: list of Part, train first.
-        near: largest number of different bits of near duplicates.
         size: images with a shorter side count as too small.
 
     Returns:
@@ -259,6 +216,6 @@ def findings(parts, near, size):
     images = Images(parts)
     report = {'format': FORMAT, 'version': VERSION, 'folder': os.getcwd(), 'train': None, 'val': None}
     report.update({p.role: _summary(p, size) for p in parts})
-    report.update(_duplicates(images, near), class_difference=_class_difference(parts))
+    report.update(_duplicates(images), class_difference=_class_difference(parts))
     report['problems'], report['notes'] = _problems(report), _notes(report)
     return report, images

@@ -6,25 +6,12 @@ import time
 from tqdm import tqdm
 
 from ...utils.errors import ConfigError
-from ...utils.config.yaml_text import parse_yaml
-from ..labelled import build_detection, build_segmentation
+from ..labelled import build_detection, build_segmentation, parse_options
 from ..labelled.statistics import detection_statistics, segmentation_statistics
 from .outputs import check_output, write_json
 from .report import _sample, shown
 
 _SHOWN_CLASSES = 20
-
-
-def _options(args):
-    options = {}
-    for text in args.option:
-        key, _, value = text.partition('=')
-        key = key.strip()
-        if key in options or key in ('kind', 'root', 'split'):
-            why = 'stands twice' if key in options else 'has a flag or place of its own'
-            raise ConfigError(f'--option {key}: {why}.')
-        options[key] = parse_yaml(value, f'--option {key}')
-    return options
 
 
 def _check_flags(args):
@@ -39,7 +26,7 @@ def _check_flags(args):
 def _of_images(args):
     """{flag of the check of images: whether it was given}."""
     return {'train': args.train, 'val': args.val, 'root': args.root, 'labelled': args.labelled is not None,
-            'write_list': args.write_list, 'drop_duplicates': args.drop_duplicates, 'index': args.index}
+            'write_list': args.write_list, 'drop_duplicates': args.drop_duplicates}
 
 
 def _table(report):
@@ -90,7 +77,7 @@ def check_labels(args, workers):
     task, kind = ('segmentation', args.segmentation) if args.segmentation else ('detection', args.detection)
     build, look = {'segmentation': (build_segmentation, segmentation_statistics),
                    'detection': (build_detection, detection_statistics)}[task]
-    dataset = build(kind, args.paths[0], args.split, **_options(args))
+    dataset = build(kind, args.paths[0], args.split, **parse_options(args.option))
     start = time.monotonic()
     with tqdm(total=len(dataset), desc='check', unit=' images', disable=not sys.stderr.isatty(), dynamic_ncols=True,
               leave=False) as bar:

@@ -6,11 +6,11 @@ import os
 import stat
 import struct
 
+import cv2
 import numpy as np
 from PIL import Image
 
 from ..image import ImageReadError, decode_image, is_turned, jpeg_size, read_file
-from .hashing import is_blank, perceptual_hash, thumbnail
 
 FORMATS = ('unknown', 'JPEG', 'PNG', 'GIF', 'BMP', 'WEBP', 'TIFF', 'PPM', 'other')
 ENDINGS = {'JPEG': ('.jpg', '.jpeg', '.jfif'), 'PNG': ('.png',), 'GIF': ('.gif',), 'BMP': ('.bmp',),
@@ -20,10 +20,12 @@ OK, MISSING, SPECIAL, DENIED, EMPTY, NO_IMAGE, TOO_LARGE, DAMAGED, CRASH = range
 REASONS = ('ok', 'missing', 'not a regular file', 'cannot be opened', 'empty', 'not an image',
            'too many pixels or bytes', 'damaged', 'crashes the decoder')
 LARGEST_FILE = 2 ** 30
-_SHORT_SIDE = 128           # enough for the hash; larger JPEGs are decoded at 1/2, 1/4 or 1/8, as training does
-# one image: 44 bytes
+_SHORT_SIDE = 128           # enough for the thumbnail; larger JPEGs are decoded at 1/2, 1/4 or 1/8, as training does
+_THUMBNAIL = 32
+_BLANK_RANGE = 8            # grey levels between the darkest and the brightest part of a blank image
+# one image: 36 bytes
 RECORD = np.dtype([('state', 'u1'), ('format', 'u1'), ('flags', '<u2'), ('width', '<u4'), ('height', '<u4'),
-                   ('bytes', '<u8'), ('hash', '<u8'), ('digest', 'V16')])
+                   ('bytes', '<u8'), ('digest', 'V16')])
 
 
 def flag(name):
@@ -76,6 +78,13 @@ def _reduction(data):
     return max((r for r in (1, 2, 4, 8) if min(size) // r >= _SHORT_SIDE), default=1)
 
 
+def is_blank(image):
+    """True if uint8 [H, W, 3] shows nothing, seen as a small grey picture."""
+    small = cv2.resize(image, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
+    grey = small.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+    return float(grey.max() - grey.min()) < _BLANK_RANGE
+
+
 def look_at(path):
     """(record of dtype RECORD as a tuple, reason or '') of the image file `path`.
 
@@ -85,26 +94,26 @@ def look_at(path):
         found = os.stat(path)
     except OSError as e:
         state = DENIED if isinstance(e, PermissionError) else MISSING
-        return (state, 0, 0, 0, 0, 0, 0, bytes(16)), e.strerror or str(e)
+        return (state, 0, 0, 0, 0, 0, bytes(16)), e.strerror or str(e)
     if not stat.S_ISREG(found.st_mode):
-        return (SPECIAL, 0, 0, 0, 0, 0, 0, bytes(16)), 'a pipe, device, socket or folder'
+        return (SPECIAL, 0, 0, 0, 0, 0, bytes(16)), 'a pipe, device, socket or folder'
     size = found.st_size
     if size > LARGEST_FILE:
-        return (TOO_LARGE, 0, 0, 0, 0, size, 0, bytes(16)), f'{size} bytes, more than {LARGEST_FILE}'
+        return (TOO_LARGE, 0, 0, 0, 0, size, bytes(16)), f'{size} bytes, more than {LARGEST_FILE}'
     try:
         data = read_file(path)
     except ImageReadError as e:
-        return (DENIED, 0, 0, 0, 0, size, 0, bytes(16)), _shortened(e, path)
+        return (DENIED, 0, 0, 0, 0, size, bytes(16)), _shortened(e, path)
     digest = hashlib.blake2b(data, digest_size=16).digest()
     kind, flags, width, height = _header(data, path)
     try:
-        grey = thumbnail(decode_image(data, 'it', _reduction(data)))
+        image = decode_image(data, 'it', _reduction(data))
     except ImageReadError as e:
-        return (_state_of(e, len(data)), FORMATS.index(kind), flags, width, height, size, 0, digest), \
+        return (_state_of(e, len(data)), FORMATS.index(kind), flags, width, height, size, digest), \
             _shortened(e, path)
-    if is_blank(grey):
+    if is_blank(image):
         flags |= flag('blank')
-    return (OK, FORMATS.index(kind), flags, width, height, size, perceptual_hash(grey), digest), ''
+    return (OK, FORMATS.index(kind), flags, width, height, size, digest), ''
 
 
 def _shortened(error, path):

@@ -2,21 +2,17 @@
 
 import json
 import os
-import tempfile
 
 import numpy as np
 
 from ...utils.errors import ConfigError, DataError
-from ..index import _UNSETTLED_NS, Listing, _settings, _write
-from ..path_list import Names
+from ...utils.files import whole_file
 
 
-def check_output(file, overwrite, flag, ending=''):
+def check_output(file, overwrite, flag):
     """Raise ConfigError if `file` may not be written."""
     if file is None:
         return
-    if ending and not file.endswith(ending):
-        raise ConfigError(f"{flag}: '{file}' must end in {ending}.")
     if os.path.isdir(file):
         raise ConfigError(f"{flag}: '{file}' is a folder. Give the name of a file.")
     if os.path.lexists(file) and not overwrite:
@@ -26,42 +22,15 @@ def check_output(file, overwrite, flag, ending=''):
         raise ConfigError(f"{flag}: there is no folder '{folder}'.")
 
 
-def _place(partial, file, overwrite):
-    """Give `partial` its name; another file that has appeared meanwhile stays."""
-    if overwrite:
-        os.replace(partial, file)
-        return
+def write_text(file, lines, overwrite):
+    """Write texts to `file`, complete or not at all; one that has appeared meanwhile stays. Raises DataError."""
     try:
-        os.link(partial, file)
+        with whole_file(file, 'w', replace=overwrite, encoding='utf-8', newline='\n') as f:
+            f.writelines(lines)
     except FileExistsError:
         raise DataError(f"'{file}' has appeared meanwhile and was not replaced.") from None
-    except OSError:                     # a file system without links
-        if os.path.lexists(file):
-            raise DataError(f"'{file}' has appeared meanwhile and was not replaced.") from None
-        os.replace(partial, file)
-    else:
-        os.unlink(partial)
-
-
-def write_text(file, lines, overwrite):
-    """Write texts to `file`, complete or not at all. Raises DataError."""
-    partial = None
-    try:
-        handle, partial = tempfile.mkstemp(dir=os.path.dirname(file) or '.', prefix='.check-', suffix='.partial')
-        with os.fdopen(handle, 'w', encoding='utf-8', newline='\n') as f:
-            f.writelines(lines)
-            f.flush()
-            os.fsync(f.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(partial, 0o666 & ~mask)            # mkstemp's files are for the user alone
-        _place(partial, file, overwrite)
-        partial = None
     except OSError as e:
         raise DataError(f"'{file}' cannot be written: {e.strerror or e}.") from None
-    finally:
-        if partial is not None and os.path.exists(partial):
-            os.unlink(partial)
 
 
 def write_json(file, report, overwrite):
@@ -121,29 +90,3 @@ def write_list(file, images, part, drop_duplicates, overwrite):
         raise DataError(f"No good image is left for '{file}', so it was not written.")
     write_text(file, lines, overwrite)
     return len(lines), root, odd
-
-
-def write_index(file, part, recursive, began_ns):
-    """The folder index that ImageFolder or UnlabelledFolder starts from with `index: FILE`.
-
-    Returns:
-        a sentence on why none was written, or None.
-    """
-    tops = [top for f in part.files for top in f.tops]
-    if any(f.unlistable for f in part.files):
-        return 'a folder cannot be listed'
-    trees, base = [], 0
-    for f in part.files:
-        trees += [base + t for t in f.trees]
-        base += len(f.tops)
-    stamps = [s for f in part.files for s in f.stamps]
-    if (np.asarray(stamps, np.int64) > began_ns - _UNSETTLED_NS).any():
-        return 'a folder has changed just now; run the check again'
-    listing = Listing(Names(b''.join(b for f in part.files for b in f.blocks)),
-                      Names.of([x for f in part.files for x in f.folders]), trees,
-                      [c for f in part.files for c in f.counts], stamps)
-    try:
-        _write(file, listing, _settings(tops, recursive))
-    except OSError as e:
-        raise DataError(f"'{file}' cannot be written: {e.strerror or e}.") from None
-    return None

@@ -15,11 +15,6 @@ def _sample(names, number=None):
     return [f'    {line}' for line in [*map(shown, names[:_SHOWN]), *more]]
 
 
-def _group_lines(groups, sign):
-    return [f' {sign} '.join(map(shown, g[:_SHOWN])) + (f' ... ({len(g)})' if len(g) > _SHOWN else '')
-            for g in groups]
-
-
 def _unreadable(report, role):
     bad = report[role]['unreadable']
     reasons = {}
@@ -68,28 +63,24 @@ def _of_part(key, report, role):
 def _of_all(key, report):
     """Lines on a finding over both parts."""
     if key == 'overlap':
-        found = report[key]
-        exact, near = found['exact'], found['near']
-        return [f'{len(exact)} images of val are in train as well, {len(near)} more look the same: the evaluation is '
-                'too good by them. Remove them from one side.',
-                *_sample([f"{p['val']} {sign} {p['train']}" for sign, ps in (('=', exact), ('~', near)) for p in ps])]
-    if key in ('two_labels', 'near_two_labels'):
-        groups = report['two_labels']['exact' if key == 'two_labels' else 'near']
-        text = 'images stand under two labels. Decide for one' if key == 'two_labels' else \
-            'groups of similar images have different labels. Look at them'
-        return [f'{len(groups)} {text}.', *_sample([
+        found = report[key]['exact']
+        return [f'{len(found)} images of val are in train as well: the evaluation is too good by them. Remove them '
+                'from one side.', *_sample([f"{p['val']} = {p['train']}" for p in found])]
+    if key == 'two_labels':
+        groups = report[key]['exact']
+        return [f'{len(groups)} images stand under two labels. Decide for one.', *_sample([
             ' | '.join(f"{e['file']} ({e['class']})" for e in g[:2]) for g in groups])]
     if key == 'class_difference':
         found = report[key]
         return ['The classes of train and val differ, so their numbers do not mean the same. '
                 f"Only in train: {', '.join(map(shown, found['only_in_train'][:5])) or '-'}; only in val: "
                 f"{', '.join(map(shown, found['only_in_val'][:5])) or '-'}."]
-    if key in ('exact_duplicates', 'near_duplicates'):
-        found, sign = report[key], '=' if key == 'exact_duplicates' else '~'
-        text = 'copies of others, byte by byte. --write-list FILE --drop-duplicates leaves them out' if sign == '=' \
-            else f"like others (at most {found['largest_distance']} of 64 bits differ). Look at them"
-        return [f"{found['superfluous']} images are {text}.",
-                *_sample(_group_lines(found['groups'], sign))]
+    if key == 'exact_duplicates':
+        found = report[key]
+        groups = [' = '.join(map(shown, g[:_SHOWN])) + (f' ... ({len(g)})' if len(g) > _SHOWN else '')
+                  for g in found['groups']]
+        return [f"{found['superfluous']} images are copies of others, byte by byte. --write-list FILE "
+                '--drop-duplicates leaves them out.', *_sample(groups)]
     return None
 
 

@@ -2,6 +2,7 @@
 
 from ...utils.errors import ConfigError
 from ...utils.config.registry import build_from_config
+from ...utils.config.yaml_text import parse_yaml
 from . import cityscapes, coco, folder, voc, voc_objects  # noqa: F401  imported so that they register themselves
 from .joined import Joined
 from .registry import DETECTION, MULTILABEL, SEGMENTATION
@@ -21,13 +22,26 @@ def _build(table, kind, root, split, options, what):
     return build_from_config(cfg, table, what)
 
 
+def parse_options(texts):
+    """{name: value} of the flags `--option KEY=VALUE` of a command. Raises ConfigError."""
+    options = {}
+    for text in texts:
+        key, _, value = text.partition('=')
+        key = key.strip()
+        if key in options or key in ('kind', 'root', 'split'):
+            why = 'stands twice' if key in options else 'has a flag or place of its own'
+            raise ConfigError(f'--option {key}: {why}.')
+        options[key] = parse_yaml(value, f'--option {key}')
+    return options
+
+
 def build_segmentation(kind, root, split=None, **options):
     """Images with masks: `ds[i]` is (image uint8 [H, W, 3] RGB, mask uint8 [H, W] with 255 = ignore, id).
 
     `len(ds)`, `ds.classes` (names), `ds.num_classes`, `ds.ignore_index` (255), `ds.ids`, `ds.load_mask(i)`.
 
     Args:
-        kind: 'folder', 'voc', 'cityscapes', 'ade20k' or 'coco'.
+        kind: 'folder', 'list', 'voc', 'cityscapes', 'ade20k' or 'coco'.
         root: the data set's folder, or several, whose images are put behind each other.
         split: name of the part, such as 'train', or one for each root. None: the usual training part; with 'folder':
             there are no parts.

@@ -1,25 +1,32 @@
 """What all labelled data sets share: reading the image, and the check that image and labels belong together."""
 
+import os
+
 from paddle.io import Dataset
 
 from ...utils.errors import ConfigError, DataError
 from ...utils.logger import get_logger
 from ..image import MAX_PIXELS, ImageReadError, decode_image, is_turned, read_file, shown
-from .layout import read_text
+from .layout import layout_error, read_text
 from .masks import IGNORE, MAX_CLASSES, ValueTable, read_mask
+
+_SHOWN = 3              # so many files are named
 
 
 def read_class_names(value, key='classes'):
-    """Class names from a list, or from a text file with one name per line.
+    """Class names from a list, or from a text file with one name per line; of a number N `class 0` ... `class N-1`.
 
     The lines may be numbered (`0 background`), if all are, from 0 on and in order.
 
     Raises:
         ConfigError: no list of texts. DataError: no names, a name twice, or more than MAX_CLASSES.
     """
-    if isinstance(value, (list, tuple)):
-        if not all(isinstance(v, str) and v.strip() for v in value):
-            raise ConfigError(f'{key} must be a list of names or a text file with one name per line, not {value!r}.')
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_CLASSES:
+        value = [f'class {k}' for k in range(value)]
+    if not isinstance(value, (str, os.PathLike)):
+        if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) and v.strip() for v in value):
+            raise ConfigError(f'{key} must be a list of names, their number (up to {MAX_CLASSES}) or a text file with '
+                              f'one name per line, not {value!r}.')
         names, where = [v.strip() for v in value], key
     else:
         names = [line.strip() for line in read_text(value).splitlines() if line.strip()]
@@ -107,6 +114,35 @@ class Segmentation(LabelledImages):
     def __init__(self, root, split, exif=True):
         super().__init__(root, split, exif)
         self.masks, self.table = [], None
+
+    def _pair(self, images, masks, tree, unpaired, wanted=None):
+        """Set `ids`, `images` and `masks` from {id: path} of both, which were found in folders.
+
+        Args:
+            tree: lines of the layout, for the message.
+            unpaired: 'error' or 'drop' of images without a mask. Masks without an image are a warning.
+            wanted: ids of a list: only these, in this order.
+
+        Raises:
+            DataError: images without a mask, unless they are left out.
+        """
+        if unpaired not in ('error', 'drop'):
+            raise ConfigError(f"unpaired must be 'error' or 'drop', not {unpaired!r}.")
+        ids = list(images) if wanted is None else wanted
+        bare, log = [images[i] for i in ids if i not in masks], get_logger()
+        if bare:
+            more = ', ...' if len(bare) > _SHOWN else ''
+            text = f"{len(bare)} of {len(ids)} images have no mask: {', '.join(map(shown, bare[:_SHOWN]))}{more}."
+            if unpaired == 'error':
+                raise layout_error(self.root, text, tree, "Add the masks, or leave these images out with the option "
+                                   "unpaired: 'drop' (docs/LABELLED_DATA.md says where it is given).")
+            log.warning("%s They are left out (unpaired: 'drop').", text)
+        alone = [masks[i] for i in masks if i not in images] if wanted is None else []
+        if alone:
+            log.warning('%d masks in %s have no image and are not used, first %s.', len(alone), shown(self.root),
+                        shown(alone[0]))
+        self.ids = [i for i in ids if i in masks]
+        self.images, self.masks = [images[i] for i in self.ids], [masks[i] for i in self.ids]
 
     def _filled(self, classes, mapping=None):
         """Sub-classes call this once `ids`, `images` and `masks` stand."""

@@ -61,6 +61,7 @@ class Detection(LabelledImages):
     Attributes:
         sizes: int [images, 2], (height, width) as the annotations tell; 0 where they do not.
         dropped: [(id, text)] of boxes that were left out.
+        num_objects: number of boxes in all images.
     """
 
     def __init__(self, root, split, exif=True, masks=False, bad_boxes='drop'):
@@ -88,9 +89,13 @@ class Detection(LabelledImages):
         self._flags = np.array(self._flags, bool).reshape(-1, 2)
         self._starts = np.cumsum([0] + self._counts)
         self.sizes = np.array(self._sizes, np.int64).reshape(-1, 2)
+        self.num_objects = len(self._labels)
         del self._counts, self._sizes
         self.dropped = self._dropped.entries
         self._dropped.tell(self.root)
+        if not self.num_objects:
+            raise DataError(f"No image of the split '{self.split}' of {shown(self.root)} has an object: nothing can be "
+                            'learned or measured.')
 
     def target(self, index):
         """The labels of an image, without its masks."""

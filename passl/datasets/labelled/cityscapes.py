@@ -4,9 +4,9 @@ import os
 
 from ...utils.errors import ConfigError, DataError
 from ..image import shown
-from ..index import scan
+from ..listing import scan
 from .base import IGNORE, Segmentation
-from .layout import check_all_exist, check_root, entries_of, inside, layout_error
+from .layout import check_root, entries_of, inside, layout_error
 from .registry import SEGMENTATION
 
 TREE = ('leftImg8bit/<split>/<city>/<id>_leftImg8bit.png', 'gtFine/<split>/<city>/<id>_gtFine_labelIds.png   (or '
@@ -28,6 +28,7 @@ class CityscapesSegmentation(Segmentation):
         split: 'train' or 'val' (the masks of 'test' are not published).
         labels: 'labelIds' (as downloaded), 'labelTrainIds' (made from them by the authors' scripts), or 'auto':
             labelIds if they are there.
+        unpaired: see FolderSegmentation.
         exif: see LabelledImages.
 
     Raises:
@@ -36,7 +37,7 @@ class CityscapesSegmentation(Segmentation):
 
     kind = 'cityscapes'
 
-    def __init__(self, root, split='train', labels='auto', exif=True):
+    def __init__(self, root, split='train', labels='auto', unpaired='error', exif=True):
         if labels not in ('auto', 'labelIds', 'labelTrainIds'):
             raise ConfigError(f"labels must be 'auto', 'labelIds' or 'labelTrainIds', not {labels!r}.")
         root = check_root(root, TREE, ['leftImg8bit', 'gtFine'], self.kind)
@@ -49,25 +50,37 @@ class CityscapesSegmentation(Segmentation):
             there = ', '.join(n[:-1] for n in entries_of(os.path.dirname(top)) if n.endswith('/'))
             raise layout_error(root, f'There is no folder {shown(top)}.', TREE,
                                f"Splits that are there: {there or 'none'}.")
-        for inner, names, _ in scan(top):
+        images = {}
+        for inner, names in scan(top):
             for name in names:
                 if not name.endswith(_IMAGE):
                     raise DataError(f"{shown(os.path.join(top, inner, name))} does not end in '{_IMAGE}'. Keep other "
                                     "images out of leftImg8bit.")
-                self.ids.append(os.path.join(inner, name[:-len(_IMAGE)]))
-        if not self.ids:
+                images[os.path.join(inner, name[:-len(_IMAGE)])] = os.path.join(top, inner, name)
+        if not images:
             raise layout_error(root, f'{shown(top)} holds no images.', TREE,
                                'Unpack leftImg8bit_trainvaltest.zip there.')
-        self.images = [os.path.join(top, i + _IMAGE) for i in self.ids]
-        masks = os.path.join(root, 'gtFine', split)
+        found = _masks(os.path.join(root, 'gtFine', split))
         if labels == 'auto':
-            plain = any(os.path.isfile(os.path.join(masks, i + '_gtFine_labelIds.png')) for i in self.ids[:50])
-            trained = os.path.isfile(os.path.join(masks, self.ids[0] + '_gtFine_labelTrainIds.png'))
-            labels = 'labelTrainIds' if trained and not plain else 'labelIds'
-        self.masks = [os.path.join(masks, f'{i}_gtFine_{labels}.png') for i in self.ids]
-        check_all_exist(self.masks, f'masks ({labels})', root, TREE, 'Unpack gtFine_trainvaltest.zip there.')
+            labels = 'labelIds' if found['labelIds'] or not found['labelTrainIds'] else 'labelTrainIds'
+        if not found[labels]:
+            raise layout_error(root, f"There are no masks ({labels}) in {shown(os.path.join(root, 'gtFine', split))}.",
+                               TREE, 'Unpack gtFine_trainvaltest.zip there.')
+        self._pair(images, found[labels], TREE, unpaired)
         mapping = None
         if labels == 'labelIds':
             mapping = {k: IGNORE for k in _ALL_IDS}
             mapping.update({value: k for k, value in enumerate(LABEL_IDS)})
         self._filled(LABEL_IDS.values(), mapping)
+
+
+def _masks(top):
+    """{'labelIds': {id: path}, 'labelTrainIds': {id: path}} of the masks below a folder."""
+    found = {'labelIds': {}, 'labelTrainIds': {}}
+    for inner, names in scan(top) if os.path.isdir(top) else ():
+        for name in names:
+            for labels, paths in found.items():
+                ending = f'_gtFine_{labels}.png'
+                if name.endswith(ending):
+                    paths[os.path.join(inner, name[:-len(ending)])] = os.path.join(top, inner, name)
+    return found

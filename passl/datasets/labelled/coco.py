@@ -13,7 +13,7 @@ from .coco_json import CocoFile
 from .layout import check_all_exist, check_root, check_text, entries_of, inside, layout_error
 from .registry import DETECTION, SEGMENTATION
 
-TREE = ('train2017/*.jpg      val2017/*.jpg      (or images/<split>/)',
+TREE = ('train2017/*.jpg      val2017/*.jpg      (or images/<split>/, or images/)',
         'annotations/instances_train2017.json      annotations/instances_val2017.json')
 
 
@@ -27,12 +27,18 @@ def open_tree(root, split, images, annotations, kind='coco'):
                  if n.startswith('instances_') and n.endswith('.json')]
         raise layout_error(root, f'The file {shown(file)} is missing.', TREE,
                            f"Splits that are there: {', '.join(names) or 'none'}. Another file: annotations=FILE.")
-    choices = [images] if images else [split, os.path.join('images', split)]
-    top = next((p for p in (inside(root, c, 'images') for c in choices) if os.path.isdir(p)), None)
-    if top is None:
-        raise layout_error(root, f"There is no folder {' and no '.join(shown(c) for c in choices)}.", TREE,
+    file = CocoFile(file)
+    # the names in some files begin with the folder, so that root itself is the place
+    choices = [images] if images else [split, os.path.join('images', split), 'images', '.']
+    tops = [p for p in (inside(root, c, 'images') for c in choices) if os.path.isdir(p)]
+    if not tops or not images and tops == [inside(root, '.', 'images')] and not _has_first(tops[0], file):
+        raise layout_error(root, f"There is no folder {' and no '.join(shown(c) for c in choices if c != '.')}.", TREE,
                            'Give the folder of the images, below root, with images=FOLDER.')
-    return root, top, CocoFile(file)
+    return root, next((p for p in tops if _has_first(p, file)), tops[0]), file
+
+
+def _has_first(top, file):
+    return bool(file.names) and os.path.isfile(image_paths(top, file)[0])
 
 
 def image_paths(top, file):
@@ -47,9 +53,9 @@ class _CocoTree:
     """What both data sets take from the file and the folder."""
 
     def _open(self, root, split, images, annotations):
-        self.root, top, self.file = open_tree(root, split, images, annotations)
+        self.root, self.top, self.file = open_tree(root, split, images, annotations)
         self.ids = [str(i) for i in self.file.image_ids]
-        self.images = image_paths(top, self.file)
+        self.images = image_paths(self.top, self.file)
         check_all_exist(self.images, 'images', self.root, TREE, f'They are named by {shown(self.file.path)}.')
 
     def _mask_of(self, index, number):
@@ -66,7 +72,7 @@ class CocoDetection(_CocoTree, Detection):
     Args:
         root: the folder that holds `annotations` and the folder of the images.
         split: 'train2017' or 'val2017', or what another set calls its parts.
-        images: folder of the images below `root`; None: `<split>` or `images/<split>`.
+        images: folder of the images below `root`; None: `<split>`, `images/<split>`, `images` or `root` itself.
         annotations: the file below `root`; None: annotations/instances_<split>.json.
         masks: add the masks of the objects.
         bad_boxes: 'drop' or 'error' for boxes without area or outside the image.
@@ -74,6 +80,7 @@ class CocoDetection(_CocoTree, Detection):
 
     Attributes:
         category_ids: number of each class in the file, which COCO's evaluation asks for.
+        top: the folder of the images.
 
     Raises:
         DataError: another layout, missing images, or a file that is not in COCO's format.
@@ -95,8 +102,8 @@ class CocoDetection(_CocoTree, Detection):
                 if box is None:
                     continue
                 if masks and not self.file.segments.has(number):
-                    raise DataError(f"{shown(self.file.path)}: annotation {number} has no 'segmentation'. Use "
-                                    'masks=False for boxes alone.')
+                    raise DataError(f"{shown(self.file.path)}: annotation {number} has no 'segmentation'. For boxes "
+                                    'alone use masks=False (transfer-det: a Faster R-CNN config).')
                 objects.append((box, label, crowd, False))
                 numbers.append(number)
             self._add_image(self.file.sizes[k], objects)

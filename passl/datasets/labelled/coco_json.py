@@ -80,18 +80,20 @@ def read_json(path):
 
 
 class CocoFile:
-    """The content of an instances_*.json, which is read unless it is given.
+    """The content of an instances_*.json.
 
     Attributes:
         names: file names of the images. image_ids, sizes: their numbers, and (height, width).
         classes, category_ids: names and numbers of the categories, in the order of the numbers.
         objects: for every image the list of (number of the object, box [x, y, w, h], class, crowd).
         segments: Segments of all objects.
+        incomplete: number of annotations without `area` or `iscrowd`, which other readers take for granted.
+        run_lengths: number of single objects (no crowds) whose masks are run lengths, which others cannot train from.
     """
 
-    def __init__(self, path, content=None):
-        self.path = path
-        content = read_json(path) if content is None else content
+    def __init__(self, path):
+        self.path, self.incomplete, self.run_lengths = path, 0, 0
+        content = read_json(path)
         self._take_images(self._part(content, 'images'))
         self._take_categories(self._part(content, 'categories'))
         self._take_annotations(self._part(content, 'annotations'))
@@ -166,6 +168,8 @@ class CocoFile:
                 self.segments.add(entry.get('segmentation') or None, self.sizes[image])
             except DataError as e:
                 self._fail(f'{where}: {e}')
+            self.incomplete += not {'area', 'iscrowd'} <= set(entry)
+            self.run_lengths += not crowd and isinstance(entry.get('segmentation'), dict)
             self.objects[image].append((k, self._box(entry.get('bbox'), where), label, bool(crowd)))
         self.segments.close()
 

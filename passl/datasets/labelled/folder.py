@@ -1,12 +1,13 @@
-"""Folders of images and masks: the generic layout, and that of ADE20K."""
+"""Images and masks in folders, or named in pairs by a list; and the layout of ADE20K."""
 
 import os
 
 from ...utils.errors import ConfigError, DataError
 from ..image import shown
-from ..index import scan
+from ..image_list import paths_in
+from ..listing import scan
 from .base import IGNORE, Segmentation, read_class_names
-from .layout import check_root, entries_of, inside, layout_error, read_ids, read_text
+from .layout import check_all_exist, check_root, entries_of, inside, layout_error, read_ids, read_text, same_stem
 from .registry import SEGMENTATION
 
 FOLDER_TREE = ('images/<split>/*.jpg or *.png', 'masks/<split>/*.png     same names; values are class numbers, 255 is '
@@ -19,14 +20,23 @@ ADE_TREE = ('images/training/*.jpg      images/validation/*.jpg',
 def stems(top):
     """{name without ending: path} of all images below a folder. Raises DataError where two have the same name."""
     found = {}
-    for inner, names, _ in scan(top):
+    for inner, names in scan(top):
         for name in names:
             stem, path = os.path.splitext(os.path.join(inner, name))[0], os.path.join(top, inner, name)
             if stem in found:
-                raise DataError(f'{shown(found[stem])} and {shown(path)} differ in their ending only: it is not clear '
-                                'whose mask is meant. Rename one of them.')
+                raise same_stem(found[stem], path)
             found[stem] = path
     return found
+
+
+def class_names(root, classes, tree):
+    """Names of `classes` (see `read_class_names`), by default those in `labels.txt` in `root`."""
+    if classes is None:
+        classes = os.path.join(root, 'labels.txt')
+        if not os.path.isfile(classes):
+            raise layout_error(root, f'{shown(classes)} is missing.', tree,
+                               'Write it, or give the names with classes=[...] or classes=FILE, or classes=NUMBER.')
+    return read_class_names(classes)
 
 
 @SEGMENTATION.register(name='folder')
@@ -37,26 +47,27 @@ class FolderSegmentation(Segmentation):
         root: the folder that holds the three.
         split: name of the sub-folders; None: images and masks lie directly in their folders.
         images, masks: names of the two folders below `root`.
-        classes: list of names, or a file with one per line, by default `labels.txt` in `root`.
+        classes: list of names, their number, or a file with one per line, by default `labels.txt` in `root`.
         list_file: a text file with one name (no ending) per line: only these, in this order.
         reduce_zero_label: 0 in a mask is ignored and k is class k - 1, as in ADE20K.
+        unpaired: 'error' or 'drop' of images without a mask. Masks without an image are a warning.
         exif: see LabelledImages.
 
     Raises:
-        DataError: another layout, an image without mask or the reverse, or names that are not there.
+        DataError: another layout, images without a mask, two files of one name, or names that are not there.
     """
 
     kind, tree, mark_split = 'folder', FOLDER_TREE, True
 
     def __init__(self, root, split='train', images='images', masks='masks', classes=None, list_file=None,
-                 reduce_zero_label=False, exif=True):
+                 reduce_zero_label=False, unpaired='error', exif=True):
         if not isinstance(reduce_zero_label, bool):
             raise ConfigError(f'reduce_zero_label must be true or false, not {reduce_zero_label!r}.')
         root = check_root(root, self.tree, [images, masks], self.kind)
         super().__init__(root, split, exif)
         tops = [self._part(root, folder, split, key) for folder, key in ((images, 'images'), (masks, 'masks'))]
         names = self._class_names(classes)
-        self._pair(*tops, list_file)
+        self._find(*tops, list_file, unpaired)
         mapping = {0: IGNORE, **{k + 1: k for k in range(len(names))}} if reduce_zero_label else None
         self._filled(names, mapping)
 
@@ -71,35 +82,83 @@ class FolderSegmentation(Segmentation):
         return top
 
     def _class_names(self, classes):
-        if classes is None:
-            classes = os.path.join(self.root, 'labels.txt')
-            if not os.path.isfile(classes):
-                raise layout_error(self.root, f'{shown(classes)} is missing.', self.tree,
-                                   'Write it, or give the names with classes=[...] or classes=FILE.')
-        return read_class_names(classes)
+        return class_names(self.root, classes, self.tree)
 
-    def _pair(self, image_top, mask_top, list_file):
+    def _find(self, image_top, mask_top, list_file, unpaired):
         images, masks = stems(image_top), stems(mask_top)
         if not images:
             raise layout_error(self.root, f'{shown(image_top)} holds no images.', self.tree, 'Put them there.')
-        wanted = list(images)
+        wanted = None
         if list_file is not None:
             wanted = read_ids(os.path.expanduser(str(list_file)))
             unknown = [n for n in wanted if n not in images]
             if unknown:
                 raise DataError(f'list_file: {len(unknown)} of {len(wanted)} names in {shown(list_file)} are no images '
                                 f'in {shown(image_top)}, first {shown(unknown[0])}. Names stand there without ending.')
-        bare = [n for n in wanted if n not in masks]
-        if bare:
-            raise layout_error(self.root, f'{len(bare)} of {len(wanted)} images have no mask in {shown(mask_top)}, '
-                               f'first {shown(images[bare[0]])}.', self.tree,
-                               'Add the masks, or name the images that have one with list_file=FILE.')
-        if list_file is None and len(masks) > len(images):
-            alone = next(n for n in masks if n not in images)
-            raise layout_error(self.root, f'{len(masks) - len(images)} masks have no image in {shown(image_top)}, '
-                               f'first {shown(masks[alone])}.', self.tree,
-                               'Add the images, or name those to use with list_file=FILE.')
-        self.ids, self.images, self.masks = wanted, [images[n] for n in wanted], [masks[n] for n in wanted]
+        self._pair(images, masks, self.tree, unpaired, wanted)
+
+
+LIST_TREE = ('<split>.txt             one pair per line: image mask, both below root; a tab or a blank between them',
+             'labels.txt              one class name per line; the first is that of the value 0')
+
+
+@SEGMENTATION.register(name='list')
+class ListSegmentation(Segmentation):
+    """Pairs that a text file names: `image mask` per line, relative to `root`; and `labels.txt`.
+
+    Args:
+        root: the folder that the names are relative to.
+        split: the list is `<split>.txt` in `root`.
+        list_file: another list.
+        separator: what stands between the two names; None: a tab in lines that have one, else blanks.
+        classes: see FolderSegmentation.
+        allow_outside: names may lead out of `root`.
+        exif: see LabelledImages.
+
+    Raises:
+        DataError: no such list, lines of another form, an image twice, or files that are missing.
+    """
+
+    kind = 'list'
+
+    def __init__(self, root, split='train', list_file=None, separator=None, classes=None, allow_outside=False,
+                 exif=True):
+        if not isinstance(allow_outside, bool):
+            raise ConfigError(f'allow_outside must be true or false, not {allow_outside!r}.')
+        if separator is not None and (not isinstance(separator, str) or not separator):
+            raise ConfigError(f'separator must be the text between the two names, not {separator!r}.')
+        root = check_root(root, LIST_TREE, [], self.kind)
+        super().__init__(root, split, exif)
+        path = os.path.expanduser(str(list_file)) if list_file else inside(root, f'{split}.txt', 'split')
+        if not os.path.isfile(path):
+            raise layout_error(root, f'The list {shown(path)} is missing.', LIST_TREE,
+                               'Write it, or name another one with list_file=FILE.')
+        pairs = _read_pairs(path, separator)
+        self.ids = [image for image, _ in pairs]
+        self.images, self.masks = (paths_in(root, names, path, allow_outside) for names in zip(*pairs))
+        for paths, what in ((self.images, 'images'), (self.masks, 'masks')):
+            check_all_exist(paths, what, root, LIST_TREE, f'They are named by {shown(path)}. Mend the list, or add '
+                            'the files.')
+        self._filled(class_names(root, classes, LIST_TREE))
+
+
+def _read_pairs(path, separator):
+    """[(image, mask)] of the lines of a list."""
+    pairs, seen = [], set()
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        words = [w.strip() for w in line.strip().split(separator or ('\t' if '\t' in line else None))]
+        if not line.strip():
+            continue
+        if len(words) != 2 or not all(words):
+            raise DataError(f'{shown(path)}: line {number} ({line[:80]!r}) is no pair: expected the names of an image '
+                            'and of its mask. Names with blanks need a tab between the two, or separator=TEXT.')
+        if words[0] in seen:
+            raise DataError(f'{shown(path)} names {shown(words[0])} twice. Remove one of the two lines.')
+        seen.add(words[0])
+        pairs.append(tuple(words))
+    if not pairs:
+        raise DataError(f'{shown(path)} names no images. Expected: an image and its mask per line.')
+    return pairs
 
 
 @SEGMENTATION.register(name='ade20k')
@@ -115,8 +174,8 @@ class Ade20kSegmentation(FolderSegmentation):
     kind, tree = 'ade20k', ADE_TREE
 
     def __init__(self, root, split='training', images='images', masks='annotations', classes=None, list_file=None,
-                 reduce_zero_label=True, exif=True):
-        super().__init__(root, split, images, masks, classes, list_file, reduce_zero_label, exif)
+                 reduce_zero_label=True, unpaired='error', exif=True):
+        super().__init__(root, split, images, masks, classes, list_file, reduce_zero_label, unpaired, exif)
 
     def _class_names(self, classes):
         info = os.path.join(self.root, 'objectInfo150.txt')

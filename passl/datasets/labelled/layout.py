@@ -6,7 +6,7 @@ from ...utils.errors import ConfigError, DataError
 from ..folder import check_folder
 from ..image import read_file, shown
 from ..image_list import paths_in
-from ..index import is_hidden
+from ..listing import is_hidden, is_image_name
 
 MAX_TEXT_BYTES = 2**26          # a list of a million names has some 20 MB
 _SHOWN = 12                     # so many entries of a folder are named
@@ -145,21 +145,56 @@ def read_ids(path):
     return names
 
 
-def check_all_exist(paths, what, root, tree, way_out):
-    """Raises DataError if some of `paths` are missing, with their number and the first.
+def _listing(folder):
+    """Names in a folder, all at once: asking for each file takes minutes on a network file system; none if missing."""
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    except OSError as e:
+        raise DataError(f'{shown(folder)} cannot be listed: {e.strerror}.') from None
 
-    Their folders are listed once: asking for each file takes minutes on a network file system.
+
+def same_stem(one, other):
+    """DataError for two images that have one name but for the ending."""
+    return DataError(f'{shown(one)} and {shown(other)} differ in their ending only: it is not clear whose mask is '
+                     'meant. Rename one of them.')
+
+
+def find_images(root, folders, ids, what, tree, source):
+    """The image `<id>.<any ending>` of each id, in the first of the `folders` below `root` that has one.
+
+    Raises:
+        DataError: an id leads out of its folder, has no file, or two that differ in their ending only.
     """
+    known, found = {}, [None] * len(ids)
+    for top in folders:
+        for k, path in enumerate(paths_in(os.path.join(root, top), ids, source)):
+            folder, stem = os.path.split(path)
+            if folder not in known:
+                known[folder] = {}
+                for name in sorted(filter(is_image_name, _listing(folder))):
+                    known[folder].setdefault(os.path.splitext(name)[0], []).append(os.path.join(folder, name))
+            files = known[folder].get(stem, ())
+            if found[k] is None and len(files) > 1:
+                raise same_stem(*files[:2])
+            if found[k] is None and files:
+                found[k] = files[0]
+    missing = [i for i, path in zip(ids, found) if path is None]
+    if missing:
+        first = shown(os.path.join(root, folders[-1], missing[0]))
+        raise layout_error(root, f"{len(missing)} of {len(ids)} {what} are missing, first {first} (with any ending of "
+                           'an image).', tree, f'They are named by {shown(source)}. Mend the list, or add the files.')
+    return found
+
+
+def check_all_exist(paths, what, root, tree, way_out):
+    """Raises DataError if some of `paths` are missing, with their number and the first."""
     listed, missing = {}, []
     for path in paths:
         folder, name = os.path.split(path)
         if folder not in listed:
-            try:
-                listed[folder] = set(os.listdir(folder))
-            except FileNotFoundError:
-                listed[folder] = set()
-            except OSError as e:
-                raise DataError(f'{shown(folder)} cannot be listed: {e.strerror}.') from None
+            listed[folder] = set(_listing(folder))
         if name not in listed[folder]:
             missing.append(path)
     if missing:

@@ -6,25 +6,29 @@ import numpy as np
 
 from ...utils.errors import ConfigError, DataError, suggest
 from ..image import ImageReadError, shown
+from ..image_list import paths_in
 from .base import LabelledImages, read_class_names
 from .boxes import Detection
-from .layout import check_all_exist, check_root, inside, layout_error, read_text
+from .layout import check_all_exist, find_images, inside, layout_error, read_text
 from .masks import read_mask
 from .registry import DETECTION, MULTILABEL
-from .voc import CLASSES, TREE, _plain_ids, files_of, list_path
+from .voc import CLASSES, TREE, _plain_ids, list_path, open_voc
 from .voc_xml import read_annotation
+
+LABEL_LIST = 'label_list.txt'
 
 
 @DETECTION.register(name='voc')
 class VocDetection(Detection):
-    """Boxes from the XML files of VOC, or of another set in this format.
+    """Boxes from the XML files of VOC, or of another set in this format; `annotations` has the files' paths.
 
     Args:
-        root: the folder VOC2007 or VOC2012 (not VOCdevkit).
-        split: a list in ImageSets/Main, or with `masks` in ImageSets/Segmentation.
-        images, annotations: names of the two folders below `root`.
-        list_file: list of ids below `root` in place of ImageSets/Main/<split>.txt.
-        classes: names of the classes, or a file of them below `root`; None: the 20 of VOC.
+        root, split: see `open_voc`. The splits are lists in ImageSets/Main, with `masks` in ImageSets/Segmentation,
+            or `<split>.txt` in the folder itself.
+        images, annotations: names of the two folders; None: JPEGImages or images, Annotations or annotations.
+        list_file: list of ids below the folder in place of those.
+        classes: names of the classes, or a file of them below the folder; None: those in label_list.txt in the folder
+            or in `root`, else the 20 of VOC.
         one_based: the first pixel is number 1 and the last one belongs to the box, as in VOC. False: corners count
             from 0 and the ends do not belong to it.
         masks: add masks of the objects, from SegmentationObject, where number k is the object k of the XML file.
@@ -38,30 +42,36 @@ class VocDetection(Detection):
 
     kind = 'voc'
 
-    def __init__(self, root, split='trainval', images='JPEGImages', annotations='Annotations', list_file=None,
-                 classes=None, one_based=True, masks=False, bad_boxes='drop', exif=True):
+    def __init__(self, root, split='trainval', images=None, annotations=None, list_file=None, classes=None,
+                 one_based=True, masks=False, bad_boxes='drop', exif=True):
         if not isinstance(one_based, bool):
             raise ConfigError(f'one_based must be true or false, not {one_based!r}.')
-        root = check_root(root, TREE, [images, annotations], self.kind)
+        given = root
+        root, split, images, annotations = open_voc(
+            root, split, (images,) if images else ('JPEGImages', 'images'),
+            (annotations,) if annotations else ('Annotations', 'annotations'))
         super().__init__(root, split, exif, masks, bad_boxes)
-        if isinstance(classes, str):
-            classes = inside(root, classes, 'classes')
-        self.classes = list(CLASSES) if classes is None else read_class_names(classes)
-        path = list_path(root, 'Segmentation' if masks else 'Main', split) if list_file is None else \
-            inside(root, list_file, 'list_file')
+        self.classes = _class_names(classes, root, os.path.expanduser(str(given)))
+        path = self._list(list_file)
         self.ids = _plain_ids(path)
-        self.images = files_of(root, images, self.ids, '.jpg', path)
-        self._files = files_of(root, annotations, self.ids, '.xml', path)
-        check_all_exist(self.images, 'images', root, TREE, f'They are named by {shown(path)}.')
-        check_all_exist(self._files, 'annotation files', root, TREE, f'They are named by {shown(path)}.')
+        self.images = find_images(root, [images], self.ids, 'images', TREE, path)
+        self.annotations = paths_in(os.path.join(root, annotations), [i + '.xml' for i in self.ids], path)
+        check_all_exist(self.annotations, 'annotation files', root, TREE, f'They are named by {shown(path)}.')
         self._numbers = []                  # of the objects that are kept, in their files, from 1 on
         known = {name: k for k, name in enumerate(self.classes)}
-        for image_id, file in zip(self.ids, self._files):
+        for image_id, file in zip(self.ids, self.annotations):
             self._add(image_id, file, known, one_based)
         self._filled()
         if masks:
-            self.masks = files_of(root, 'SegmentationObject', self.ids, '.png', path)
-            check_all_exist(self.masks, 'masks of objects', root, TREE, f'They are named by {shown(path)}.')
+            self.masks = find_images(root, ['SegmentationObject'], self.ids, 'masks of objects', TREE, path)
+
+    def _list(self, list_file):
+        if list_file is not None:
+            return inside(self.root, list_file, 'list_file')
+        own = inside(self.root, f'{self.split}.txt', 'split')
+        kind = 'Segmentation' if self.with_masks else 'Main'
+        there = os.path.isfile(os.path.join(self.root, 'ImageSets', kind, f'{self.split}.txt'))
+        return own if os.path.isfile(own) and not there else list_path(self.root, kind, self.split)
 
     def _add(self, image_id, file, known, one_based):
         size, found = read_annotation(file)
@@ -84,7 +94,7 @@ class VocDetection(Detection):
         self._numbers.append(np.array(numbers, np.int64))
 
     def annotation_name(self, index):
-        return f'its annotation {shown(self._files[index])}'
+        return f'its annotation {shown(self.annotations[index])}'
 
     def load_masks(self, index, size):
         path = self.masks[index]
@@ -93,6 +103,18 @@ class VocDetection(Detection):
             raise ImageReadError(f'{shown(path)} has {mask.shape[1]} x {mask.shape[0]} pixels, but its image has '
                                  f'{size[1]} x {size[0]}.')
         return mask[None] == numbers[:, None, None]
+
+
+def _class_names(classes, root, given):
+    if classes is None:
+        files = (os.path.join(folder, LABEL_LIST) for folder in (root, given))
+        classes = next((path for path in files if os.path.isfile(path)), CLASSES)
+    elif isinstance(classes, str):
+        classes = inside(root, classes, 'classes')
+    names = read_class_names(classes)
+    if 'background' in names:
+        raise DataError(f"{shown(classes)} names the class 'background', of which there are no boxes. Remove it.")
+    return names
 
 
 @MULTILABEL.register(name='voc')
@@ -106,8 +128,7 @@ class VocMultilabel(LabelledImages):
         labels: int8 [images, classes] of all images.
 
     Args:
-        root: the folder VOC2007 or VOC2012 (not VOCdevkit).
-        split: 'train', 'val', 'trainval' or 'test'.
+        root, split: see `open_voc`. The splits are 'train', 'val', 'trainval' or 'test'.
         classes: names of the classes; None: the 20 of VOC.
         exif: see LabelledImages.
 
@@ -118,7 +139,7 @@ class VocMultilabel(LabelledImages):
     kind = 'voc'
 
     def __init__(self, root, split='trainval', classes=None, exif=True):
-        root = check_root(root, TREE, ['JPEGImages', 'ImageSets/Main'], self.kind)
+        root, split, *_ = open_voc(root, split, ('JPEGImages',), ('ImageSets/Main',))
         super().__init__(root, split, exif)
         self.classes = list(CLASSES) if classes is None else read_class_names(classes)
         path, columns = list_path(root, 'Main', split), []
@@ -130,8 +151,7 @@ class VocMultilabel(LabelledImages):
                                    'Every class needs one. Give other names with classes=[...].')
             columns.append(_column(file, self.ids, path))
         self.labels = np.stack(columns, 1)
-        self.images = files_of(root, 'JPEGImages', self.ids, '.jpg', path)
-        check_all_exist(self.images, 'images', root, TREE, f'They are named by {shown(path)}.')
+        self.images = find_images(root, ['JPEGImages'], self.ids, 'images', TREE, path)
 
     def __getitem__(self, index):
         return self.load_image(index), self.labels[self._number(index)].copy()

@@ -13,7 +13,7 @@ class Architecture(nn.Layer):
     `forward(*batch, mode)`:
       * 'train' -> dict of 0-D Tensors with at least 'loss' (what is differentiated);
       * 'extract' -> features of the backbone; 'test' -> what the method predicts.
-    `with_metrics` is set by the log hook: accuracies are computed on log steps only.
+    `with_metrics` is set by the trainer: accuracies are computed on log steps only.
     `step`, `seed`: set by the trainer, for what must be equal on all processes.
     `supervised`: True for a method that learns from labels and predicts classes.
     `negatives`: how many negatives a positive is told from; None for a method without (or not known before a step).

@@ -6,12 +6,12 @@ import functools
 import paddle
 from paddle.vision.models import resnet as vision
 
+from ...modules import kernels
 from ...modules.freeze import freeze_, is_frozen
 from ...modules.init import init_resnet_
 from ...modules.recompute import recompute
 from ...utils.errors import ConfigError
 from ...utils.weights import backbone_weights, load_into, load_weights
-from . import resnet_cpu
 from .builder import BACKBONES
 
 BLOCKS = {18: vision.BasicBlock, 34: vision.BasicBlock,
@@ -68,32 +68,40 @@ class ResNet(vision.ResNet):
         return parts + [getattr(self, f'layer{s}') for s in range(1, self.frozen_stages + 1)]
 
     def forward(self, x):
-        if self.training:       # here and not in train(): a parent's train() sets this flag and calls nothing of ours
-            for part in self._frozen_parts():
-                part.eval()
-        with paddle.no_grad() if self._all_frozen else contextlib.nullcontext():
-            fast = resnet_cpu.suits(self, x)
-            if fast or (self.recompute_stages and self.training and paddle.is_grad_enabled()):
-                return self._forward_in_parts(x, fast)
-            return vision.ResNet.forward(self, x)       # Paddle 2.6's to_static does not understand super()
-
-    def _forward_in_parts(self, x, fast):
-        """The same as `forward`, of `recompute_stages` only the inputs of stem and blocks are kept for backward.
-
-        fast: let `resnet_cpu` compute the parts.
-        """
-        again = self.recompute_stages if self.training else []
-        stem = functools.partial(resnet_cpu.stem, self) if fast else self._stem
-        x = recompute(stem, x, [self.conv1, self.bn1]) if 0 in again else stem(x)
-        for stage in range(1, 5):
-            for block in getattr(self, f'layer{stage}'):
-                part = functools.partial(resnet_cpu.block, block) if fast else block
-                x = recompute(part, x, [block]) if stage in again else part(x)
-        if fast:
-            x = resnet_cpu.end(x)
+        x, = self.stages(x, [4])
         if self.with_pool:
             x = self.avgpool(x)
         return self.fc(x.flatten(1)) if self.num_classes > 0 else x
+
+    def stages(self, x, wanted=(1, 2, 3, 4)):
+        """The maps of some stages; of `recompute` only the inputs of stem and blocks are kept for backward.
+
+        Args:
+            x: images [N, 3, H, W].
+            wanted: stages, rising; none is computed beyond the last.
+
+        Returns:
+            list of Tensors, of stage s [N, C, H / 2**(s + 1), W / 2**(s + 1)], C = 64 or 256 times 2**(s - 1).
+        """
+        if self.training:       # here and not in train(): a parent's train() sets this flag and calls nothing of ours
+            for part in self._frozen_parts():
+                part.eval()
+        maps, again = [], self.recompute_stages if self.training else []
+        with paddle.no_grad() if self._all_frozen else contextlib.nullcontext():
+            fast = kernels.find('resnet', self, x)
+            stem = functools.partial(fast.stem, self) if fast else self._stem
+            x = recompute(stem, x, [self.conv1, self.bn1]) if 0 in again else stem(x)
+            for stage in range(1, max(wanted) + 1):
+                layer = getattr(self, f'layer{stage}')
+                if fast or stage in again:
+                    for block in layer:
+                        part = functools.partial(fast.block, block) if fast else block
+                        x = recompute(part, x, [block]) if stage in again else part(x)
+                else:
+                    x = layer(x)
+                if stage in wanted:
+                    maps.append(fast.end(x) if fast else x)
+        return maps
 
     def _stem(self, x):
         return self.maxpool(self.relu(self.bn1(self.conv1(x))))

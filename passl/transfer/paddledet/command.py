@@ -7,9 +7,9 @@ examples:
   train on your own boxes in COCO json, from pre-trained weights, then evaluate:
     %(prog)s -c configs/transfer/det/faster_rcnn_r18_fpn_custom.yml --pretrained FILE --data data/my_detection
   evaluate a trained detector again:
-    %(prog)s -c FILE --evaluate-only --weights output_det/NAME/model_final.pdparams --data data/my_detection
+    %(prog)s -c FILE --evaluate-only --weights output_dir/NAME/model_final.pdparams --data data/my_detection
   draw its predictions:
-    %(prog)s -c FILE --predict photo.jpg --weights output_det/NAME/model_final.pdparams
+    %(prog)s -c FILE --predict photo.jpg --weights output_dir/NAME/model_final.pdparams
 several processes: python -m paddle.distributed.launch [--gpus 0,1,...] tools/transfer_det.py -c FILE ...
 PaddleDetection has an environment of its own: bash tools/detection_environment.sh
 """
@@ -35,8 +35,8 @@ def build_transfer_det_parser(prog=None):
                              "PaddleDetection; 'none' trains from scratch")
     parser.add_argument('--data', metavar='FOLDER', type=not_empty,
                         help="data folder (replaces the config's dataset_dir)")
-    parser.add_argument('--output', metavar='FOLDER', type=not_empty,
-                        help='folder for weights, metrics and pictures (default: output_det/NAME OF THE CONFIG)')
+    parser.add_argument('--output', metavar='DIR', type=not_empty,
+                        help='run folder (default: output_dir/<name of the config>)')
     parser.add_argument('--iters', metavar='N', type=positive_int,
                         help="train so many iterations; the steps of the schedule move along (default: the config's)")
     kind = parser.add_mutually_exclusive_group()
@@ -48,7 +48,7 @@ def build_transfer_det_parser(prog=None):
                         help='least score of a drawn prediction (default: %(default)s)')
     parser.add_argument('--no-cuda', action='store_true', help='run on the CPU')
     parser.add_argument('--overwrite', action='store_true',
-                        help='replace the results of a former run in the output folder')
+                        help='start anew in a folder that holds a run; the former one is moved aside')
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Blocks of PaddleDetection's ResNet on channels-last CPU tensors, as `passl.modeling.backbones.resnet_cpu` for ours.
+"""Blocks of PaddleDetection's ResNet on channels-last CPU tensors, as `passl.modules.cpu.resnet` for ours.
 
 A detector's time on a CPU is that of its convolutions. A training step of a small C4 model takes a fifth less with
 these (docs/TRANSFER_DETECTION.md).
@@ -6,7 +6,7 @@ these (docs/TRANSFER_DETECTION.md).
 
 from ppdet.modeling.backbones.resnet import BasicBlock, BottleNeck
 
-from ...modules import channels_last as cl
+from ...modules.cpu import channels_last as cl
 
 
 def suits(net, x):

@@ -3,26 +3,10 @@
 import numpy as np
 
 from ...datasets.labelled.rle import rle_mask
-from ...utils.errors import DataError
 
 
-def decode(segmentation, where):
-    """The mask [H, W], bool, of a COCO run-length encoding, compressed or not.
-
-    Raises:
-        DataError: the runs do not fill the size.
-    """
-    size, counts = segmentation.get('size'), segmentation.get('counts')
-    if not isinstance(size, list) or len(size) != 2 or not isinstance(counts, (list, str)):
-        raise DataError(f"'{where}': a run-length mask needs 'size': [height, width] and 'counts'.")
-    try:
-        return rle_mask(counts, *size)
-    except DataError as e:
-        raise DataError(f"'{where}': a run-length mask is damaged: {e}.") from None
-
-
-def outlines(segmentation, where):
-    """Polygons around the pixels of a run-length mask.
+def outlines(segmentation):
+    """Polygons around the pixels of a run-length mask of a file that CocoFile has read, and so checked.
 
     The outlines run along the edges of the pixels, not through their centres as OpenCV's, so that drawing them gives
     the mask again. Holes cannot be said with COCO's polygons, which are all filled.
@@ -30,7 +14,7 @@ def outlines(segmentation, where):
     Returns:
         (list of flat lists [x0, y0, x1, y1, ...], whether holes were filled).
     """
-    mask = decode(segmentation, where)
+    mask = rle_mask(segmentation['counts'], *segmentation['size'])
     rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
     if not len(rows):
         return [], False

@@ -1,15 +1,15 @@
 """One run of PaddleDetection's own trainer and evaluator: build, train, evaluate, predict."""
 
-import json
 import math
 import os
+import re
 import time
 
 from ...engine.device import select_device
+from ...engine.run_folder import LOG, RunFolder, folder_of
 from ...utils.distributed import dist
 from ...utils.errors import ConfigError, DeviceError, PasslError
 from ...utils.logger import get_logger, setup_logger
-from ...utils.misc import replace_text
 from ...utils.paddle_env import require_paddle
 from ...utils.seed import seed_everything
 from .config import TAG, activate, check_config, read_config
@@ -18,9 +18,7 @@ from .schedule import Budget, move_schedule
 from .shim import import_ppdet, no_downloads
 from .weights import load_backbone, load_detector, trained_flags
 
-FINAL = 'model_final.pdparams'
-METRICS, EVALUATION, PREDICTIONS = 'metrics.json', 'evaluation.json', 'predictions.json'
-LOSSES = 'log.jsonl'
+METRICS, EVALUATION, PREDICTIONS, PICTURES = 'metrics.json', 'evaluation.json', 'predictions.json', 'predictions'
 
 
 def transfer(args):
@@ -32,35 +30,31 @@ def transfer(args):
     Raises:
         PasslError: config, data, weights or output folder are not as they must be; nothing was trained then.
     """
+    log = setup_logger(rank=dist.rank())
     cfg = read_config(args.config_file, args.override)
-    name = os.path.splitext(os.path.basename(args.config_file))[0]
-    output = os.path.abspath(args.output or os.path.join('output_det', name))
-    result = PREDICTIONS if args.predict else EVALUATION if args.evaluate_only else METRICS
-    _check_output(output, (FINAL, METRICS, LOSSES) if result == METRICS else (result,), args.overwrite)
     paddle = require_paddle()
     import_ppdet()
     check_config(cfg)
     _start_device(paddle, cfg, args.no_cuda)
-    os.makedirs(output, exist_ok=True)
-    log = setup_logger(output if result == METRICS else None, rank=dist.rank())
-    with no_downloads():
+    result = PREDICTIONS if args.predict else EVALUATION if args.evaluate_only else None
+    with RunFolder(os.path.abspath(args.output or folder_of(args.config_file))) as folder, no_downloads():
+        if result is None:
+            folder.claim(args.overwrite, [('--pretrained', args.pretrained), ('--data', args.data)])
+            setup_logger(folder.folder, rank=dist.rank())
+            folder.tell('running')
+        else:
+            folder.add(re.escape(result) + (f'|{PICTURES}' if args.predict else ''), args.overwrite)
         if args.predict:
-            return _predict(cfg, args, output)
-        parts = ('eval',) if args.evaluate_only else ('train', 'eval')
-        for sentence in _prepare(cfg, args.data, os.path.join(output, 'data'), parts):
-            log.info('%s', sentence)
-        if args.evaluate_only:
-            active = _activate(cfg, output)
-            results = evaluate(active, _model(active, args.weights), output)
-            return _write(os.path.join(output, EVALUATION), dict(weights=args.weights, **results))
-        return _train(cfg, args, output)
-
-
-def _check_output(output, names, overwrite):
-    found = [n for n in names if os.path.exists(os.path.join(output, n))]
-    if found and not overwrite and dist.is_main():
-        raise PasslError(f"'{output}' already holds {', '.join(found)}. Choose another --output, or replace them with "
-                         '--overwrite.')
+            figures = _predict(cfg, args, folder.folder)
+        else:
+            parts = ('eval',) if args.evaluate_only else ('train', 'eval')
+            for sentence in _prepare(cfg, args.data, os.path.join(folder.folder, 'data'), parts):
+                log.info('%s', sentence)
+            figures = (_evaluate if args.evaluate_only else _train)(cfg, args, folder.folder)
+        if figures is not None:         # one process evaluates; the others are not needed for it
+            folder.write_json(result or METRICS, figures)
+        folder.tell('done', 0)
+    return 0
 
 
 def _start_device(paddle, cfg, no_cuda):
@@ -135,10 +129,7 @@ def _train(cfg, args, output):
                          f"{cfg['total_batch']}. Set -o total_batch=... to a smaller one.")
     trainer.cfg.epoch = trainer.end_epoch = math.ceil(iterations / epoch)
     trainer.loader = Budget(trainer.loader, iterations)
-    losses = os.path.join(output, LOSSES)
-    if os.path.exists(losses) and dist.is_main():
-        os.remove(losses)           # --overwrite was given, or the run would have ended above
-    record = Record(trainer, losses)
+    record = Record(trainer, os.path.join(output, LOG))
     trainer.register_callbacks([record])
     log.info('%d iterations of %d images (%d processes), %.1f passes over the data, learning rate %g', iterations,
              cfg['total_batch'], dist.world_size(), iterations / epoch, active['LearningRate']['base_lr'])
@@ -146,12 +137,16 @@ def _train(cfg, args, output):
     trainer.train()
     seconds = time.time() - start
     if not dist.is_main():
-        return 0            # one process evaluates; the others are not needed for it
+        return None
     results = evaluate(active, trainer.model, output)
-    return _write(os.path.join(output, METRICS), dict(
-        config=os.path.basename(args.config_file), pretrained=args.pretrained, overrides=args.override,
-        iterations=iterations, total_batch=cfg['total_batch'], trained=flags, train_seconds=round(seconds, 1),
-        loss_first=record.first, loss_last=record.last, **results))
+    return dict(config=os.path.basename(args.config_file), pretrained=args.pretrained, overrides=args.override,
+                iterations=iterations, total_batch=cfg['total_batch'], trained=flags, train_seconds=round(seconds, 1),
+                loss_first=record.first, loss_last=record.last, **results)
+
+
+def _evaluate(cfg, args, output):
+    active = _activate(cfg, output)
+    return dict(weights=args.weights, **evaluate(active, _model(active, args.weights), output))
 
 
 def evaluate(active, model, output):
@@ -198,19 +193,11 @@ def _predict(cfg, args, output):
     active = _activate(cfg, output)
     active['model'] = _model(active, args.weights)
     trainer = Trainer(active, mode='test')
-    pictures = os.path.join(output, 'predictions')
+    pictures = os.path.join(output, PICTURES)
     results = trainer.predict(images, draw_threshold=args.threshold, output_dir=pictures)
     found = {}
     for image, result in zip(images, results):
         found[image] = [{'class': classes[int(c)], 'score': round(float(s), 4), 'box': [round(float(v), 1) for v in b]}
                         for c, s, *b in result['bbox'] if s >= args.threshold]
     get_logger().info("%d pictures with %d predictions in '%s'", len(images), sum(map(len, found.values())), pictures)
-    return _write(os.path.join(output, PREDICTIONS), found)
-
-
-def _write(path, content):
-    """Write JSON whole or not at all; returns 0."""
-    if dist.is_main():
-        replace_text(path, json.dumps(content, indent=2) + '\n')
-        get_logger().info('Wrote %s', path)
-    return 0
+    return found

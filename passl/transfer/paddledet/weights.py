@@ -7,7 +7,7 @@ import numpy as np
 from ...utils.errors import CheckpointError, listed
 from ...utils.weights.key_names import resnet_depth
 from ...utils.weights import backbone_weights, load_into, load_weights, select_prefix
-from ..weights.names import BN_EPSILON, Arch, first_short, refuse_unless_empty, table
+from ...utils.weights.names import BN_EPSILON, Arch, first_short, refuse_unless_empty, table
 
 # where the stages of the backbone are in the model; a C4 model keeps the last one in the box head
 _PARTS = (('backbone.', re.compile(r'(conv1|res[2-5])\.')), ('bbox_head.head.', re.compile(r'res5\.')))

@@ -26,8 +26,8 @@ def load():
     except ImportError as e:
         raise PaddleSegMissingError(
             f'PaddleSeg cannot be imported ({e}). Install it beside Paddle, in an environment of its own since it '
-            "needs an old OpenCV and numpy 1: pip install 'passl[cpu,seg]'   (or: pip install 'paddleseg==2.8.0' "
-            "'numpy<2')") from None
+            "needs an old OpenCV and numpy 1: in the clone pip install -e '.[cpu,seg]'   (or: pip install "
+            "'paddleseg==2.8.0' 'numpy<2')") from None
     if paddleseg.__version__ != TRIED:
         get_logger().warning('PaddleSeg %s: this project was tried with %s only.', paddleseg.__version__, TRIED)
     from . import fcn, mends, resnet, transforms

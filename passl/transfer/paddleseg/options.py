@@ -35,7 +35,7 @@ def build_seg_parser(prog=None):
     parser.add_argument('--output', metavar='DIR', type=not_empty,
                         help='run folder (default: output_dir/<name of the config>)')
     parser.add_argument('--overwrite', action='store_true',
-                        help='use a run folder that holds results already; the old one is moved aside')
+                        help='start anew in a folder that holds a run; the former one is moved aside')
     parser.add_argument('--no-cuda', action='store_true', help='run on the CPU')
     train = parser.add_argument_group('training')
     train.add_argument('--pretrained', metavar='WEIGHTS', type=not_empty,
@@ -49,7 +49,7 @@ def build_seg_parser(prog=None):
     train.add_argument('--num-workers', '--num_workers', metavar='N', type=int, default=2,
                        help='processes that prepare images (default: %(default)s; 0: none)')
     train.add_argument('--resume', '--resume_model', metavar='DIR', type=not_empty,
-                       help='continue from a folder iter_N of a former training')
+                       help="continue from a folder iter_N of a former training; 'auto': the newest of the run folder")
     use = parser.add_argument_group('use of a trained model')
     kind = use.add_mutually_exclusive_group()
     kind.add_argument('--evaluate-only', action='store_true', help='evaluate --weights on val_dataset and exit')

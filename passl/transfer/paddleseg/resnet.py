@@ -3,17 +3,14 @@
 from paddle import nn
 from paddle.vision.models import resnet as vision
 
-from ...modeling.backbones import resnet_cpu
-from ...modeling.backbones.resnet import BLOCKS
-from ...modules.init import init_resnet_
+from ...modeling.backbones import ResNet
 from ...utils.errors import ConfigError
 
 # output stride -> strides and dilations of the four stages. 8 is the "D8" of mmsegmentation and of the paper.
 LAYOUTS = {8: ((1, 2, 1, 1), (1, 1, 2, 4)), 16: ((1, 2, 2, 1), (1, 1, 1, 2)), 32: ((1, 2, 2, 2), (1, 1, 1, 1))}
-MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]        # of RGB in 0..1, as in pre-training
 
 
-class DilatedResNet(vision.ResNet):
+class DilatedResNet(ResNet):
     """ResNet whose last stages keep the resolution; names of the weights as in pre-training (paddle.vision's).
 
     A stage that gives up its stride dilates its 3x3 convolutions instead: those before its stride by half as much
@@ -39,21 +36,16 @@ class DilatedResNet(vision.ResNet):
         if output_stride not in LAYOUTS:
             raise ConfigError(f"'model.backbone.output_stride' is {output_stride!r}; it must be one of "
                               f'{sorted(LAYOUTS)}.')
-        super().__init__(BLOCKS[depth], depth, num_classes=0, with_pool=False)
-        for number, (stride, dilation) in enumerate(zip(*LAYOUTS[output_stride]), 1):
+        self.layout = LAYOUTS[output_stride]
+        super().__init__(depth)
+        self.feat_channels = [self.out_channels // n for n in (8, 4, 2, 1)]
+
+    def _vary(self):
+        for number, (stride, dilation) in enumerate(zip(*self.layout), 1):
             _reshape_stage(getattr(self, f'layer{number}'), stride, dilation)
-        init_resnet_(self)
-        self.feat_channels = [n * BLOCKS[depth].expansion for n in (64, 128, 256, 512)]
 
     def forward(self, x):
-        fast = resnet_cpu.suits(self, x)        # without dilation the CPU kernels of pre-training serve here too
-        x = resnet_cpu.stem(self, x) if fast else self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        outputs = []
-        for number in range(1, 5):
-            for block in getattr(self, f'layer{number}'):
-                x = resnet_cpu.block(block, x) if fast else block(x)
-            outputs.append(resnet_cpu.end(x) if fast else x)
-        return outputs
+        return self.stages(x)       # without dilation by the CPU kernels of pre-training
 
 
 def _reshape_stage(stage, stride, dilation):

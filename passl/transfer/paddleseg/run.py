@@ -3,15 +3,20 @@
 import contextlib
 import os
 import random
+import re
 import sys
-import tempfile
+import time
 
+from ...engine.run_folder import STATUS, RunFolder, folder_of
+from ...utils.config import dump_config
 from ...utils.distributed import dist
-from ...utils.errors import ConfigError, DataError, PasslError
+from ...utils.errors import CheckpointError, ConfigError, DataError, PasslError
 from ...utils.logger import get_logger, setup_logger
+from ...utils.misc import IMAGENET_MEAN, IMAGENET_STD
 from ...utils.seed import derive_seed, seed_everything
-from . import config, layout, library
-from .run_folder import RunFolder
+from ...utils.weights.checkpoint import load_file
+from . import config, library
+from .data import for_paddleseg, read_parts
 
 
 def run(args):
@@ -23,7 +28,7 @@ def run(args):
         PasslError: what the user can mend.
     """
     setup_logger(rank=dist.rank())
-    using = args.evaluate_only or args.predict
+    using, began = args.evaluate_only or args.predict, time.time()
     _check_flags(args, using)
     paddleseg = library.load()
     import paddle
@@ -32,20 +37,56 @@ def run(args):
     select_device(None, args.no_cuda)
     cfg = config.read(args.config_file, args.override, args.iters, args.data)
     start = None if using or args.resume else config.take_pretrained(cfg, args.pretrained)
-    if using or args.resume:        # the weights come with the whole model
-        config.drop_pretrained(cfg)
-    from .resnet import MEAN, STD
-    config.set_normalize(cfg, MEAN, STD, change=_plain(cfg))
-    folder = args.output or os.path.join('output_dir', os.path.splitext(os.path.basename(args.config_file))[0])
-    with tempfile.TemporaryDirectory(prefix='passl_seg_') as scratch:
+    config.set_normalize(cfg, IMAGENET_MEAN, IMAGENET_STD, change=_plain(cfg))
+    doing = 'predict' if args.predict else 'evaluate' if args.evaluate_only else 'train'
+    dist.init()
+    with SegFolder(args.output or folder_of(args.config_file), resumes=True) as folder:
         parts = () if args.predict else ('val_dataset',) if args.evaluate_only else config.DATASETS
-        sizes = {part: layout.check(cfg, part, scratch) for part in parts}
-        job = _Job(args, cfg, folder)
-        job.record.update(config=args.config_file, seed=args.seed, device=job.device, processes=dist.world_size(),
-                          paddle=paddle.__version__, paddleseg=paddleseg.__version__)
-        doing = 'predict' if args.predict else 'evaluate' if args.evaluate_only else 'train'
-        with RunFolder(folder, doing, job.record).claimed(args, cfg, scratch):
-            return job.predict() if args.predict else job.evaluate() if args.evaluate_only else job.train(start, sizes)
+        pairs = read_parts(cfg, parts)
+        resume = folder.prepare(doing, args)
+        if args.resume == 'auto' and not resume:
+            start = config.take_pretrained(cfg, args.pretrained)
+        elif using or resume:           # the weights come with the whole model
+            config.drop_pretrained(cfg)
+        job = _Job(args, cfg, folder.folder, pairs)
+        job.record.update(job=doing, config=args.config_file, seed=args.seed, device=job.device,
+                          processes=dist.world_size(), paddle=paddle.__version__, paddleseg=paddleseg.__version__)
+        if using:
+            job.predict() if args.predict else job.evaluate()
+            folder.write_json(f'{doing}.json', dict(job.record, seconds=round(time.time() - began, 1)))
+            return
+        folder.facts = job.record
+        folder.write_config(dump_config(cfg), 'config.yml')
+        folder.tell('running')
+        job.train(start, resume)
+        job.record['seconds'] = round(time.time() - began, 1)
+        folder.tell('done', 0)
+        get_logger().info("How it went is in '%s'.", os.path.join(folder.folder, STATUS))
+
+
+class SegFolder(RunFolder):
+    """The folder of a run of PaddleSeg, whose checkpoints are folders iter_N with two files."""
+
+    def prepare(self, doing, args):
+        """Make the folder ready to 'train', 'evaluate' or 'predict'; the checkpoint to go on from, or None."""
+        if doing == 'train':
+            return self.start(args.resume, args.overwrite, [('--pretrained', args.pretrained), ('--data', args.data)])
+        return self.add(rf'{doing}\.json' + r'|\w+_prediction' * (doing == 'predict'), args.overwrite)
+
+    def states(self, folder):
+        names = [n for n in os.listdir(folder) if re.fullmatch(r'iter_\d+', n)] if os.path.isdir(folder) else []
+        return sorted(names, key=lambda n: int(n[5:]), reverse=True)
+
+    def _newest(self):
+        for name in self.states(self.folder):
+            path = os.path.join(self.folder, name)
+            try:
+                for file in ('model.pdparams', 'model.pdopt'):
+                    load_file(os.path.join(path, file))
+                return path
+            except CheckpointError as e:
+                get_logger().warning('Damaged checkpoint left aside: %s', e)
+        return None
 
 
 def _check_flags(args, using):
@@ -56,7 +97,7 @@ def _check_flags(args, using):
         if getattr(args, flag) is not None:
             raise ConfigError(f"--{flag.replace('_', '-')} has no effect "
                               + ('on a trained model.' if using else 'on a training; did you mean --pretrained?'))
-    if args.resume and args.pretrained:
+    if args.resume not in (None, 'auto') and args.pretrained:
         raise ConfigError('--resume continues with the weights of the former training; leave out --pretrained.')
     if args.num_workers < 0 or args.seed < 0:
         raise ConfigError(f'--num-workers ({args.num_workers}) and --seed ({args.seed}) must be 0 or more.')
@@ -81,11 +122,15 @@ def refusals():
 
 
 class _Job:
-    """One run: its settings and the parts that PaddleSeg builds. `record`: what is told of it afterwards."""
+    """One run: its settings, the labelled pairs and the parts that PaddleSeg builds.
 
-    def __init__(self, args, cfg, folder):
+    `record`: what is told of it afterwards.
+    """
+
+    def __init__(self, args, cfg, folder, pairs):
         import paddle
         self.args, self.cfg, self.folder, self.record, self.device = args, cfg, folder, {}, paddle.get_device()
+        self.pairs = pairs
 
     def _builder(self):
         import paddle
@@ -93,10 +138,19 @@ class _Job:
         seed_everything(self.args.seed)
         # the optimizer's state is stored by the names of parameters, which count layers: begin to count here
         paddle.utils.unique_name.switch()
-        builder = SegBuilder(config.as_paddleseg(self.cfg))
+        builder = SegBuilder(config.as_paddleseg(for_paddleseg(self.cfg)))
         return builder, builder.model
 
-    def train(self, start, sizes):
+    def _data(self, builder, part):
+        """PaddleSeg's data set of a part."""
+        pairs, settings = self.pairs[part], self.cfg[part]
+        if pairs is None:
+            return getattr(builder, part)
+        from .pairs import Pairs
+        transforms = [builder.build_component(dict(t)) for t in settings.get('transforms') or []]
+        return Pairs(pairs, 'val' if part == 'val_dataset' else 'train', transforms, bool(settings.get('edge')))
+
+    def train(self, start, resume):
         """PaddleSeg's trainer; its evaluations are kept in the record."""
         from paddleseg.core import train
 
@@ -104,10 +158,13 @@ class _Job:
         from .weights import load_backbone
         with refusals():
             builder, model = self._builder()
-            data, val_data, losses = builder.train_dataset, builder.val_dataset, builder.loss
+            data, val_data, losses = *(self._data(builder, part) for part in config.DATASETS), builder.loss
         if start is not None:
             self.record['pretrained'] = load_backbone(model.backbone, start)
-        elif not self.args.resume:
+        elif resume:
+            get_logger().info("Going on from '%s'%s.", resume, '; --pretrained is for a training from the beginning'
+                              if self.args.pretrained else '')
+        else:
             self.record['pretrained'] = None
             get_logger().info('--pretrained none: the backbone starts from random initialisation.')
         self._tell_batch(len(data))
@@ -117,16 +174,17 @@ class _Job:
         with refusals():
             optimizer = builder.optimizer
         iters = self.cfg['iters']
-        self.record.update(iters=iters, images=sizes, resumed=self.args.resume)
-        if self.args.resume:
-            self._check_resume(iters)
+        self.record.update(iters=iters, images={part: len(d) for part, d in zip(config.DATASETS, (data, val_data))},
+                           resumed=resume)
+        if resume:
+            self._check_resume(resume, iters)
         # PaddleSeg's flips draw from `random`, its crops from numpy; processes must not draw the same
         seed_everything(derive_seed(self.args.seed, dist.rank()))
         random.seed(derive_seed(self.args.seed, dist.rank(), 1))
         del mends.evaluations[:]
         sys.stdout.flush()
         train(model, data, val_dataset=val_data, optimizer=optimizer, save_dir=self.folder, iters=iters,
-              batch_size=self.cfg['batch_size'], resume_model=self.args.resume,
+              batch_size=self.cfg['batch_size'], resume_model=resume,
               save_interval=self.args.save_interval or 1000, log_iters=self.args.log_iters,
               num_workers=self.args.num_workers, losses=losses, keep_checkpoint_max=2,
               test_config=dict(self.cfg.get('test_config') or {}),
@@ -147,16 +205,14 @@ class _Job:
             get_logger().warning('The protocol has %d images per step, this run %d: set -o batch_size=%g, or change '
                                  'the learning rate in proportion.', wanted, batch * processes, wanted / processes)
 
-    def _check_resume(self, iters):
-        number = os.path.basename(os.path.normpath(self.args.resume)).rpartition('_')[2]
+    def _check_resume(self, resume, iters):
+        number = os.path.basename(os.path.normpath(resume)).rpartition('_')[2]
         if number.isdigit() and int(number) >= iters:
-            raise ConfigError(f"'{self.args.resume}' has all of the {iters} steps already. Give --iters N to go on.")
+            raise ConfigError(f"'{resume}' has all of the {iters} steps already. Give --iters N to go on.")
 
     def _keep(self, figures):
-        names = layout.read_labels(os.path.join(self.cfg['val_dataset'].get('dataset_root') or '', 'labels.txt'))
-        iou = figures['class_IoU']
-        named = names and len(names) == len(iou) == len(set(names))
-        self.record.update(figures, class_IoU=dict(zip(names, iou)) if named else iou)
+        pairs, iou = self.pairs['val_dataset'], figures['class_IoU']
+        self.record.update(figures, class_IoU=dict(zip(pairs.classes, iou)) if pairs is not None else iou)
 
     def evaluate(self):
         """PaddleSeg's evaluator on the weights."""
@@ -165,7 +221,7 @@ class _Job:
         from . import mends
         with refusals():
             builder, model = self._builder()
-            data = builder.val_dataset
+            data = self._data(builder, 'val_dataset')
         mends.load_model(model, self.args.weights)
         self.record['weights'] = self.args.weights
         result = evaluate(model, data, num_workers=self.args.num_workers, **(self.cfg.get('test_config') or {}))

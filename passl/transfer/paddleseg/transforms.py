@@ -3,7 +3,7 @@
 import numpy as np
 
 from ...utils.errors import ConfigError
-from .resnet import MEAN
+from ...utils.misc import IMAGENET_MEAN
 
 
 class ClassBalancedCrop:
@@ -35,7 +35,7 @@ class ClassBalancedCrop:
         height, width = data['img'].shape[:2]
         below, right = max(self.height - height, 0), max(self.width - width, 0)
         if below or right:
-            data['img'] = _padded(data['img'], below, right, np.float32(MEAN) * 255)
+            data['img'] = _padded(data['img'], below, right, np.float32(IMAGENET_MEAN) * 255)
             for name in names:
                 data[name] = _padded(data[name], below, right, self.ignore_index)
         for _ in range(self.tries):

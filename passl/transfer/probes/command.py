@@ -8,8 +8,9 @@ import time
 import cv2
 from tqdm import tqdm
 
-from ...datasets.labelled import build_segmentation
+from ...datasets.labelled import build_segmentation, parse_options
 from ...engine.device import select_device
+from ...engine.run_folder import RunFolder
 from ...utils.distributed import dist
 from ...utils.errors import ConfigError
 from ...utils.logger import get_logger
@@ -17,10 +18,11 @@ from . import report
 from .clas_data import KINDS, build_classification, check_pair
 from .features import Cache
 from .jobs import Bench, check_labels, kinds, runs_of
-from .results import Results, key_of
+from .results import FILE, Results, key_of
 from .seg_data import SegmentationSplit
 from .sources import find_sources
 
+CACHE = 'cache'
 _SPLITS = {'ade20k': ('training', 'validation'), 'coco': ('train2017', 'val2017')}         # others: train, val
 
 
@@ -36,6 +38,8 @@ def _splits(args, kind):
 def _check_flags(args, whole, dense):
     if args.seg_data and not dense:
         raise ConfigError('--seg-data is for linear-seg and knn-seg, and --tasks has neither.')
+    if args.option and not dense:
+        raise ConfigError('--option is for data sets with masks (linear-seg, knn-seg), and --tasks has neither task.')
     if args.seg_format and not args.seg_data:
         raise ConfigError('--seg-format belongs to --seg-data DIR; the layout of --data is --data-format.')
     if whole and dense and not args.seg_data and args.data_format == 'folder':
@@ -60,7 +64,9 @@ def load_data(args):
         check_labels(args.tasks, out[0][0])
     if dense:
         kind = (args.seg_format or args.data_format) if args.seg_data else args.data_format
-        sets = [build_segmentation(kind, args.seg_data or args.data, split) for split in _splits(args, kind)]
+        options = parse_options(args.option)
+        sets = [build_segmentation(kind, args.seg_data or args.data, split, **options)
+                for split in _splits(args, kind)]
         out[1] = [SegmentationSplit(d, args.image_size, title) for d, title in zip(sets, ('train', 'val'))]
         check_pair(*out[1])
     return out
@@ -79,28 +85,38 @@ def evaluate(args):
     cv2.setNumThreads(0)        # images are read by threads of our own
     sources = find_sources(args.weights, args.names, args.depth)
     select_device(no_cuda=args.no_cuda)
-    with Results(args.output, args.overwrite) as results:
-        whole, dense = load_data(args)
-        for kind, pair in (('whole images', whole), ('masks', dense)):
-            if pair:
-                log.info('%s: %d for training, %d for the test, %d classes', kind, *map(len, pair),
-                         len(pair[0].classes))
-        cache = Cache(os.path.join(args.output, 'cache'), args.cache_gb)
-        labels = functools.lru_cache(None)(dense[0].labels) if dense else None
-        measured, runs = [], runs_of(args)
-        settings = {k: v for k, v in vars(args).items() if k not in ('overwrite', 'output')}
-        with tqdm(total=len(sources) * len(runs), desc='evaluate', unit=' runs', disable=not sys.stderr.isatty(),
-                  dynamic_ncols=True) as bar:
-            for source in sources:
-                bench = Bench(source, args, whole, dense, labels, cache)
-                for run in runs:
-                    measured.append((source.name, run, _figures(bench, run, results)))
-                    bar.update()
-                rows = report.rows_of(measured)
-                report.write(args.output, rows, sources, settings)
-    sys.stdout.write('\n'.join(report.table(rows, [s.name for s in sources])) + '\n')
+    needed = [('--weights', path) for path in args.weights] + [('--data', args.data), ('--seg-data', args.seg_data)]
+    with RunFolder(args.output) as folder:
+        folder.claim(args.overwrite, needed, goes_on=FILE, keep=[CACHE])
+        folder.tell('running')
+        _measure(args, sources)
+        folder.tell('done', 0)
     log.info('Wrote %s', os.path.join(args.output, 'comparison.{txt,csv,json,png}'))
     return 0
+
+
+def _measure(args, sources):
+    """All runs of all sources; prints the table."""
+    whole, dense = load_data(args)
+    for kind, pair in (('whole images', whole), ('masks', dense)):
+        if pair:
+            get_logger().info('%s: %d for training, %d for the test, %d classes', kind, *map(len, pair),
+                              len(pair[0].classes))
+    cache = Cache(os.path.join(args.output, CACHE), args.cache_gb)
+    labels = functools.lru_cache(None)(dense[0].labels) if dense else None
+    measured, runs = [], runs_of(args)
+    settings = {k: v for k, v in vars(args).items() if k not in ('overwrite', 'output')}
+    with Results(args.output) as results, \
+            tqdm(total=len(sources) * len(runs), desc='evaluate', unit=' runs', disable=not sys.stderr.isatty(),
+                 dynamic_ncols=True) as bar:
+        for source in sources:
+            bench = Bench(source, args, whole, dense, labels, cache)
+            for run in runs:
+                measured.append((source.name, run, _figures(bench, run, results)))
+                bar.update()
+            rows = report.rows_of(measured)
+            report.write(args.output, rows, sources, settings)
+    sys.stdout.write('\n'.join(report.table(rows, [s.name for s in sources])) + '\n')
 
 
 def _figures(bench, run, results):

@@ -1,6 +1,7 @@
 """Stage outputs of a frozen backbone, and the cache that keeps them: in half precision, on disk, with a bound."""
 
 import os
+import re
 import shutil
 import sys
 from collections import deque
@@ -11,20 +12,21 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
-from ...modeling.backbones import resnet_cpu
 from ...utils.errors import DataError
+from ...utils.files import remove_leftovers, whole
 from ...utils.logger import get_logger
+from ...utils.misc import IMAGENET_MEAN, IMAGENET_STD
 from ...utils.paddle_env import usable_cores
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)        # of ImageNet, as in pre-training
 _BATCH = 16
 _AHEAD = 4              # batches that are loaded while one is computed
+_FILES = re.compile(r'.*\.f16')
 _LARGEST = 60000.0          # of half precision, with a margin
 
 
 def to_tensor(images):
     """uint8 images [N, H, W, 3] or a list of them -> normalised float32 Tensor [N, 3, H, W]."""
-    x = (np.asarray(images, np.float32) / np.float32(255) - np.float32(MEAN)) / np.float32(STD)
+    x = (np.asarray(images, np.float32) / np.float32(255) - np.float32(IMAGENET_MEAN)) / np.float32(IMAGENET_STD)
     return paddle.to_tensor(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
 
 
@@ -39,25 +41,7 @@ def stage_maps(net, images, stages):
     Returns:
         list of float32 arrays [N, H', W', C], one per stage.
     """
-    x, found = to_tensor(images), {}
-    if resnet_cpu.suits(net, x):
-        y = resnet_cpu.stem(net, x)
-        for stage in range(1, max(stages) + 1):
-            for block in getattr(net, f'layer{stage}'):
-                y = resnet_cpu.block(block, y)
-            found[stage] = y.numpy()
-    else:
-        def keep(stage):
-            def hook(layer, inputs, output):
-                found[stage] = output.transpose([0, 2, 3, 1]).numpy()
-            return hook
-        handles = [getattr(net, f'layer{s}').register_forward_post_hook(keep(s)) for s in stages]
-        try:
-            net(x)
-        finally:
-            for handle in handles:
-                handle.remove()
-    return [found[s] for s in stages]
+    return [m.transpose([0, 2, 3, 1]).numpy() for m in net.stages(to_tensor(images), stages)]
 
 
 def batches(load, count, size=_BATCH, title='features'):
@@ -81,12 +65,13 @@ class Cache:
     """Feature arrays by key, each a file of raw float16 in a folder of its own.
 
     Args:
-        folder: for the files; they can be deleted at any time.
+        folder: for the files, of a comparison's alone; they can be deleted at any time.
         limit_gb: of all files together. The least recently used of an earlier time give way.
     """
 
     def __init__(self, folder, limit_gb=8.0):
         self.folder, self.limit = folder, limit_gb * 2**30
+        remove_leftovers(folder, _FILES)
 
     def array(self, key, shape, fill):
         """The read-only float16 array [shape] of `key`; `fill(array)` writes it if it is not there.
@@ -100,16 +85,11 @@ class Cache:
             os.utime(path)
         else:
             self._make_room(size)
-            tmp = os.path.join(self.folder, f'{key}.tmp')
-            try:
-                array = np.memmap(tmp, np.float16, 'w+', shape=tuple(shape))
+            with whole(path) as place:
+                array = np.memmap(place, np.float16, 'w+', shape=tuple(shape))
                 fill(array)
                 array.flush()
                 del array
-                os.replace(tmp, path)
-            finally:
-                if os.path.exists(tmp):
-                    os.unlink(tmp)
         return np.memmap(path, np.float16, 'r', shape=tuple(shape))
 
     def _make_room(self, size):

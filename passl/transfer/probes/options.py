@@ -2,12 +2,12 @@
 
 import argparse
 
-from ...utils.options import Parser, not_empty, positive_int
+from ...utils.options import Parser, not_empty, override, positive_int
 
 CLASSIFICATION = ('linear', 'knn', 'svm', 'lowshot', 'finetune')
 DENSE = ('linear-seg', 'knn-seg')
 TASKS = CLASSIFICATION + DENSE
-FORMATS = ('folder', 'voc', 'cityscapes', 'ade20k', 'coco')
+FORMATS = ('folder', 'list', 'voc', 'cityscapes', 'ade20k', 'coco')
 
 EXAMPLES = """\
 examples:
@@ -75,9 +75,9 @@ def _gigabytes(text):
 def build_evaluate_parser(prog=None):
     """Parser of `tools/evaluate.py` and `passl evaluate`.
 
-    The namespace has: tasks, weights, names, depth, data, data_format, seg_data, seg_format, train_split,
-    val_split, labels_at, finetune_at, seeds, image_size, stages, finetune_steps, knn_patches, output, cache_gb,
-    overwrite, no_cuda.
+    The namespace has: tasks, weights, names, depth, data, data_format, seg_data, seg_format, option (list),
+    train_split, val_split, labels_at, finetune_at, seeds, image_size, stages, finetune_steps, knn_patches, output,
+    cache_gb, overwrite, no_cuda.
     """
     parser = Parser(prog=prog, description='Compare pre-trained backbones by tasks on their frozen features, and by '
                                            'fine-tuning on few labels.', epilog=EXAMPLES)
@@ -96,6 +96,8 @@ def build_evaluate_parser(prog=None):
     data.add_argument('--seg-data', metavar='DIR', type=not_empty,
                       help='another folder for the dense tasks (default: --data)')
     data.add_argument('--seg-format', choices=FORMATS, help='layout of --seg-data (default: that of --data)')
+    data.add_argument('--option', metavar='KEY=VALUE', action='append', default=[], type=override,
+                      help='option of the data set with masks, for example unpaired=drop; repeatable')
     data.add_argument('--train-split', metavar='NAME', type=not_empty,
                       help='default: train; with ade20k training, with coco train2017')
     data.add_argument('--val-split', metavar='NAME', type=not_empty,
@@ -120,5 +122,6 @@ def build_evaluate_parser(prog=None):
                      help='folder for table, figures and cache (default: %(default)s)')
     out.add_argument('--cache-gb', metavar='X', type=_gigabytes, default=8.0,
                      help='bound of the cached features in GiB (default: %(default)s)')
-    out.add_argument('--overwrite', action='store_true', help='measure anew what --output already holds')
+    out.add_argument('--overwrite', action='store_true',
+                     help='start anew in a folder that holds results; the former ones are moved aside')
     return parser

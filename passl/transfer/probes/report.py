@@ -6,7 +6,7 @@ import json
 import os
 import unicodedata
 
-from ...utils.misc import replace_text
+from ...utils.files import replace_text
 from .metrics import summary
 
 TABLE, CSV, JSON_FILE, PICTURE = 'comparison.txt', 'comparison.csv', 'comparison.json', 'comparison.png'

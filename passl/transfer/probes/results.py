@@ -4,11 +4,9 @@ import hashlib
 import json
 import os
 
-from ...utils.errors import ConfigError
-from ...utils.file_lock import FileLock, LockedError
 from ...utils.logger import JsonLines, read_json_lines
 
-FILE, LOCK = 'results.jsonl', '.lock'
+FILE = 'results.jsonl'
 PROTOCOL = 1        # raise it when figures are no longer comparable with those of earlier code
 
 
@@ -25,38 +23,13 @@ def _is_record(r):
 
 
 class Results:
-    """Finished figures by key, in <folder>/results.jsonl.
+    """Finished figures by key, in <folder>/results.jsonl. Use as a context manager, in a folder that is claimed."""
 
-    Use as a context manager: it holds the folder's lock.
-
-    Args:
-        overwrite: measure everything again; the earlier file becomes results.jsonl.old.
-
-    Raises:
-        ConfigError: the folder is a file, holds other things and no results, cannot be written or is in use.
-    """
-
-    def __init__(self, folder, overwrite=False):
-        self.folder = folder
+    def __init__(self, folder):
         path = os.path.join(folder, FILE)
-        if os.path.exists(folder) and not os.path.isdir(folder):
-            raise ConfigError(f"--output '{folder}' is a file. Name a folder.")
-        others = [n for n in os.listdir(folder) if n not in (LOCK, 'cache')] if os.path.isdir(folder) else []
-        if others and not os.path.isfile(path) and not overwrite:
-            raise ConfigError(f"--output '{folder}' holds other things (such as '{sorted(others)[0]}') and no {FILE}. "
-                              'Choose another folder, or add --overwrite to write beside them.')
-        try:
-            os.makedirs(folder, exist_ok=True)
-            self._lock = FileLock(os.path.join(folder, LOCK)).acquire()
-            if overwrite and os.path.isfile(path):
-                os.replace(path, path + '.old')
-            records = read_json_lines(path) if os.path.isfile(path) else []
-            self._done = {r['key']: r for r in records if _is_record(r)}
-            self._file = JsonLines(path)
-        except LockedError as e:
-            raise ConfigError(f"--output '{folder}' is in use by {e}. Wait for it, or choose another folder.") from None
-        except OSError as e:
-            raise ConfigError(f"--output '{folder}' cannot be written: {e.strerror or e}. Choose another one.") from e
+        records = read_json_lines(path) if os.path.isfile(path) else []
+        self._done = {r['key']: r for r in records if _is_record(r)}
+        self._file = JsonLines(path)
 
     def get(self, key):
         """The record of a finished figure, or None."""
@@ -72,4 +45,3 @@ class Results:
 
     def __exit__(self, *exc):
         self._file.close()
-        self._lock.release()

@@ -11,13 +11,15 @@ from .features import batches
 from .metrics import IGNORE
 
 SUB = 4         # label samples per side of a cell
+KEPT_BYTES = 2**28      # of resized images per split: some 5400 of 128 x 128; later ones are decoded for every backbone
 
 
 class SegmentationSplit:
-    """One split: images by number, masks in memory (compressed), and a hash of both.
+    """One split: resized images, masks in memory (compressed), and a hash of both. No mask is decoded twice.
 
     Args:
-        dataset: `len(d)`, `d[i] -> (image uint8 [H, W, 3] RGB, mask uint8 [H, W] with 255 = ignore, id)`, `d.classes`.
+        dataset: `len(d)`, `d[i] -> (image uint8 [H, W, 3] RGB, mask uint8 [H, W] with 255 = ignore, id)`, `d.classes`,
+            `d.load_image(i)` without the mask.
         size: side of the square that images are resized to. The figures are counted on the masks as they are.
 
     Attributes:
@@ -35,15 +37,17 @@ class SegmentationSplit:
         if not 2 <= len(self.classes) < IGNORE:
             raise DataError(f'The set has {len(self.classes)} classes; the probes take 2 to {IGNORE - 1}.')
         total = hashlib.sha256('\n'.join(self.classes).encode())
-        self._masks, self.shapes = [], []
+        self._masks, self.shapes, self._squares = [], [], []
         for _, items in batches(self._look, len(dataset), title=title):
-            for digest, packed, shape, worst, name in items:
+            for digest, packed, shape, worst, name, square in items:
                 if worst >= len(self.classes):
                     raise DataError(f"The mask of '{name}' holds the label {worst}, but there are only "
                                     f'{len(self.classes)} classes (0 to {len(self.classes) - 1}, {IGNORE} = ignore).')
                 total.update(digest)
                 self._masks.append(packed)
                 self.shapes.append(shape)
+                if square is not None:
+                    self._squares.append(square)
         self.digest = total.hexdigest()[:16]
 
     def __len__(self):
@@ -58,12 +62,16 @@ class SegmentationSplit:
         data = mask.tobytes()
         digest = hashlib.sha256(np.ascontiguousarray(image).tobytes() + data).digest()
         known = mask[mask != IGNORE]
+        worst = int(known.max()) if known.size else 0
+        square = self._square(image) if (i + 1) * 3 * self.size**2 <= KEPT_BYTES else None
         # masks are mostly flat: some fifty times smaller, and read back faster than from their files
-        return digest, zlib.compress(data, 1), mask.shape, int(known.max()) if known.size else 0, name
+        return digest, zlib.compress(data, 1), mask.shape, worst, name, square
 
     def image(self, i):
         """uint8 [size, size, 3]."""
-        image = self.dataset[i][0]
+        return self._squares[i] if i < len(self._squares) else self._square(self.dataset.load_image(i))
+
+    def _square(self, image):
         shrinks = image.shape[0] * image.shape[1] > self.size * self.size
         return cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 

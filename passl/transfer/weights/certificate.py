@@ -10,10 +10,11 @@ import numpy as np
 from ... import __version__
 from ...utils.config import load_config
 from ...utils.errors import PasslError
+from ...utils.misc import IMAGENET_MEAN, IMAGENET_STD
 from .proof import version
 
 VERSION = 1
-_IMAGENET = {'scale': 1 / 255, 'mean': [0.485, 0.456, 0.406], 'std': [0.229, 0.224, 0.225]}
+_IMAGENET = {'scale': 1 / 255, 'mean': IMAGENET_MEAN, 'std': IMAGENET_STD}
 
 
 def path_of(output):

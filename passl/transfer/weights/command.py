@@ -46,7 +46,7 @@ def build_import_parser(prog=None):
 
     The namespace has: file, output, library, prefix, overwrite.
     """
-    from .importing import LIBRARIES
+    from ...utils.weights.identify import LIBRARIES
     parser = Parser(prog=prog, description='Take the backbone out of a weight file of another library, and prove '
                                            'that it computes the same here.', epilog=IMPORT_EXAMPLES)
     parser.add_argument('file', metavar='FILE', type=not_empty, help='.pth, .pkl, .pd, .pdparams or .safetensors')

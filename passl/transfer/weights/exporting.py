@@ -9,11 +9,12 @@ import numpy as np
 
 from ...utils.weights.checkpoint import load_file
 from ...utils.errors import CheckpointError
+from ...utils.files import settle
 from ...utils.weights.extract import check_output
 from ...utils.weights.safetensors_file import bfloat16_to_float32
 from ...utils.weights import backbone_weights, find_state_dict, load_into, prefixes, select_prefix, weights_in
 from . import certificate, formats
-from .names import check_complete, check_exists, nearest_arch
+from ...utils.weights.names import check_complete, check_exists, nearest_arch
 from .proof import ONLY_RUN, prove, source_maps
 
 ENCODERS = {'q': 'query', 'k': 'key'}
@@ -171,8 +172,8 @@ def put(path, output, made):
         certificate.write(made, path + '.json')
         if os.path.isdir(output):
             shutil.rmtree(output)
-        os.replace(path, output)
-        os.replace(path + '.json', beside)
+        settle(path, output)
+        settle(path + '.json', beside)
     except OSError as e:
         raise CheckpointError(f"Cannot write '{output}': {e.strerror or e}. Choose another place.") from e
     return made

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...utils.weights.checkpoint import save_file
 from ...utils.errors import CheckpointError, PasslError
-from .names import TORCH, first_short, table
+from ...utils.weights.names import TORCH, first_short, table
 
 _PADDLE = ('.pdparams',)
 
@@ -81,7 +81,7 @@ def write_onnx(net, path):
         import paddle2onnx
     except ImportError as e:
         raise CheckpointError(f"Writing ONNX needs paddle2onnx, which cannot be imported ({e}). Install it in an "
-                              "environment of its own: pip install 'passl[onnx]'.") from None
+                              "environment of its own: in the clone pip install -e '.[onnx]'.") from None
     folder = os.path.splitext(path)[0] + '.static'
     write_static(net, folder)
     prefix = os.path.join(folder, 'model')

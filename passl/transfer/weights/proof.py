@@ -29,13 +29,8 @@ def source_maps(net):
     """The four stages of our backbone in eval mode for `images()`: list of float32 arrays [2, C, h, w]."""
     import paddle
     net.eval()
-    found = []
     with paddle.no_grad():
-        x = net._stem(paddle.to_tensor(images()))
-        for stage in range(1, 5):
-            x = getattr(net, f'layer{stage}')(x)
-            found.append(x.numpy())
-    return found
+        return [m.numpy() for m in net.stages(paddle.to_tensor(images()))]
 
 
 def prove(target, path, arch, maps, kind='auto'):

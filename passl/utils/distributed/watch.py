@@ -2,47 +2,40 @@
 
 import contextlib
 import faulthandler
-import json
 import os
+import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 
-from . import dist
 from ..errors import PeerLostError
 from ..logger import get_logger
-from .witness import STATES, STOPPED, process_state
 
 BEAT, POLL, LOOK = 1.0, 2.0, 0.25       # seconds between signs of life, looks at those of others, at local processes
 SILENCE = 60.0                  # without a sign of life a process is given up
 GRACE = 10.0                    # then the main thread has so long to end by itself
 LAST_WORD = 60.0                # so long after the limit a process ends whose threads cannot speak any more
 EXIT_CODE = PeerLostError.exit_code
-WITNESS = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'witness.py')
+STOPPED = 5.0                   # so long in a stopped state: a whole job may be suspended and continued
+STATES = {'T': 'was stopped (SIGSTOP, or a debugger)', 't': 'was stopped (a debugger)'}
+
+_running = None                 # the Watch of this process
 
 
-def start_witness(*arguments):
-    """The program witness.py beside this process, to be written to; None, with a warning, if it cannot be started."""
+def process_state(pid):
+    """(letter of the state, start time) of a process of this machine; ('X', None) if there is none."""
     try:
-        return subprocess.Popen([sys.executable, '-I', '-S', WITNESS, *arguments], stdin=subprocess.PIPE,
-                                stdout=subprocess.DEVNULL, start_new_session=True)
-    except OSError as e:
-        get_logger().warning('No witness for the processes of this machine: %s', e)
-        return None
+        with open(f'/proc/{pid}/stat', encoding='ascii', errors='replace') as f:
+            fields = f.read().rpartition(')')[2].split()
+        return fields[0], int(fields[19])
+    except (OSError, IndexError, ValueError):
+        return 'X', None
 
 
-@contextlib.contextmanager
-def witness_of_the_start():
-    """Block in which the processes meet, with a witness (see `passl.utils.distributed.witness`)."""
-    witness = start_witness('start', str(os.getpid()), str(dist.rank()), socket.gethostname())
-    try:
-        yield
-    finally:
-        if witness is not None:
-            witness.stdin.close()
-            witness.wait()
+def facts():
+    """(host, pid, start time) of this process, by which another one looks after it."""
+    return socket.gethostname(), os.getpid(), process_state(os.getpid())[1]
 
 
 class Peer:
@@ -83,47 +76,27 @@ class Watch:
 
     Args:
         limit: seconds within which every step, save or evaluation must be done.
+        rank: of this process.
+        known: the `facts` of all processes, in rank order.
+        store: where counters are added to and read, from a thread.
+        on_cpu: whether collectives are those of gloo.
 
     Attributes:
         lost: None, or the message about who is missing.
         on_loss: called with that message, from a thread.
     """
 
-    def __init__(self, limit):
-        self.limit, self.lost, self.iteration, self.doing = limit, None, 0, 'starting'
-        self.moved, self.ended, self.on_loss = time.monotonic(), threading.Event(), None
+    def __init__(self, limit, rank, known, store, on_cpu):
+        self.limit, self.rank, self.store, self.on_cpu = limit, rank, store, on_cpu
+        self.host, self.peers = known[rank][0], [Peer(r, *k) for r, k in enumerate(known) if r != rank]
+        self.lost, self.on_loss, self.iteration, self.doing = None, None, 0, 'starting'
+        self.moved = self.looked = time.monotonic()
         self.timed = None       # when the thread in C was last told that the process gets on
-        host, pid = socket.gethostname(), os.getpid()
-        known = dist.gather_objects((host, pid, process_state(pid)[1]))
-        self.host, self.peers = host, [Peer(r, *k) for r, k in enumerate(known) if r != dist.rank()]
-        self.looked = time.monotonic()
-        self.store, self.witness = dist.second_store(), self._start_witness(known)
+        self.ended = threading.Event()
         self.threads = [threading.Thread(target=job, daemon=True, name=f'passl-watch{job.__name__}')
                         for job in (self._exchange, self._look)]
         for thread in self.threads:
             thread.start()
-
-    def _start_witness(self, known):
-        """The witness of this machine's processes, started by the first of them; None for the others."""
-        here = [(r, pid, start) for r, (host, pid, start) in enumerate(known)
-                if host == self.host and start is not None]
-        if not here or here[0][0] != dist.rank():
-            return None
-        witness = start_witness()
-        if witness is not None:
-            self._send(witness, json.dumps({'processes': here, 'host': self.host}))
-        return witness
-
-    @staticmethod
-    def _send(witness, line):
-        with contextlib.suppress(OSError):          # it may have ended
-            witness.stdin.write(os.fsencode(line) + b'\n')
-            witness.stdin.flush()
-
-    def tell_log(self, path):
-        """The file that the witness writes to, beside standard error."""
-        if self.witness is not None:
-            self._send(self.witness, f'log {os.path.abspath(path)}')
 
     def progress(self, doing, iteration=None):
         """Tell that this process gets on. `doing`: what it begins, for messages."""
@@ -131,7 +104,7 @@ class Watch:
         if iteration is not None:
             self.iteration = iteration
         # on gloo a collective gives up by itself; and a suspended job would end when it goes on
-        if not dist.on_cpu() and (self.timed is None or self.moved - self.timed >= BEAT):
+        if not self.on_cpu and (self.timed is None or self.moved - self.timed >= BEAT):
             faulthandler.dump_traceback_later(self.limit + LAST_WORD, exit=True, file=sys.__stderr__)
             self.timed = self.moved
 
@@ -142,13 +115,6 @@ class Watch:
             faulthandler.cancel_dump_traceback_later()
         for thread in self.threads:     # a thread inside Paddle must not meet the end of the interpreter
             thread.join(2 * BEAT)
-        self._dismiss_witness()
-
-    def _dismiss_witness(self):
-        if self.witness is not None:
-            self._send(self.witness, 'bye')
-            with contextlib.suppress(OSError):
-                self.witness.stdin.close()
 
     def missing(self, patience=0.0):
         """Sentence that names who is missing, or None; looks again for `patience` seconds."""
@@ -164,14 +130,14 @@ class Watch:
 
     def explain(self, trouble):
         """`trouble` as the message for the log."""
-        return (f'{trouble[0].upper()}{trouble[1:]}. This process {dist.rank()} has finished {self.iteration} '
+        return (f'{trouble[0].upper()}{trouble[1:]}. This process {self.rank} has finished {self.iteration} '
                 f'iterations and was {self.doing}. Look into the log of the other process for the reason (the launcher '
                 'keeps it as workerlog.N); the job can go on with --resume auto.')
 
     def _exchange(self):
         """Thread: signs of life by way of the store."""
-        dist.block_signals()
-        told, mine = 0, dist.rank()
+        block_signals()
+        told, mine = 0, self.rank
         while not self.ended.is_set():
             try:
                 self.store.add(f'passl/beat/{mine}', 1)
@@ -186,7 +152,7 @@ class Watch:
 
     def _read(self):
         for peer in self.peers:
-            if dist.rank() == 0 or peer.rank == 0:
+            if self.rank == 0 or peer.rank == 0:
                 beat = self.store.add(f'passl/beat/{peer.rank}', 0)
                 if beat != peer.beat:
                     peer.beat, peer.heard = beat, time.monotonic()
@@ -197,7 +163,7 @@ class Watch:
 
     def _look(self):
         """Thread: ends the process when somebody is missing or nothing moves."""
-        dist.block_signals()
+        block_signals()
         looked = time.monotonic()
         while not self.ended.wait(LOOK):
             now = time.monotonic()
@@ -213,8 +179,7 @@ class Watch:
                 if self.on_loss is not None:
                     self.on_loss(self.lost)
                 if not self.ended.wait(GRACE):
-                    get_logger().error('Process %d ends with code %d.', dist.rank(), EXIT_CODE)
-                    self._dismiss_witness()         # the reason has been told
+                    get_logger().error('Process %d ends with code %d.', self.rank, EXIT_CODE)
                     os._exit(EXIT_CODE)
 
     def _standstill(self):
@@ -223,5 +188,56 @@ class Watch:
             return None
         behind = [f'{p} after iteration {p.iteration}' for p in self.peers if p.iteration < self.iteration]
         who = f'; behind this process: {", ".join(behind)}' if behind else ''
-        return (f'process {dist.rank()} has been {self.doing} for {waited:.0f} s, longer than dist_timeout: '
+        return (f'process {self.rank} has been {self.doing} for {waited:.0f} s, longer than dist_timeout: '
                 f'{self.limit}{who}')
+
+
+def block_signals():
+    """Let no signal reach this thread."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+
+def start(*args):
+    """Begin to watch, with the arguments of Watch, unless this process watches already."""
+    global _running
+    _running = _running or Watch(*args)
+
+
+def progress(doing, iteration=None):
+    """Tell the watch what this process begins to do (`doing`: as in 'was saving'), and its finished iterations."""
+    if _running is not None:
+        _running.progress(doing, iteration)
+
+
+def on_loss(function):
+    """Let the watch call `function(message)`, from a thread, when another process is lost."""
+    if _running is not None:
+        _running.on_loss = function
+
+
+def raise_if_lost():
+    """PeerLostError if the watch knows that a process is missing."""
+    if _running is not None and _running.lost:
+        raise PeerLostError(_running.lost)
+
+
+def end_watch():
+    """Look no more after the others. After a job that ended well all call it and may end at different times."""
+    global _running
+    if _running is not None:
+        _running.stop()
+        _running = None
+
+
+@contextlib.contextmanager
+def name_the_lost():
+    """Turns the error of a collective, when another process is missing, into a PeerLostError that names it."""
+    try:
+        yield
+    except (RuntimeError, SystemError, ValueError, OSError) as e:
+        if _running is None:
+            raise
+        trouble = _running.missing(patience=2.0)
+        if trouble is None:
+            raise
+        raise PeerLostError(_running.lost or _running.explain(trouble)) from e

@@ -1,7 +1,6 @@
 """Checkpoint files: written whole or not at all, read without executing anything. Needs no Paddle."""
 
 import errno
-import glob
 import hashlib
 import json
 import os
@@ -9,12 +8,12 @@ import pickle
 import re
 import stat
 import struct
-import time
 from collections import OrderedDict
 
 import numpy as np
 
 from ..errors import CheckpointError
+from ..files import whole_file
 from .safe_arrays import DamagedError, RefusedError, UnsupportedError
 from .safe_pickle import SafeUnpickler
 from .safetensors_file import read_header, read_safetensors, write_safetensors
@@ -31,7 +30,6 @@ _LONGEST_NOTE = 65536
 
 # names that the training gives its checkpoints
 CHECKPOINT = re.compile(r'(epoch|iter)_(\d+)\.pdparams')
-_LEFTOVER = re.compile(r'(\.(epoch|iter)_\d+\.pdparams|latest\.pdparams|config\.yaml|status\.json)\.\d+\.tmp')
 
 
 class _HashingWriter:
@@ -99,14 +97,9 @@ def save_file(obj, path, note=None, torch_layout=False):
     path = os.fspath(path)
     folder = os.path.dirname(os.path.abspath(path))
     _check_plain(obj)
-    tmp = None
     try:
         os.makedirs(folder, exist_ok=True)
-        _remove_stale(folder, os.path.basename(path))
-        tmp = os.path.join(folder, f'.{os.path.basename(path)}.{os.getpid()}.tmp')
-        if os.path.lexists(tmp):
-            os.unlink(tmp)
-        with open(tmp, 'xb') as f:      # x: never through a link that somebody put there
+        with whole_file(path) as f:
             if path.endswith('.safetensors'):
                 write_safetensors(f, obj, 'pt' if torch_layout else 'paddle')
             elif path.endswith('.pth'):
@@ -119,11 +112,6 @@ def save_file(obj, path, note=None, torch_layout=False):
                     writer.write(b'X' + struct.pack('<I', len(text)) + text + b'0')
                 _Pickler(writer, protocol=4).dump(obj)
                 f.write(writer.hash.digest())
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(tmp, path)
-        tmp = None
-        _sync_folder(folder)
     except OSError as e:
         advice = {errno.ENOSPC: 'Free some space, or choose another output_dir.',
                   errno.EDQUOT: 'Your quota is used up: free some space, or choose another output_dir.',
@@ -132,12 +120,6 @@ def save_file(obj, path, note=None, torch_layout=False):
         raise CheckpointError(f"Cannot write '{path}': {e.strerror or e}. "
                               f"{advice.get(e.errno, 'Choose another place.')} "
                               'An older file of this name is unchanged.') from e
-    finally:
-        if tmp is not None:
-            try:
-                os.unlink(tmp)
-            except OSError:
-                pass
 
 
 def read_note(path):
@@ -166,40 +148,6 @@ def fingerprint(path):
             return f.read().hex()
     except OSError:
         return ''
-
-
-def remove_leftovers(folder):
-    """Remove the unfinished files that killed runs left in a run folder; only for who holds the folder's lock."""
-    for name in os.listdir(folder) if os.path.isdir(folder) else ():
-        if _LEFTOVER.fullmatch(name):
-            try:
-                os.unlink(os.path.join(folder, name))
-            except OSError:
-                pass
-
-
-def _remove_stale(folder, name):
-    """Remove what killed processes left of this file (a save takes seconds, not an hour)."""
-    for leftover in glob.glob(os.path.join(glob.escape(folder), f'.{glob.escape(name)}.*.tmp')):
-        try:
-            if time.time() - os.path.getmtime(leftover) > 3600:
-                os.unlink(leftover)
-        except OSError:
-            pass
-
-
-def _sync_folder(folder):
-    """Make the rename durable; file systems that cannot do it are left alone."""
-    try:
-        fd = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(fd)
-    except OSError:
-        pass
-    finally:
-        os.close(fd)
 
 
 def file_format(path):

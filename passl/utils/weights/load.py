@@ -1,21 +1,17 @@
 """Finds weights in whatever a file holds, renames them, and puts them into a model with a report."""
 
 import logging
-import re
 
 import numpy as np
 
-from .checkpoint import is_torch_file, load_file
 from ..errors import CheckpointError
+from .checkpoint import is_torch_file, load_file
+from .identify import BACKBONES, identify, prefixes
 from .key_names import describe
+from .names import first_short, nearest_arch, table
 from .safetensors_file import bfloat16_to_float32
 
 _NESTING = ('state_dict', 'model_state_dict', 'model', 'network', 'backbone')
-# Most wanted first: the query encoder is what a method trains.
-BACKBONES = ('encoder_q.0.', 'backbone.', 'encoder.0.', 'encoder_q.', 'encoder.', 'model.', '')
-# lightly keeps a torchvision ResNet as a sequence: 0 is conv1, 1 is bn1, 4..7 are layer1..4
-_SEQUENTIAL = dict({'0.': 'conv1.', '1.': 'bn1.'}, **{f'{i + 3}.': f'layer{i}.' for i in range(1, 5)})
-_LIGHTLY = re.compile(r'^([014567]\.)')
 _NOT_BACKBONE = ('fc.', 'head.', 'neck.', 'classifier.', 'encoder_q.', 'encoder_k.', 'queue', 'prototypes.')
 _SHOWN = 10
 
@@ -105,12 +101,6 @@ def select_prefix(state, prefix):
     return {k[len(prefix):]: v for k, v in state.items() if k.startswith(prefix)}
 
 
-def prefixes(state, depth=2):
-    """The first parts of the names, for messages: ['encoder_k.0', 'encoder_q.0', 'queue', ...]."""
-    parts = [k.split('.') for k in state]
-    return sorted({'.'.join(p[:depth]) if len(p) > depth + 1 else p[0] for p in parts})
-
-
 def find_backbone_prefix(state):
     """The prefix of the backbone's names ('' if they have none), or None; prefers the query encoder."""
     for prefix in BACKBONES:
@@ -123,27 +113,45 @@ def find_backbone_prefix(state):
 
 
 def backbone_weights(state, where='the file'):
-    """The backbone's weights without their prefix, heads left out.
+    """The backbone's weights in this project's names without a prefix, heads left out.
 
-    Accepts names with `encoder_q.0.` (this project, PASSL), `backbone.` (PASSL's alias,
-    mmpretrain), `encoder.0.` (SimCLR), `encoder_q.` (MoCo's own files) or nothing in front,
-    each also behind `module.`.
+    Accepts a ResNet as any of `identify.LIBRARIES` names it, behind whatever prefix; of several the query encoder's.
+    Of a network that is no ResNet: names with `encoder_q.0.` (this project, PASSL), `backbone.` (PASSL's alias),
+    `encoder.0.` (SimCLR), `encoder_q.` or nothing in front.
 
+    Args:
+        state: {name: array}, as `load_weights` gives it.
+        where: for messages, such as the path in quotes.
     Raises:
         CheckpointError: no backbone is found; the message lists the prefixes that there are.
     """
     state = strip_wrappers(state)
     if any(k.startswith('module.') for k in state):
         state = {k[len('module.'):] if k.startswith('module.') else k: v for k, v in state.items()}
-    prefix = find_backbone_prefix(state)
-    found = {} if prefix is None else {k: v for k, v in select_prefix(state, prefix).items()
-                                       if not k.startswith(_NOT_BACKBONE)}
-    found = {_LIGHTLY.sub(lambda m: _SEQUENTIAL[m.group(1)], k): v for k, v in found.items()}
+    prefix, library = find_backbone_prefix(state), 'passl'
+    try:
+        library, prefix = identify(state, where, as_read=True)
+    except CheckpointError:
+        if prefix is None:
+            raise
+    found = {k: v for k, v in select_prefix(state, prefix).items() if not k.startswith(_NOT_BACKBONE)}
+    if library not in ('passl', 'torchvision', 'timm'):
+        found = _renamed(found, library, where)
     if not found:
         raise CheckpointError(f'{_sentence(where)} holds no backbone: its names begin with '
                               f'{", ".join(prefixes(state)[:2 * _SHOWN])}. Expected one of '
                               f'{", ".join(p or "conv1" for p in BACKBONES)}.')
     return found
+
+
+def _renamed(theirs, library, where):
+    """In our names; what has no place in the network keeps its own, to be told by `load_into`."""
+    arch = nearest_arch(theirs, library, where, as_read=True)
+    identity = first_short(arch, library)
+    if all(n in theirs and np.allclose(theirs[n], v, atol=1e-6) for n, v in identity.items()):
+        theirs = {n: v for n, v in theirs.items() if n not in identity}
+    ours = {name: our for our, name in table(arch, library, as_read=True).items()}
+    return {ours.get(name, name): value for name, value in theirs.items()}
 
 
 class Report:

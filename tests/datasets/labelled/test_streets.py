@@ -59,8 +59,9 @@ def test_cityscapes_layout(tmp_path):
     with pytest.raises(DataError, match='not published'):
         build_segmentation('cityscapes', root, 'test')
     os.remove(root / 'gtFine/train/aachen/aachen_000001_000019_gtFine_labelIds.png')
-    with pytest.raises(DataError, match=r'1 of 3 masks \(labelIds\) are missing(.|\n)*gtFine_trainvaltest.zip'):
-        build_segmentation('cityscapes', root, 'train')
+    assert len(build_segmentation('cityscapes', root, 'train', unpaired='drop')) == 2
+    with pytest.raises(DataError, match=r'no masks \(labelTrainIds\)(.|\n)*gtFine_trainvaltest.zip'):
+        build_segmentation('cityscapes', root, 'train', labels='labelTrainIds')
     os.rename(root / 'leftImg8bit/val/munster/munster_000000_000019_leftImg8bit.png',
               root / 'leftImg8bit/val/munster/munster_000000_000019.png')
     with pytest.raises(DataError, match="does not end in '_leftImg8bit.png'"):

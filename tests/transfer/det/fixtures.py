@@ -42,7 +42,8 @@ def write_voc(root, counts=(('VOC2007', 'trainval', 4), ('VOC2012', 'trainval', 
         for name in names:
             objects = draw(os.path.join(base, 'JPEGImages', name + '.jpg'), rng)
             with open(os.path.join(base, 'Annotations', name + '.xml'), 'w') as f:
-                f.write(xml([(n, box, 0) for n, box in objects]))
+                # VOC counts from 1
+                f.write(xml([(n, (x1 + 1, y1 + 1, x2, y2), 0) for n, (x1, y1, x2, y2) in objects]))
         with open(os.path.join(base, 'ImageSets/Main', split + '.txt'), 'w') as f:
             f.writelines(name + '\n' for name in names)
     with open(os.path.join(root, 'label_list.txt'), 'w') as f:

@@ -34,7 +34,10 @@ class Planted:
         if self.edges:
             edge = np.isin(np.arange(len(mask)) % 8, (0, 1, 6, 7))
             mask[edge], mask[:, edge] = 255, 255
-        return np.zeros(mask.shape + (3,), np.uint8), mask, f'image{i}'
+        return self.load_image(i), mask, f'image{i}'
+
+    def load_image(self, i):
+        return np.full(8 * np.array(self.blocks.shape[1:] + (0,)) + [0, 0, 3], i, np.uint8)
 
     def features(self, noise=0.1, channels=(6, 10), seed=1):
         """Maps that encode the class: a code per class and stage, the second stage at half the resolution."""
@@ -154,6 +157,31 @@ def test_masks_come_back_as_they_were():
     data = Planted(2)
     split = seg_data.SegmentationSplit(data, 32)
     np.testing.assert_array_equal(split.mask(1), data[1][1])
+
+
+def test_no_mask_is_decoded_twice_and_images_within_a_bound(masks, monkeypatch):
+    """Whatever the number of backbones and tasks; images beyond the bound are decoded again, alone."""
+    from passl.datasets.labelled import base, build_segmentation
+    read, count = {'mask': base.read_mask, 'image': base.decode_image}, {'mask': 0, 'image': 0}
+
+    def counted(kind):
+        def call(*args, **kwargs):
+            count[kind] += 1
+            return read[kind](*args, **kwargs)
+        return call
+    monkeypatch.setattr(base, 'read_mask', counted('mask'))
+    monkeypatch.setattr(base, 'decode_image', counted('image'))
+    data = build_segmentation('folder', masks, 'train')
+    monkeypatch.setattr(seg_data, 'KEPT_BYTES', 10 * 32 * 32 * 3)
+    split = seg_data.SegmentationSplit(data, 32)
+    assert len(split) == 12 and count == {'mask': 12, 'image': 12}
+    for _ in range(3):                      # backbones
+        squares = [split.image(i) for i in range(12)]
+        [split.mask(i) for i in range(12)], split.labels((4, 4))
+    assert count == {'mask': 12, 'image': 12 + 3 * 2}
+    for i in (0, 9, 10, 11):
+        image = cv2.resize(data.load_image(i), (32, 32), interpolation=cv2.INTER_AREA)
+        np.testing.assert_array_equal(squares[i], image)
 
 
 @pytest.mark.parametrize('small, large', [((2, 3), (4, 6)), ((1, 1), (3, 3)), ((3, 2), (7, 5))])

@@ -1,14 +1,15 @@
 """Data sets in the layouts that PaddleSeg reads, and a training that takes seconds. Everything here needs PaddleSeg."""
 
 import importlib.util
-import os
 
 import numpy as np
 import pytest
-from PIL import Image
+
+from tests.datasets.labelled.render import render_cityscapes, render_voc, write_image
 
 if importlib.util.find_spec('paddleseg') is None:
-    collect_ignore = ['test_exported.py', 'test_models.py', 'test_mends.py', 'test_config_and_data.py', 'test_run.py', 'test_page.py']
+    collect_ignore = ['test_exported.py', 'test_models.py', 'test_mends.py', 'test_config_and_data.py', 'test_run.py',
+                      'test_page.py']
 
 PALETTE = [(40, 40, 40), (220, 60, 60), (60, 220, 60), (60, 60, 220)]
 
@@ -27,15 +28,6 @@ def scene(seed, size, classes):
     return image, labels
 
 
-def save(path, array, palette=False):
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    picture = Image.fromarray(array)
-    if palette:
-        picture = picture.convert('P')
-        picture.putdata(array.reshape(-1).tolist())
-    picture.save(path)
-
-
 @pytest.fixture(scope='session')
 def folders(tmp_path_factory):
     """images/, masks/, labels.txt: 6 training and 4 validation images of 40 x 52 with 4 classes."""
@@ -43,8 +35,8 @@ def folders(tmp_path_factory):
     for part, count in (('train', 6), ('val', 4)):
         for i in range(count):
             image, labels = scene(i + 100 * (part == 'val'), (40, 52), 4)
-            save(f'{root}/images/{part}/a {i}.png', image)
-            save(f'{root}/masks/{part}/a {i}.png', labels)
+            write_image(f'{root}/images/{part}/a {i}.png', image)
+            write_image(f'{root}/masks/{part}/a {i}.png', labels)
     with open(f'{root}/labels.txt', 'w') as f:
         f.write('0 background\n1 red thing\n2 green\n3 blue\n')
     return root
@@ -52,31 +44,20 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def voc(tmp_path_factory):
-    """VOCdevkit/VOC2012: 3 training, 3 more of aug.txt and 2 validation images; label maps with a palette."""
-    root = str(tmp_path_factory.mktemp('VOCdevkit'))
-    base = f'{root}/VOC2012'
-    os.makedirs(f'{base}/ImageSets/Segmentation')
-    for part, names in {'train': range(3), 'aug': range(3, 6), 'val': range(6, 8)}.items():
-        with open(f'{base}/ImageSets/Segmentation/{part}.txt', 'w') as f:
-            f.writelines(f'2007_{i:06d}\n' for i in names)
-        for i in names:
-            image, labels = scene(i, (48, 64), 21)
-            save(f'{base}/JPEGImages/2007_{i:06d}.jpg', image)
-            save(f'{base}/SegmentationClass{"Aug" * (part == "aug")}/2007_{i:06d}.png', labels, palette=part != 'aug')
-    return root
+    """VOCdevkit: 3 training, 3 more of SBD, named in PaddleSeg's aug.txt, and 2 validation images."""
+    root = tmp_path_factory.mktemp('VOCdevkit')
+    render_voc(root / 'VOC2012', train=3, val=2, aug=3)
+    lists = root / 'VOC2012/ImageSets/Segmentation'
+    names = (lists / 'trainaug.txt').read_text().splitlines()
+    (lists / 'aug.txt').write_text('\n'.join(names[3:]))
+    return str(root)
 
 
 @pytest.fixture(scope='session')
 def cityscapes(tmp_path_factory):
-    """leftImg8bit/ and gtFine/: 3 training and 2 validation images in two cities."""
+    """3 training and 2 validation images, with labelIds and labelTrainIds."""
     root = str(tmp_path_factory.mktemp('cityscapes'))
-    for part, count in (('train', 3), ('val', 2)):
-        for i in range(count):
-            image, labels = scene(i, (48, 96), 19)
-            city, name = f'city{i % 2}', f'city{i % 2}_00000{i}_000019'
-            save(f'{root}/leftImg8bit/{part}/{city}/{name}_leftImg8bit.png', image)
-            save(f'{root}/gtFine/{part}/{city}/{name}_gtFine_labelTrainIds.png', labels)
-            save(f'{root}/gtFine/{part}/{city}/{name}_gtFine_labelIds.png', labels)
+    render_cityscapes(root, train_ids=True)
     return root
 
 

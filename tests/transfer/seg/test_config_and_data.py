@@ -2,19 +2,19 @@
 
 import glob
 import os
-import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from passl.transfer.paddleseg import config, layout, library
+from passl.transfer.paddleseg import config, library
+from passl.transfer.paddleseg.data import for_paddleseg, read_part, read_parts
 from passl.utils.errors import ConfigError, DataError
 
 library.load()
 from paddleseg.cvlibs import manager  # noqa: E402
 
-from passl.transfer.paddleseg.resnet import MEAN, STD  # noqa: E402
+from passl.transfer.paddleseg.pairs import Pairs  # noqa: E402
+from passl.utils.misc import IMAGENET_MEAN as MEAN, IMAGENET_STD as STD  # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 CUSTOM = os.path.join(ROOT, 'configs/transfer/seg/custom.yml')
@@ -111,119 +111,73 @@ def test_shipped_configs_are_these():
         'custom.yml', 'deeplabv3p_r50_voc12aug.yml', 'fcn_r50-d8_cityscapes_40k.yml', 'fcn_r50-d8_voc12aug_20k.yml']
 
 
-# data
+# data; what is read and refused is in tests/datasets/labelled/test_layouts.py
 
-def checked(root, tmp_path, part='train_dataset', **data):
+def checked(root, part='train_dataset', **data):
     cfg = custom(data=root)
     cfg[part].update(data)
-    return layout.check(cfg, part, str(tmp_path)), cfg
+    return read_part(cfg, part), cfg
 
 
-def test_folders_become_a_list_that_paddleseg_reads(folders, tmp_path):
-    count, cfg = checked(folders, tmp_path)
-    assert count == 6
+@pytest.mark.parametrize('mode', ['train', 'val'])
+def test_pairs_are_handed_to_paddleseg_as_it_would_read_them(folders, tmp_path, mode):
+    pairs, cfg = checked(folders, mode=mode)
     assert cfg['model']['num_classes'] == cfg['train_dataset']['num_classes'] == cfg['val_dataset']['num_classes'] == 4
-    data = manager.DATASETS['Dataset'](transforms=[], **{k: v for k, v in cfg['train_dataset'].items()
-                                                         if k not in ('type', 'transforms')})
-    assert [[os.path.basename(p) for p in pair] for pair in data.file_list] == [[f'a {i}.png'] * 2 for i in range(6)]
-    assert all(os.path.isfile(p) for pair in data.file_list for p in pair)
+    assert for_paddleseg(cfg)['val_dataset']['type'] == 'Dataset' and cfg['val_dataset']['mode'] == 'val'
+    path = tmp_path / 'list.txt'
+    path.write_text(''.join(f'{a}\t{b}\n' for a, b in zip(pairs.images, pairs.masks)))
+    settings = {'mode': mode, f'{mode}_path': str(path), 'separator': '\t', 'num_classes': 4, 'edge': True}
+    theirs = manager.DATASETS['Dataset'](dataset_root=folders, transforms=[], **settings)
+    ours = Pairs(pairs, mode, [], edge=True)
+    assert len(ours) == len(theirs) == {'train': 6, 'val': 4}[mode]
+    assert (ours.num_classes, ours.ignore_index) == (4, 255)
+    for a, b in zip(ours, theirs):
+        assert a.keys() == b.keys() and a['gt_fields'] == b['gt_fields'] and ('edge' in a) == (mode == 'train')
+        for key in ('img', 'label', 'edge'):
+            if key in a:
+                np.testing.assert_array_equal(a[key], b[key])
+                assert a[key].dtype == b[key].dtype
 
 
-def test_labels_with_and_without_numbers(tmp_path):
-    path = tmp_path / 'labels.txt'
-    assert layout.read_labels(str(path)) is None
-    path.write_text('background\nred thing\n\n')
-    assert layout.read_labels(str(path)) == ['background', 'red thing']
-    path.write_text('0 background\n1 red thing\n')
-    assert layout.read_labels(str(path)) == ['background', 'red thing']
-    path.write_text('1 a\n0 b\n')
-    with pytest.raises(DataError, match='numbered 0, 1, 2'):
-        layout.read_labels(str(path))
-
-
-def test_voc_and_cityscapes_as_paddleseg_pairs_them(voc, cityscapes, tmp_path):
+def test_voc_and_cityscapes_as_paddleseg_pairs_them(voc, cityscapes):
     for kind, root, mode, count in (('PascalVOC', voc, 'trainaug', 6), ('PascalVOC', voc, 'val', 2),
                                     ('Cityscapes', cityscapes, 'train', 3), ('Cityscapes', cityscapes, 'val', 2)):
-        assert checked(root, tmp_path, type=kind, mode=mode)[0] == count
         theirs = manager.DATASETS[kind](transforms=[], dataset_root=root, mode=mode).file_list
-        pairs, _ = layout._KNOWN[kind](root, mode)
-        assert sorted(map(tuple, theirs)) == sorted(pairs)
+        more = {'labels': 'labelTrainIds'} if kind == 'Cityscapes' else {}
+        pairs, _ = checked(root, type=kind, mode=mode, **more)
+        assert len(pairs) == count and sorted(map(tuple, theirs)) == sorted(zip(pairs.images, pairs.masks))
 
 
-def copy_of(root, tmp_path):
-    shutil.copytree(root, tmp_path / 'copy')
-    return str(tmp_path / 'copy')
+def test_numbers_of_classes_must_agree(folders, voc):
+    with pytest.raises(DataError, match="has 4 classes, .*: {'train_dataset': 7}"):
+        checked(folders, num_classes=7)
+    cfg = config.read(CUSTOM, ['model.num_classes=19', 'train_dataset.type=PascalVOC'], data=voc)
+    with pytest.raises(DataError, match="has 21 classes, .*{'model': 19}"):
+        read_part(cfg, 'train_dataset')
 
 
-def repaint(path, change):
-    array = np.array(Image.open(path))
-    Image.fromarray(change(array)).save(path)
+def test_settings_that_are_refused(folders):
+    for wrong, words in (({'ignore_index': 0}, "'train_dataset.ignore_index' is 0; .*reduce_zero_label=true"),
+                         ({'img_channels': 1}, 'always have 3 channels'), ({'unpired': 'drop'}, "mean 'unpaired'")):
+        with pytest.raises(ConfigError, match=words):
+            checked(folders, **wrong)
+    assert len(checked(folders, ignore_index=255, img_channels=3)[0]) == 6
 
 
-@pytest.mark.parametrize('harm, words', [
-    (lambda r: shutil.rmtree(f'{r}/masks/train'), r"no folder '.*masks/train'. Expected"),
-    (lambda r: os.remove(f'{r}/masks/train/a 2.png'), '1 of 6 images .* have no label map .*: a 2'),
-    (lambda r: os.remove(f'{r}/labels.txt'), 'no labels.txt'),
-    (lambda r: repaint(f'{r}/masks/train/a 1.png', lambda m: m + (m == 3) * np.uint8(9)), r'values \[12\].*4 classes'),
-    (lambda r: repaint(f'{r}/masks/train/a 1.png', lambda m: m[:-1]), '52 x 40, its label map 52 x 39'),
-    (lambda r: repaint(f'{r}/masks/train/a 1.png', lambda m: np.stack([m] * 3, -1)), 'mode RGB.*one channel'),
-    (lambda r: open(f'{r}/masks/train/a 1.png', 'w').close(), "Cannot read"),
-    (lambda r: [os.remove(f) for f in glob.glob(f'{r}/images/train/*')], 'holds no images'),
-    (lambda r: shutil.copy(f'{r}/images/train/a 1.png', f'{r}/images/train/a 1.jpg'), 'the same name')])
-def test_wrong_folders(folders, tmp_path, harm, words):
-    root = copy_of(folders, tmp_path)
-    harm(root)
-    with pytest.raises(DataError, match=words):
-        checked(root, tmp_path)
+def test_some_masks_are_looked_at_before_anything_is_trained(folders):
+    with pytest.raises(DataError, match='holds the value 3, which stands for no class'):
+        checked(folders, classes=['a', 'b', 'c'])
 
 
-def test_wrong_lists_and_numbers_of_classes(folders, tmp_path):
-    path = tmp_path / 'list.txt'
-    path.write_text('images/train/a 1.png masks/train/a 1.png\n')
-    with pytest.raises(DataError, match='line 1: expected .*separator'):
-        checked(folders, tmp_path, train_path=str(path))
-    path.write_text('images/train/a 1.png,masks/train/none.png\n')
-    with pytest.raises(DataError, match='1 of 2 files .* missing: .*none.png'):
-        checked(folders, tmp_path, train_path=str(path), separator=',')
-    with pytest.raises(DataError, match='no list file'):
-        checked(folders, tmp_path, train_path='none.txt')
-    with pytest.raises(DataError, match="number of classes differs: {'train_dataset': 7, 'labels.txt': 4}"):
-        checked(folders, tmp_path, num_classes=7)
-
-
-def test_roots_that_paddleseg_would_download_to(tmp_path):
+def test_roots_that_paddleseg_would_download_to(tmp_path, folders):
     for kind in ('PascalVOC', 'OpticDiscSeg'):
-        with pytest.raises(DataError, match='Nothing is downloaded'):
-            checked(str(tmp_path / 'VOCdevkit'), tmp_path, type=kind, mode='train')
+        with pytest.raises(DataError, match='othing is downloaded'):
+            checked(str(tmp_path / 'VOCdevkit'), type=kind, mode='train')
         with pytest.raises(DataError, match='Give --data'):
-            checked(None, tmp_path, type=kind, dataset_root=None)
-
-
-@pytest.mark.parametrize('harm, words', [
-    (lambda r: os.rename(f'{r}/VOC2012', f'{r}/VOC'), "There is no '.*VOC2012'"),
-    (lambda r: os.remove(f'{r}/VOC2012/ImageSets/Segmentation/aug.txt'), 'aug.txt.*mode=train'),
-    (lambda r: os.remove(f'{r}/VOC2012/SegmentationClassAug/2007_000004.png'), '1 of 12 files .*2007_000004.png')])
-def test_wrong_voc(voc, tmp_path, harm, words):
-    root = copy_of(voc, tmp_path)
-    harm(root)
-    with pytest.raises(DataError, match=words):
-        checked(root, tmp_path, type='PascalVOC', mode='trainaug')
-
-
-def test_voc_itself_in_place_of_the_folder_above(voc, tmp_path):
-    with pytest.raises(DataError, match='give the folder above'):
-        checked(f'{voc}/VOC2012', tmp_path, type='PascalVOC', mode='val')
-
-
-@pytest.mark.parametrize('harm, words', [
-    (lambda r: shutil.rmtree(f'{r}/gtFine'), 'leftImg8bit and gtFine'),
-    (lambda r: [os.remove(f) for f in glob.glob(f'{r}/gtFine/*/*/*TrainIds.png')], 'csCreateTrainIdLabelImgs'),
-    (lambda r: os.remove(glob.glob(f'{r}/gtFine/train/city0/*TrainIds.png')[0]), 'without their partner: city0_')])
-def test_wrong_cityscapes(cityscapes, tmp_path, harm, words):
-    root = copy_of(cityscapes, tmp_path)
-    harm(root)
-    with pytest.raises(DataError, match=words):
-        checked(root, tmp_path, type='Cityscapes', mode='train')
+            checked(None, type=kind, dataset_root=None)
+    cfg = custom('train_dataset.type=OpticDiscSeg', data=folders)       # one that only PaddleSeg knows
+    assert read_parts(cfg, ['train_dataset']) == {'train_dataset': None}
+    assert for_paddleseg(cfg)['train_dataset'] == cfg['train_dataset']
 
 
 # the crop

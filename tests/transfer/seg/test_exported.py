@@ -7,7 +7,7 @@ import pytest
 from passl.transfer.paddleseg.resnet import DilatedResNet
 from passl.transfer.paddleseg.weights import load_backbone
 from passl.transfer.weights.exporting import backbone, export_weights
-from passl.transfer.weights.names import table
+from passl.utils.weights.names import table
 from passl.transfer.weights.proof import images, source_maps
 
 from ..nets import R18, V50, save_checkpoint, small_images, state_of

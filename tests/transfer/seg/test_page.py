@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from passl.cli import transfer_seg_main
+from passl.cli import check_main, transfer_seg_main
 from passl.utils.weights.checkpoint import save_file
 from passl.utils.weights import backbone_weights, load_weights
 from tests.test_docs import FENCE, read
@@ -21,10 +21,10 @@ TINY = ['-o', 'model.channels=8', '-o', 'model.aux_channels=4', '-o', 'train_dat
 
 
 def commands():
-    """The page's commands for the tool, without those that need GPUs."""
+    """The page's commands for the tool and for the check of its data, without those that need GPUs."""
     for language, block in FENCE.findall(read('docs/TRANSFER_SEGMENTATION.md')):
         for line in block.splitlines() if language == 'bash' else ():
-            if 'tools/transfer_seg.py' in line and '--gpus' not in line:
+            if ('tools/transfer_seg.py' in line or 'tools/check_data.py' in line) and '--gpus' not in line:
                 for long, short in SHORTER.items():
                     line = line.replace(long, short)
                 yield shlex.split(line)
@@ -41,6 +41,10 @@ def test_the_shown_commands_run(folders, backbone18, tmp_path, monkeypatch):
     save_file(backbone_weights(load_weights(backbone18)), 'densecl_r18.pdparams')
     ran = []
     for words in commands():
+        if 'tools/check_data.py' in words:
+            assert check_main(words[2:]) == 0
+            ran.append(words)
+            continue
         more = list(SMALL)
         if any(w.startswith('configs/') for w in words):
             more += TINY
@@ -56,5 +60,5 @@ def test_the_shown_commands_run(folders, backbone18, tmp_path, monkeypatch):
             code = transfer_seg_main(words[2:] + more)
         assert code == 0, ' '.join(words)
         ran.append(words)
-    assert len(ran) == 8 and os.path.isfile('output_dir/seg_small/iter_3/model.pdparams')
+    assert len(ran) == 9 and os.path.isfile('output_dir/seg_small/iter_3/model.pdparams')
     assert os.path.isfile('output_dir/seg_pictures/pseudo_color_prediction/a 0.png')

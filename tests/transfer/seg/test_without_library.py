@@ -30,7 +30,7 @@ def test_it_is_said_how_to_install_it(project_root):
     done = subprocess.run([sys.executable, '-c', HIDE, 'transfer-seg', '-c', 'configs/transfer/seg/custom.yml',
                            '--pretrained', 'none'], cwd=project_root, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and 'Traceback' not in done.stderr
-    assert "pip install 'passl[cpu,seg]'" in done.stderr
+    assert "pip install -e '.[cpu,seg]'" in done.stderr
 
 
 def test_flags(capsys):

@@ -1,20 +1,22 @@
-"""What a checkpoint holds, and putting it back."""
+"""What a checkpoint holds, which is the newest, the look at one that comes from somewhere, and putting it back."""
 
 import contextlib
+import os
 
 import numpy as np
 import paddle
 
 from ..solver.optimizer import load_optimizer_state, optimizer_state
 from ..utils.distributed import dist
-from ..utils.weights.checkpoint import fingerprint, load_file
+from ..utils.weights.checkpoint import CHECKPOINT, fingerprint, load_file, read_note
 from ..utils.errors import CheckpointError
 from ..utils.logger import get_logger
 from ..utils.weights import load_into
 from .changes import check_changes
-from .fields import check_fields
 
 FORMAT, VERSION = 'passl-densecl', 1
+_COUNTERS = {'iteration': 0, 'iters_per_epoch': 1, 'seed': 0, 'epoch': 0}      # name -> smallest value
+_MAPPINGS = ('state_dict', 'optimizer', 'lr_scheduler', 'scaler', 'config')
 
 
 def numpy_state_dict(model):
@@ -98,15 +100,50 @@ def _plain(obj):
     return obj.numpy() if hasattr(obj, 'numpy') else obj
 
 
-def load_on_all(path):
+def checkpoints(folder):
+    """Names of the checkpoints in `folder`, newest first: by iteration; files that do not tell it last, by time."""
+    names = [n for n in os.listdir(folder) if CHECKPOINT.fullmatch(n)] if os.path.isdir(folder) else []
+    return sorted(names, key=lambda n: _age(os.path.join(folder, n)), reverse=True)
+
+
+def _age(path):
+    note = read_note(path)
+    iteration = note.get('iteration') if note.get('format') == FORMAT else None
+    return iteration if isinstance(iteration, int) else -1, os.lstat(path).st_mtime_ns
+
+
+def newest(folder):
+    """(path, content) of the newest checkpoint in `folder` that is whole, or (None, None); damaged ones are reported.
+
+    Each file is read once. What does not tell its iteration is looked at first: it is damaged, or of somebody else.
+    """
+    names, found = checkpoints(folder), (None, None)
+    untold = [n for n in names if _age(os.path.join(folder, n))[0] < 0]
+    for name in untold + [n for n in names if n not in untold]:
+        path = os.path.join(folder, name)
+        try:
+            state = load_file(path)
+        except CheckpointError as e:
+            get_logger().warning('Damaged checkpoint left aside: %s', e)
+            continue
+        if name not in untold:
+            return path, state
+        if found[0] is None and isinstance(state, dict) and state.get('format') == FORMAT:
+            found = path, state
+    return found
+
+
+def load_on_all(path, read=load_file):
     """Content of the checkpoint `path`, which every process reads.
 
+    Args:
+        read: reads a file; `RunFolder.read` knows what has been read already.
     Raises:
         CheckpointError: on every process, if one of them cannot read the file or reads another one.
     """
     state, problem = None, None
     try:
-        state = load_file(path)
+        state = read(path)
     except CheckpointError as e:
         problem = str(e)
     found = dist.gather_objects((problem, fingerprint(path)))
@@ -121,6 +158,45 @@ def load_on_all(path):
     return state
 
 
+def check_fields(state, path):
+    """Check the types in a checkpoint, which may come from anywhere, before they are used.
+
+    `saved_files` names files that retention will remove, so it may hold names of checkpoints only, never paths.
+
+    Raises:
+        CheckpointError: a field is missing or of another type.
+    """
+    wrong = [k for k, low in _COUNTERS.items()
+             if type(state.get(k)) is not int or not low <= state[k] < 2**62]
+    wrong += [k for k in _MAPPINGS if not isinstance(state.get(k, {}), (dict, type(None)))]
+    wrong += [k for k in ('state_dict',) if k not in state]
+    if 'optimizer' in state:
+        schedule, optimizer = state.get('lr_scheduler'), state['optimizer']
+        optimizer = optimizer if isinstance(optimizer, dict) else {}
+        if not isinstance(schedule, dict) or type(schedule.get('last_epoch')) is not int:
+            wrong.append('lr_scheduler')
+        slots, masters = optimizer.get('slots', {}), optimizer.get('master_weights', {})
+        tensors = [slots, masters, *(slots.values() if isinstance(slots, dict) else ())]
+        if not optimizer or not all(isinstance(t, dict) for t in tensors) or not all(
+                isinstance(v, (np.ndarray, np.generic)) and v.dtype.kind in 'biuf'
+                for t in tensors[1:] for v in t.values()):
+            wrong.append('optimizer')
+    statistics = state.get('statistics')
+    if statistics is not None and not (
+            isinstance(statistics, dict) and isinstance(statistics.get('names'), list)
+            and isinstance(statistics.get('values'), np.ndarray) and statistics['values'].ndim == 2
+            and statistics['values'].dtype.kind == 'f'):
+        wrong.append('statistics')
+    if not isinstance(state.get('run_id', ''), str):
+        wrong.append('run_id')
+    files = state.get('saved_files', [])
+    if not isinstance(files, (list, tuple)) or not all(isinstance(f, str) and CHECKPOINT.fullmatch(f) for f in files):
+        wrong.append('saved_files')
+    if wrong:
+        raise CheckpointError(f"'{path}' is not a checkpoint as a run of this project writes it: '{wrong[0]}' is "
+                              'missing or not what it should be. Use another one, or --load for its weights alone.')
+
+
 def restore(trainer, state, path, same_config=False):
     """Put `state` (of `training_state`) into `trainer`, so that the next step is the one that would have come.
 
@@ -133,8 +209,7 @@ def restore(trainer, state, path, same_config=False):
                               'Use --load for model weights, --pretrained for backbone weights.')
     if not isinstance(state.get('version', 0), int) or state.get('version', 0) > VERSION:
         raise CheckpointError(f"'{path}' has format version {str(state['version'])[:20]}; this release reads up to "
-                              f'{VERSION}. '
-                              'Update passl.')
+                              f'{VERSION}. Update passl.')
     check_fields(state, path)
     if 'optimizer' not in state:
         raise CheckpointError(f"'{path}' was saved without the optimizer (save_optimizer: false) and cannot be "

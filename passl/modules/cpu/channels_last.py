@@ -1,4 +1,4 @@
-"""Differentiable layers on channels-last CPU tensors [N, H, W, C], computed by oneDNN (see `passl.modules.onednn`).
+"""Differentiable layers on channels-last CPU tensors [N, H, W, C], computed by oneDNN (see `passl.modules.cpu.onednn`).
 
 They take the parameters and settings of ordinary Conv2D, BatchNorm2D and MaxPool2D layers, which stay as
 they are. Values, gradients and running statistics are those of these layers to float32's rounding. As with

@@ -8,8 +8,8 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
-from ...utils.errors import CheckpointError
-from ...utils.weights.key_names import RESNET_BLOCKS
+from ..errors import CheckpointError
+from .key_names import RESNET_BLOCKS
 
 BN_EPSILON = 1e-5
 NORM = ('weight', 'bias', '_mean', '_variance')
@@ -175,9 +175,12 @@ def shapes(arch):
     return table
 
 
-def table(arch, convention):
-    """{our name: the name in `convention`} of all tensors; torch's leaf names where the library is torch's."""
-    leaves = TORCH_NORM if convention in TORCH else {}
+def table(arch, convention, as_read=False):
+    """{our name: the name in `convention`} of all tensors; torch's leaf names where the library is torch's.
+
+    as_read: with Paddle's leaf names in any case, as `passl.utils.weights.load_weights` gives them.
+    """
+    leaves = TORCH_NORM if convention in TORCH and not as_read else {}
     found = {}
     for part in parts(arch):
         (conv, norm), (their_conv, their_norm) = _ours(arch, part), CONVENTIONS[convention](arch, part)
@@ -201,8 +204,8 @@ def first_short(arch, convention):
             f'{norm}._mean': zeros.copy(), f'{norm}._variance': ones}
 
 
-def nearest_arch(names, convention, where):
-    """The Arch whose tensors `names` are, or nearly are (then `check_complete` tells what differs).
+def nearest_arch(names, convention, where, as_read=False):
+    """The Arch whose tensors `names` are, or nearly are (then `check_complete` tells what differs); see `table`.
 
     Raises:
         CheckpointError: fewer than half of the names fit any of them.
@@ -210,7 +213,7 @@ def nearest_arch(names, convention, where):
     names = set(names)
 
     def agreement(arch):
-        theirs = set(table(arch, convention).values())
+        theirs = set(table(arch, convention, as_read).values())
         return len(theirs & names) / len(theirs | names)
     best = max(ARCHS, key=agreement)
     if agreement(best) < 0.5:

@@ -4,7 +4,7 @@ Paddle's own CPU convolution unfolds every sample and multiplies it alone; oneDN
 processor at hand, which it finds out itself, so that it uses no instruction that the processor lacks.
 Only the stable C interface of oneDNN 3 is used, and dense layouts are described by their strides.
 
-Everything here works on addresses; `passl.modules.channels_last` is the differentiable side of it.
+Everything here works on addresses; `passl.modules.cpu.channels_last` is the differentiable side of it.
 """
 
 import ctypes

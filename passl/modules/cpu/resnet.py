@@ -1,9 +1,9 @@
-"""The parts of a ResNet or ResNet_vd, computed on channels-last CPU tensors [N, H, W, C]."""
+"""The parts of our ResNets (`passl.modeling.backbones`), computed on channels-last CPU tensors [N, H, W, C]."""
 
 from paddle import nn
 from paddle.vision.models import resnet as vision
 
-from ...modules import channels_last as cl
+from . import channels_last as cl
 
 
 def suits(net, x):

@@ -1,0 +1,98 @@
+"""Which images a folder holds, and in which order."""
+
+import os
+
+import numpy as np
+
+from ..utils.errors import DataError
+from .image import EXTENSIONS, shown
+from .path_list import Names, PathList
+
+
+def is_image_name(name):
+    """By its ending; hidden files (`._photo.jpg` of other systems) are none."""
+    return not name.startswith('.') and name.lower().endswith(EXTENSIONS)
+
+
+def is_folder(entry):
+    """For an os.DirEntry; follows links, mostly without asking the file system again."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def is_hidden(name):
+    """By its name: such files and folders are no part of a data set."""
+    return name.startswith('.') or name == '__MACOSX'
+
+
+def scan(top, recursive=True, left_out=None, unlistable=None):
+    """Yields (folder relative to `top`, sorted names of its images), folders in sorted order.
+
+    Links are followed, each real folder once. Broken links, pipes and other special files with the name of an image
+    are listed: reading them tells what they are.
+
+    Args:
+        top: the folder.
+        recursive: look into sub-folders.
+        left_out: called with (os.DirEntry, folder) for what is no image and no folder to look into, by name.
+        unlistable: called with (folder, OSError) for a folder that cannot be listed, which is then passed over.
+
+    Raises:
+        DataError: a folder cannot be listed, without `unlistable`: leaving it out would change the data without a word.
+    """
+    seen, waiting = set(), ['']
+    while waiting:
+        inside = waiting.pop()
+        here = os.path.join(top, inside) if inside else top
+        real = os.path.realpath(here)
+        if real in seen:
+            continue
+        seen.add(real)
+        folders, images = [], []
+        try:
+            with os.scandir(here) as entries:
+                for entry in entries if left_out is None else sorted(entries, key=lambda e: e.name):
+                    folder = is_folder(entry)
+                    if folder and not is_hidden(entry.name):
+                        folders.append(entry.name)
+                    elif not folder and is_image_name(entry.name):
+                        images.append(entry.name)
+                    elif left_out is not None:
+                        left_out(entry, here)
+        except OSError as e:
+            if unlistable is not None:
+                unlistable(here, e)
+                continue
+            raise DataError(f'{shown(e.filename or here)} cannot be listed: {e.strerror}. All images of a folder are '
+                            'used or none: make it readable (chmod u+rx), move it elsewhere, or give it a name that '
+                            'begins with a dot, which leaves it out.') from None
+        yield inside, sorted(images)
+        if recursive:
+            waiting += [os.path.join(inside, f) for f in sorted(folders, reverse=True)]
+
+
+def list_trees(tops, recursive=True, labelled=False, **told):
+    """(PathList of the images below the folders `tops`, one after the other; number of images of each: int64).
+
+    Args:
+        tops: paths of folders.
+        recursive: also look into sub-folders.
+        labelled: the number of the top folder is the class of its images.
+        told: `left_out` and `unlistable` of `scan`.
+
+    Raises:
+        DataError: see `scan`.
+    """
+    blocks, folders, counts, trees = [], [], [], []
+    for tree, top in enumerate(tops):
+        for inside, images in scan(top, recursive, **told):
+            blocks.append(Names.of(images).block)
+            folders.append(os.path.join(top, inside, ''))
+            counts.append(len(images))
+            trees.append(tree)
+    trees, counts = np.asarray(trees, np.int32), np.asarray(counts, np.int64)
+    paths = PathList(Names(b''.join(blocks)), Names.of(folders), counts,
+                     np.repeat(trees, counts) if labelled else None)
+    return paths, np.bincount(trees, counts, len(tops)).astype(np.int64)

@@ -1,0 +1,47 @@
+"""The key-value store through which the processes of a job found each other."""
+
+import contextlib
+import os
+import signal
+
+
+class Store:
+    """The key-value store through which the processes found each other, for counters and small texts.
+
+    Unlike a collective on gloo, which gives up after 30 s, asking it again and again has no limit, and a process may
+    use it alone. Its socket does not survive a signal in the middle of a call, so signals wait outside.
+    """
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def add(self, key, amount):
+        """Add to the counter `key` (0 at first), atomically over all processes; its new value."""
+        with _signals_wait():
+            return self.inner.add(key, amount)
+
+
+def _meeting_place():
+    """(host, port) of the store, by Paddle's rule: a launcher or an operator may set but one of the three."""
+    host, port = os.environ.get('MASTER_ADDR'), os.environ.get('MASTER_PORT')
+    if not (host and port):
+        first = os.environ.get('PADDLE_MASTER') or os.environ.get('PADDLE_TRAINER_ENDPOINTS', '').split(',')[0]
+        host, _, port = first.rpartition(':')
+    return host, port
+
+
+def second_store():
+    """A Store with a connection of its own, for another thread."""
+    import paddle
+    host, port = _meeting_place()
+    return Store(paddle.base.core.TCPStore(host, int(port), False, 0, 60))
+
+
+@contextlib.contextmanager
+def _signals_wait():
+    """Signals to this thread are delivered after the block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
