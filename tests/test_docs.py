@@ -101,6 +101,13 @@ def test_languages_agree(page):
     assert sorted(set(re.findall(r'\d+\.\d+', english))) == sorted(set(re.findall(r'\d+\.\d+', chinese)))
 
 
+@pytest.mark.parametrize('page', [twin(p) for p in ENGLISH])
+def test_chinese_text_has_chinese_punctuation(page):
+    """Beside a Han character; code, links' targets and comments stay as they are."""
+    text = re.sub(r'`[^`]*`|\]\([^)\s]*\)|<!--.*?-->|https?://\S+', 'x', prose(read(page)), flags=re.S)
+    assert re.findall(r'.{0,20}(?:[\u4e00-\u9fff][,;:!?(]|[,;:!?][\u4e00-\u9fff]).{0,20}', text) == []
+
+
 @pytest.mark.parametrize('page', PAGES)
 def test_links_lead_somewhere(page):
     for link in LINK.findall(read(page)):
