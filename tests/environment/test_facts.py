@@ -98,7 +98,7 @@ def test_wheels_that_overwrite_each_other(monkeypatch):
     monkeypatch.setattr(facts, 'version_of', {'paddlepaddle': '3.3.1', 'paddlepaddle-gpu': '2.6.2'}.get)
     assert facts.paddle_wheel().startswith('paddlepaddle 3.3.1 and paddlepaddle-gpu 2.6.2 - they overwrite')
     monkeypatch.setattr(facts, 'version_of', lambda name: None)
-    assert facts.paddle_wheel().startswith('none: pip install')
+    assert facts.paddle_wheel().startswith("none: in the clone pip install -e '.[cpu]'")
 
 
 def test_the_commit(tmp_path):

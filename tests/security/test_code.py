@@ -22,6 +22,11 @@ ALLOWED = {
         'importlib': 'code of the user, after consent (engine.run.permitted_imports), and installed entry points'},
     'passl/utils/weights/checkpoint.py': {'pickle': 'writing; reading goes through safe_pickle'},
     'passl/utils/paddle_env.py': {'ctypes': "mallopt of the C library, no outside input"},
+    'passl/environment/child.py': {'subprocess': 'starts this very file, with names of checks'},
+    'passl/environment/processes.py': {'subprocess': "starts pair.py of this package by Paddle's launcher"},
+    'passl/environment/pair.py': {'ctypes': 'prctl of the C library'},
+    'passl/environment/facts.py': {'subprocess': 'git describe and nvidia-smi, with fixed arguments',
+                                   'importlib': 'versions of packages that are named in the file'},
     'passl/engine/device.py': {'set_flags': 'one flag by its name in the file: deterministic convolutions'},
     'passl/modules/cpu/onednn.py': {'ctypes': "the library inside Paddle's wheel",
                                 'getattr': 'its functions, by names in this file'},
@@ -42,14 +47,17 @@ ALLOWED = {
         'vars': "classes of PaddleDetection's registry, schedules and transforms, by names compared with them before"},
 }
 # getattr with a name from outside is a door; with one from the code it is none
-GETATTR = {'passl/engine/trainer.py': 'names of hook points, all in the file',
+GETATTR = {'passl/environment/arithmetic.py': 'names of switches in the file',
+           'passl/environment/checks.py': 'names of checks in the file',
+           'passl/environment/mixed_precision.py': 'float16 or bfloat16',
+           'passl/engine/trainer.py': 'names of hook points, all in the file',
            'passl/modules/feature_queue.py': "the queue's name, given by the architecture",
            'passl/solver/builder.py': 'names of clip classes in the file',
            'passl/utils/options.py': 'destinations of the parser',
            'passl/transfer/paddleseg/run.py': 'destinations of the parser'}
 TOOLS = {'subprocess', 'importlib', 'ctypes', 'multiprocessing.connection', 'getattr', 'setattr', 'vars', 'socket'}
 # what only developers start
-TOOL_FILES = ('tools/benchmark.py', 'tools/benchmarks/', 'tools/quickstart.py')
+TOOL_FILES = ('tools/benchmark.py', 'tools/benchmarks/', 'tools/quickstart.py', 'tools/release/')
 
 
 def sources():
