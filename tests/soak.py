@@ -2,8 +2,8 @@
 
     python -m tests.soak --minutes 60 --output /tmp/soak
 
-Writes samples.jsonl (memory, files, shared memory and disk every two seconds), incidents.jsonl and summary.json into the
-output folder, and prints the summary. Exit code 1: something was lost, left behind, or took too long to end.
+Writes samples.jsonl (memory, files, shared memory and disk every two seconds), incidents.jsonl and summary.json into
+the output folder, and prints the summary. Exit code 1: something was lost, left behind, or took too long to end.
 """
 
 import argparse
@@ -274,7 +274,7 @@ def main():
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--output', required=True, help='folder to make')
     args = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.default_int_handler)     # a shell's background job ignores it, and so do its children
+    signal.signal(signal.SIGINT, signal.default_int_handler)     # background jobs of a shell ignore it
     summary = soak(os.path.abspath(args.output), args.minutes, args.steps, args.seed, args.longest)
     print(json.dumps(summary, indent=1))
     return bool(summary['failures'])

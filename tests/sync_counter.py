@@ -109,7 +109,7 @@ class _Edge(Hook):
 
 
 def reads_of_steps(trainer):
-    """Run `trainer` and return {iteration (from 1): reads and copies} of whole steps with all hooks, without the data."""
+    """Run `trainer`; {iteration (from 1): reads and copies} of whole steps with all hooks, without the data."""
     counter, steps = SyncCounter(), collections.OrderedDict()
 
     def finish(trainer):

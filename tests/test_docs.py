@@ -18,7 +18,7 @@ from passl.utils.errors import PasslError
 from passl.utils.options import build_check_parser, build_env_parser, build_extract_parser, build_train_parser
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-PATTERNS = ('README*.md', 'SECURITY*.md', 'docs/*.md', 'configs/**/*.md')
+PATTERNS = ('README*.md', 'SECURITY*.md', 'CONTRIBUTING*.md', 'docs/*.md', 'configs/**/*.md')
 PAGES = sorted({os.path.relpath(f, ROOT) for p in PATTERNS
                 for f in glob.glob(os.path.join(ROOT, p), recursive=True)})
 ENGLISH = [p for p in PAGES if not p.endswith('_ch.md')]
@@ -101,6 +101,13 @@ def test_languages_agree(page):
     assert sorted(set(re.findall(r'\d+\.\d+', english))) == sorted(set(re.findall(r'\d+\.\d+', chinese)))
 
 
+@pytest.mark.parametrize('page', [twin(p) for p in ENGLISH])
+def test_chinese_text_has_chinese_punctuation(page):
+    """Beside a Han character; code, links' targets and comments stay as they are."""
+    text = re.sub(r'`[^`]*`|\]\([^)\s]*\)|<!--.*?-->|https?://\S+', 'x', prose(read(page)), flags=re.S)
+    assert re.findall(r'.{0,20}(?:[\u4e00-\u9fff][,;:!?(]|[,;:!?][\u4e00-\u9fff]).{0,20}', text) == []
+
+
 @pytest.mark.parametrize('page', PAGES)
 def test_links_lead_somewhere(page):
     for link in LINK.findall(read(page)):
@@ -160,7 +167,10 @@ def check(command):
 
 @pytest.mark.parametrize('page, command', commands())
 def test_commands_are_ones_that_the_tools_take(page, command):
-    first = shlex.split(command)[0]
+    first, *rest = shlex.split(command)
+    if first == 'make':
+        assert set(rest) <= set(re.findall(r'^(\w+):', read('Makefile'), re.M)), f'{page}: {command}'
+        return
     assert check(command) or first in ('pip', '.', 'tail', 'visualdl') or command.startswith(
         ('python -m venv', 'python -c "import paddle', 'docker run')), f'{page}: nobody checks: {command}'
 

@@ -47,8 +47,9 @@ def commands():
 
 def cheap(words):
     """The flags that make a training command take seconds."""
-    flags = ['--no-cuda', '-o', 'epochs=1', '-o', 'dataloader.train.sampler.batch_size=4', '-o', 'log_config.interval=1',
-             '-o', 'dataloader.train.loader.num_workers=0', '-o', 'dataloader.train.dataset.transforms.0.size=64']
+    flags = ['--no-cuda', '-o', 'epochs=1', '-o', 'dataloader.train.sampler.batch_size=4',
+             '-o', 'log_config.interval=1', '-o', 'dataloader.train.loader.num_workers=0',
+             '-o', 'dataloader.train.dataset.transforms.0.size=64']
     if 'clas' in ' '.join(words):
         flags += ['-o', 'dataloader.val.loader.num_workers=0', '-o', 'dataloader.val.dataset.transforms.0.size=64',
                   '-o', 'dataloader.val.dataset.transforms.1.size=64']
@@ -106,7 +107,8 @@ def test_the_shown_commands_run(sandbox, monkeypatch):
             code = {'tools/train.py': cli.train_main, 'tools/extract_weight.py': cli.extract_main,
                     'tools/export_weights.py': cli.export_main, 'tools/import_weights.py': cli.import_main,
                     'tools/plot_log.py': cli.plot_main, PACK: module_of(PACK).main, CHECK: cli.check_main,
-                    EVALUATE: cli.evaluate_main, ENV: cli.env_main, VISUALIZE: module_of(VISUALIZE).main}[tool](arguments)
+                    EVALUATE: cli.evaluate_main, ENV: cli.env_main,
+                    VISUALIZE: module_of(VISUALIZE).main}[tool](arguments)
         found = CHECK in words and code == 1        # the same made-up images in train and val
         assert not code or found, ' '.join(words)
         ran.append(' '.join(words))

@@ -157,7 +157,8 @@ def without_paddle(code, *argv):
 
 @pytest.mark.parametrize('module', ['passl', 'passl.cli', 'passl.utils.config', 'passl.utils.config.schema',
                                     'passl.utils.options', 'passl.utils.config.registry', 'passl.utils.errors',
-                                    'passl.utils.weights.checkpoint', 'passl.utils.weights', 'passl.utils.weights.extract',
+                                    'passl.utils.weights.checkpoint', 'passl.utils.weights',
+                                    'passl.utils.weights.extract',
                                     'passl.transfer.weights.command', 'passl.environment.command',
                                     'passl.utils.logger', 'passl.utils.plots', 'passl.utils.misc'])
 def test_importable_without_paddle(module):

@@ -43,7 +43,7 @@ def linear_config(train, val, output_dir, num_classes=2, batch_size=4, epochs=1,
         return {'loader': {'num_workers': 0},
                 'sampler': {'batch_size': batch_size, 'shuffle': shuffle, 'drop_last': shuffle},
                 'dataset': {'name': 'ImageFolder', 'dataroot': str(root), 'return_label': True,
-                            'transforms': [{'name': 'Resize', 'size': size}, {'name': 'CenterCrop', 'size': size}] + view()}}
+                            'transforms': [{'name': name, 'size': size} for name in ('Resize', 'CenterCrop')] + view()}}
     cfg = {
         'epochs': epochs, 'output_dir': str(output_dir), 'seed': 3, 'device': 'cpu', 'custom_imports': [SMALL_NET],
         'model': {'name': 'Classification', 'backbone': {'name': 'SmallNet'},

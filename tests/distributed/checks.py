@@ -58,7 +58,8 @@ def shuffling():
     model.eval()
     rng = np.random.RandomState(dist.rank() + 1)
     # blotches, not noise: an untrained network sees all noise as the same
-    views = [paddle.to_tensor(np.kron(rng.randn(4, 3, 4, 6), np.ones((1, 1, 16, 16))).astype('float32')) for _ in range(2)]
+    views = [paddle.to_tensor(np.kron(rng.randn(4, 3, 4, 6), np.ones((1, 1, 16, 16))).astype('float32'))
+             for _ in range(2)]
     model.step = 5
     shuffled = losses(model, views)
     permutation = batch_shuffle.shared_permutation

@@ -130,7 +130,8 @@ def test_other_data(tmp_path, images, change, said):
         shutil.copytree(images, tmp_path / 'data' / rank / 'images')
     victim = sorted((tmp_path / 'data' / '1' / 'images').iterdir())[3]
     victim.unlink() if change == 'fewer' else victim.rename(victim.with_name('x.png'))
-    running = job(tmp_path, densecl_config('images', tmp_path / 'out'), 'other data', DATA_OF_RANKS=str(tmp_path / 'data'))
+    running = job(tmp_path, densecl_config('images', tmp_path / 'out'), 'other data',
+                  DATA_OF_RANKS=str(tmp_path / 'data'))
     assert running.wait() != 0
     output = running.output()
     assert output.count(said) >= 2, output

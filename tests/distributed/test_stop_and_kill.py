@@ -35,8 +35,8 @@ class Job:
 
     def __init__(self, tmp, name, cfg, *flags, script='tools/train.py', before=(), environment=None):
         self.folder, self.log = os.path.join(cfg['output_dir'], name), tmp / f'log_{name}_{time.monotonic_ns()}'
-        command, settings = launching(self.log, script, *before, '-c', write_config(cfg, tmp, name), '--allow-imports', *flags,
-                                      **environment or {})
+        command, settings = launching(self.log, script, *before, '-c', write_config(cfg, tmp, name), '--allow-imports',
+                                      *flags, **environment or {})
         self.launcher = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **settings)
         self.text = ''
 

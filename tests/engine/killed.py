@@ -1,4 +1,4 @@
-"""Run by tests: `killed.py POINT COUNT train-arguments`: a training that SIGKILLs itself at a point of its COUNT-th save.
+"""Run by tests, `killed.py POINT COUNT train-arguments`: a training that SIGKILLs itself in its COUNT-th save.
 
 POINT: 'none', 'write' (in the middle of the file), 'fsync', 'replace' (before the new name), 'replaced' (after it),
 'symlink' (before latest points there), 'remove' (before an old file goes), 'config' (before config.yaml has its name).

@@ -138,7 +138,7 @@ def flat(node, prefix=''):
 
 
 def assert_same_state(a, b, at_least=20):
-    """Two checkpoints hold the same, bit for bit: `at_least` so many tensors of the model, optimizer, schedule, counters."""
+    """Two checkpoints hold the same, bit for bit: more than `at_least` tensors, optimizer, schedule, counters."""
     a, b = load_file(a), load_file(b)
     for part in ('state_dict', 'optimizer', 'lr_scheduler', 'iteration', 'epoch'):
         left, right = (flat(x[part]) if isinstance(x[part], dict) else {part: x[part]} for x in (a, b))

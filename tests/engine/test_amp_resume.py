@@ -1,4 +1,4 @@
-"""Mixed precision and `--resume`: the scaler's state goes on. (On the CPU a stand-in scales; Paddle's own does nothing.)"""
+"""Mixed precision and `--resume`: the scaler's state goes on. On the CPU a stand-in scales: Paddle's does nothing."""
 
 import os
 

@@ -76,7 +76,8 @@ def test_words_for_the_log(gpu, monkeypatch):
 
 @pytest.mark.parametrize('text, said', [
     ('\n\nResourceExhaustedError: \n\nOut of memory error on GPU 0. Cannot allocate 2.0GB memory on GPU 0, 15GB has '
-     'been allocated.\n\nPlease check whether', 'Not enough memory: Out of memory error on GPU 0. Cannot allocate 2.0GB'),
+     'been allocated.\n\nPlease check whether',
+     'Not enough memory: Out of memory error on GPU 0. Cannot allocate 2.0GB'),
     ('Unable to allocate 3 GiB for an array', 'Not enough memory: Unable to allocate 3 GiB')])
 def test_no_memory_left(text, said):
     with pytest.raises(DeviceError) as e:

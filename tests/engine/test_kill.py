@@ -38,7 +38,8 @@ def whole(data, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('point, count', [('write', 1), ('write', 2), ('fsync', 1), ('fsync', 2), ('replace', 2),
-                                          ('replaced', 2), ('symlink', 1), ('symlink', 2), ('remove', 1), ('config', 1)])
+                                          ('replaced', 2), ('symlink', 1), ('symlink', 2), ('remove', 1),
+                                          ('config', 1)])
 def test_killed_while_saving(whole, out, capsys, point, count):
     cfg, folder = whole
     cfg = dict(cfg, **out)
@@ -70,9 +71,9 @@ def test_killed_at_random_moments_with_workers_and_accumulation(tmp_path, make_i
     parts, rng, kills = write_tiny(cfg, tmp_path, 'parts'), random.Random(5), 0
     folder = tmp_path / 'out' / 'parts'
     for _ in range(30):
-        main = subprocess.Popen([sys.executable, 'tools/train.py', '-c', parts, '--allow-imports', '--resume', 'auto'], cwd=ROOT,
-                                env=dict(os.environ, PYTHONPATH=ROOT), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                text=True, start_new_session=True)
+        main = subprocess.Popen([sys.executable, 'tools/train.py', '-c', parts, '--allow-imports', '--resume', 'auto'],
+                                cwd=ROOT, env=dict(os.environ, PYTHONPATH=ROOT), stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True, start_new_session=True)
         try:
             steps = 0
             wanted = rng.randrange(2, 6)

@@ -48,7 +48,8 @@ def test_killed_at_random_moments(tmp_path, make_images, project_root):
                    checkpoint={'interval': 10**6}, dataloader={'train': {'loader': {
                        'num_workers': 2, 'persistent_workers': persistent}, 'dataset': {'transforms': [
                            {'name': 'RandomResizedCrop', 'size': 96}, {'name': 'ToTensor'}]}}})
-        main = subprocess.Popen([sys.executable, '-c', CODE, '-c', write_config(cfg, folder=str(tmp_path / str(number)))],
+        path = write_config(cfg, folder=str(tmp_path / str(number)))
+        main = subprocess.Popen([sys.executable, '-c', CODE, '-c', path],
                                 cwd=project_root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         log, limit = os.path.join(cfg['output_dir'], 'small', 'log.jsonl'), time.time() + 90
         while time.time() < limit and not (os.path.exists(log) and os.path.getsize(log)):

@@ -107,7 +107,8 @@ def test_differences():
     a = {'a': 1, 'b': {'c': [1, 2], 'd': 0}, 'e': {}}
     assert differences(a, {'a': 1, 'b': {'c': [1, 3], 'd': 0}, 'f': 2}) == [
         ('b.c', [1, 2], [1, 3]), ('e', {}, '(absent)'), ('f', '(absent)', 2)]
-    check_changes({'model': {'name': 'MoCo', 'x': (1, 2)}}, {'model': {'name': 'MoCo', 'x': [1, 2]}, 'seed': 0}, True, 'f')
+    check_changes({'model': {'name': 'MoCo', 'x': (1, 2)}}, {'model': {'name': 'MoCo', 'x': [1, 2]}, 'seed': 0},
+                  True, 'f')
     with pytest.raises(ConfigError, match='and 5 more'):
         check_changes({'model': {'name': 'M', **{f'x{i}': 0 for i in range(15)}}},
                       {'model': {'name': 'M', **{f'x{i}': 1 for i in range(15)}}}, True, 'f')

@@ -17,7 +17,8 @@ def classifier(frozen_stages=4, **head):
     paddle.seed(0)
     model = build_model({'name': 'Classification',
                          'backbone': {'name': 'ResNet', 'depth': 18, 'frozen_stages': frozen_stages},
-                         'head': {'name': 'ClasHead', 'with_avg_pool': True, 'in_channels': 512, 'num_classes': 3, **head}})
+                         'head': {'name': 'ClasHead', 'with_avg_pool': True, 'in_channels': 512, 'num_classes': 3,
+                                  **head}})
     model.train()
     return model
 
@@ -86,7 +87,8 @@ def test_batch_without_labels():
 
 
 def test_channels_must_fit():
-    with pytest.raises(ConfigError, match="'model.head.in_channels' is 2048.*ResNet gives 512.*model.head.in_channels=512"):
+    with pytest.raises(ConfigError, match="'model.head.in_channels' is 2048.*ResNet gives 512.*"
+                                          'model.head.in_channels=512'):
         classifier(in_channels=2048)
 
 

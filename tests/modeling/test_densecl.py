@@ -78,7 +78,8 @@ def test_train_mode_by_hand():
         assert float(got[name]) == pytest.approx(want[name], rel=2e-3), name
 
 
-@pytest.mark.parametrize('lam, part', [(0, 'loss_global'), (1, 'loss_dense'), (0.0, 'loss_global'), (1.0, 'loss_dense')])
+@pytest.mark.parametrize('lam, part', [(0, 'loss_global'), (1, 'loss_dense'), (0.0, 'loss_global'),
+                                       (1.0, 'loss_dense')])
 def test_extreme_lambda_is_one_of_the_losses(lam, part):
     model = contrast(loss_lambda=lam)
     out = model(*views())
@@ -151,7 +152,8 @@ def test_moco_by_hand():
     loss, acc1, acc5 = cross_entropy(unit(q, 1), unit(k, 1), model.queue.numpy(), 0.2)
     got = model(im_q, im_k)
     assert set(got) == {'loss', 'loss_global', 'acc1', 'acc5', 'std'}
-    for name, want in (('loss', loss), ('loss_global', loss), ('acc1', acc1), ('acc5', acc5), ('std', spread(unit(q, 1)))):
+    for name, want in (('loss', loss), ('loss_global', loss), ('acc1', acc1), ('acc5', acc5),
+                       ('std', spread(unit(q, 1)))):
         assert float(got[name]) == pytest.approx(want, rel=1e-4), name
     model.flush_queues()
     np.testing.assert_allclose(values(model)['queue'][:, :4].T, unit(k, 1), atol=1e-5)

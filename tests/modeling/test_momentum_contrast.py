@@ -17,7 +17,8 @@ def statistics(model, encoder):
     return {n: v for n, v in values(model).items() if n.startswith(encoder) and n.endswith(('_mean', '_variance'))}
 
 
-@pytest.mark.parametrize('name, mlps, queues', [('MoCo', ['mlp'], ['queue']), ('DenseCL', ['mlp', 'mlp2'], ['queue', 'queue2'])])
+@pytest.mark.parametrize('name, mlps, queues', [('MoCo', ['mlp'], ['queue']),
+                                                ('DenseCL', ['mlp', 'mlp2'], ['queue', 'queue2'])])
 def test_names_in_the_state_dict(name, mlps, queues):
     model = contrast(name)
     backbone = set(model.backbone.state_dict())

@@ -51,7 +51,8 @@ def test_densecl_neck(num_grid, cells):
 def test_densecl_neck_starts_as_the_authors():
     paddle.seed(0)
     neck = DenseCLNeck(256, 512, 64)
-    assert set(neck.state_dict()) == {f'{m}.{i}.{s}' for m in ('mlp', 'mlp2') for i in (0, 2) for s in ('weight', 'bias')}
+    assert set(neck.state_dict()) == {f'{m}.{i}.{s}' for m in ('mlp', 'mlp2') for i in (0, 2)
+                                      for s in ('weight', 'bias')}
     for layer, fan_in in ((neck.mlp[0], 256), (neck.mlp[2], 512)):
         value = layer.weight.numpy()
         assert value.std() == pytest.approx(math.sqrt(2 / fan_in), rel=0.03)
@@ -96,7 +97,8 @@ def test_non_linear_neck_v2():
     np.testing.assert_allclose(neck(paddle.to_tensor(X)).numpy(), np.maximum(hidden, 0) @ w['mlp.3.weight'], atol=1e-4)
 
 
-@pytest.mark.parametrize('kind, args', [(LinearNeck, (6, 3)), (NonLinearNeckV1, (6, 5, 3)), (NonLinearNeckV2, (6, 5, 3))])
+@pytest.mark.parametrize('kind, args', [(LinearNeck, (6, 3)), (NonLinearNeckV1, (6, 5, 3)),
+                                        (NonLinearNeckV2, (6, 5, 3))])
 def test_pooled_input_passes(kind, args):
     neck = kind(*args)
     neck.eval()

@@ -34,7 +34,8 @@ def test_starts_with_random_unit_columns():
     assert pointer.numpy().tolist() == [0] and pointer.dtype == paddle.int64
 
 
-@pytest.mark.parametrize('sizes', [[3, 3, 3, 3], [8], [5, 8, 2], [1] * 20, [4, 4, 4], [11], [2, 19, 3], [16], [7, 24, 1]])
+@pytest.mark.parametrize('sizes', [[3, 3, 3, 3], [8], [5, 8, 2], [1] * 20, [4, 4, 4], [11], [2, 19, 3], [16],
+                                   [7, 24, 1]])
 def test_holds_the_last_keys_of_any_batch_sizes(sizes):
     owner = Owner()
     ring, at, start = owner.queue.numpy().copy(), 0, 100

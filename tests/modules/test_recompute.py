@@ -198,7 +198,7 @@ TWO_PROCESSES = """if True:
     from passl.utils.paddle_env import require_paddle
     paddle = require_paddle()
     paddle.set_device('cpu')
-    from passl.utils import dist
+    from passl.utils.distributed import dist
     from tests.modeling.tiny import contrast, views
     dist.init()
     gradients = []

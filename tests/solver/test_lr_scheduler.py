@@ -87,7 +87,8 @@ def test_constant(cfg):
     {'name': 'CosineAnnealingDecay', 'learning_rate': 0.3, 'T_max': 2},
     {'name': 'MultiStepDecay', 'learning_rate': 0.3, 'milestones': [1, 2]},
     {'name': 'CosineWarmup', 'learning_rate': 0.3, 'T_max': 4, 'warmup_steps': 1},
-    {'name': 'LinearWarmup', 'warmup_steps': 1, 'learning_rate': {'name': 'StepDecay', 'learning_rate': 0.3, 'step_size': 1}},
+    {'name': 'LinearWarmup', 'warmup_steps': 1,
+     'learning_rate': {'name': 'StepDecay', 'learning_rate': 0.3, 'step_size': 1}},
     0.1,
 ])
 @pytest.mark.parametrize('at', [3, 13])
@@ -108,13 +109,16 @@ def test_names():
 
 
 @pytest.mark.parametrize('cfg, words', [
-    ({'name': 'CosineAnealingDecay', 'learning_rate': 0.1, 'T_max': 3}, ["'lr_scheduler.name'", "'CosineAnnealingDecay'"]),
+    ({'name': 'CosineAnealingDecay', 'learning_rate': 0.1, 'T_max': 3},
+     ["'lr_scheduler.name'", "'CosineAnnealingDecay'"]),
     ({'name': 'CosineAnnealingDecay', 'learning_rate': 0.1, 't_max': 3}, ["'lr_scheduler.t_max'", "'T_max'"]),
     ({'name': 'CosineAnnealingDecay', 'T_max': 3}, ['learning_rate', 'lr_scheduler']),
-    ({'name': 'CosineAnnealingDecay', 'learning_rate': 0.1, 'T_max': 'long'}, ["'lr_scheduler.T_max'", "'long'", 'epochs']),
+    ({'name': 'CosineAnnealingDecay', 'learning_rate': 0.1, 'T_max': 'long'},
+     ["'lr_scheduler.T_max'", "'long'", 'epochs']),
     ({'name': 'CosineAnnealingDecay', 'learning_rate': 0.1, 'T_max': 0}, ['T_max', '0']),
     ({'name': 'CosineAnnealingDecay', 'learning_rate': 'fast', 'T_max': 3}, ['lr_scheduler', 'learning rate']),
-    ({'name': 'CosineAnnealingDecay', 'learning_rate': 0.1, 'T_max': 3, 'eta_min': 'low'}, ["'lr_scheduler.eta_min'", "'low'"]),
+    ({'name': 'CosineAnnealingDecay', 'learning_rate': 0.1, 'T_max': 3, 'eta_min': 'low'},
+     ["'lr_scheduler.eta_min'", "'low'"]),
     ({'name': 'MultiStepDecay', 'learning_rate': 0.1, 'milestones': [8, 6]}, ['lr_scheduler', 'milestones']),
     ({'name': 'MultiStepDecay', 'learning_rate': 0.1, 'milestones': 6}, ['lr_scheduler', 'milestones']),
     ({'name': 'MultiStepDecay', 'learning_rate': 0.1, 'milestones': ['a']}, ["'lr_scheduler.milestones'"]),

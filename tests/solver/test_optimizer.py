@@ -72,7 +72,8 @@ def test_momentum(nesterov):
     same(got, momentum(lambda n: 0.1, nesterov=nesterov))
 
 
-@pytest.mark.parametrize('cfg', [{'momentum': 0, 'weight_decay': 0}, {'momentum': 0, 'weight_decay': 1}, {'momentum': 1}])
+@pytest.mark.parametrize('cfg', [{'momentum': 0, 'weight_decay': 0}, {'momentum': 0, 'weight_decay': 1},
+                                 {'momentum': 1}])
 def test_whole_numbers_are_numbers(cfg):
     same(run({'name': 'Momentum', **cfg}), momentum(lambda n: cfg.get('weight_decay', 0), mu=cfg['momentum']))
 
@@ -243,9 +244,11 @@ def test_only_what_trains_is_given_to_the_optimizer():
     ({'name': 'SGD', 'parameters': []}, ["'optimizer.parameters'"]),
     ({'name': 'SGD', 'exclude_from_weight_decay': ['.w_1']}, ["'.w_1'", 'fc.weight']),
     ({'name': 'SGD', 'exclude_from_weight_decay': 'bias'}, ["'bias'", 'list']),
-    ({'name': 'SGD', 'grad_clip': {'name': 'ClipGradByGlobalNrm'}}, ["'optimizer.grad_clip'", "'ClipGradByGlobalNorm'"]),
+    ({'name': 'SGD', 'grad_clip': {'name': 'ClipGradByGlobalNrm'}},
+     ["'optimizer.grad_clip'", "'ClipGradByGlobalNorm'"]),
     ({'name': 'SGD', 'grad_clip': 1.0}, ["'optimizer.grad_clip'", '1.0', 'ClipGradByGlobalNorm']),
-    ({'name': 'SGD', 'grad_clip': {'name': 'ClipGradByNorm', 'clip_nrm': 1}}, ["'optimizer.grad_clip.clip_nrm'", "'clip_norm'"]),
+    ({'name': 'SGD', 'grad_clip': {'name': 'ClipGradByNorm', 'clip_nrm': 1}},
+     ["'optimizer.grad_clip.clip_nrm'", "'clip_norm'"]),
     ({'name': 'SGD', 'grad_clip': {'name': 'ClipGradByNorm'}}, ["'optimizer.grad_clip'", 'clip_norm']),
     ({'name': 'SGD', 'grad_clip': {'name': 'ClipGradByNorm', 'clip_norm': 'x'}}, ["'optimizer.grad_clip'", 'x']),
     ('SGD', ["'optimizer'", "'SGD'", 'name']),

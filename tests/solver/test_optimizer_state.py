@@ -141,7 +141,7 @@ def test_loading_leaves_the_schedule_alone():
 
 
 def half(name, dtype):
-    """(model, optimizer) as under AMP O2, after what the first `step` does before it calls a kernel: the CPU has none."""
+    """(model, optimizer) as under AMP O2, after what the first `step` does before its kernel: the CPU has none."""
     model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
     model.to(dtype=dtype)
     optimizer = build_optimizer({'name': name, 'multi_precision': True}, build_lr_scheduler(COSINE), model)
@@ -155,7 +155,8 @@ def begin_step(optimizer):
 
 
 def values_of(state):
-    return {**{f'{n} {s}': v for n, slots in state['slots'].items() for s, v in slots.items()}, **state['master_weights']}
+    return {**{f'{n} {s}': v for n, slots in state['slots'].items() for s, v in slots.items()},
+            **state['master_weights']}
 
 
 @pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])

@@ -77,7 +77,8 @@ def test_nothing_to_draw(run_dir, tmp_path):
 def test_correspondence_lines_join_the_matched_cells(monkeypatch):
     image = np.zeros((8, 8, 3), np.uint8)
     matches, similarity = [3, 0, 1, 2], [0.1, 0.9, 0.8, 0.2]
-    figure = figure_of(monkeypatch, lambda: plots.plot_correspondence(image, image, matches, similarity, 'x.png', top=2))
+    figure = figure_of(
+        monkeypatch, lambda: plots.plot_correspondence(image, image, matches, similarity, 'x.png', top=2))
     lines = [a for a in figure.artists]
     # cells of an 8 x 8 image in a 2 x 2 grid have their centres at 1.5 and 5.5
     assert [(tuple(a.xy1), tuple(a.xy2)) for a in lines] == [((5.5, 1.5), (1.5, 1.5)), ((1.5, 5.5), (5.5, 1.5))]

@@ -1,12 +1,11 @@
 """Two-view pipelines to compare with: torchvision itself, its formulas on Pillow, and PASSL v1's recipe.
 
 Needs neither Paddle (PASSL v1's recipe excepted) nor this project, so that a Python with torchvision can run it as
-a worker:
-`python baselines_data.py` answers every line of paths on stdin with the CPU seconds it took for them.
+a worker of `jobs`.
 """
 
-import json
 import math
+import os
 import random
 import sys
 import time
@@ -160,14 +159,14 @@ def cpu_seconds(function, *arguments):
     return time.process_time() - start
 
 
-def serve():
-    """One JSON list of paths per line in, one line of CPU seconds out."""
-    run = torchvision_batch()
+def main():
+    """The requests 'seconds' (of the CPU, for a list of paths)."""
     import torchvision
-    print(json.dumps(torchvision.__version__), flush=True)
-    for line in sys.stdin:
-        print(json.dumps(cpu_seconds(run, json.loads(line))), flush=True)
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from benchmarks import jobs
+    run = torchvision_batch()
+    jobs.serve({'seconds': lambda paths: cpu_seconds(run, paths)}, {'torchvision': torchvision.__version__})
 
 
 if __name__ == '__main__':
-    serve()
+    main()

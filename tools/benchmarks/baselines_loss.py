@@ -1,4 +1,4 @@
-"""What the loss and the momentum update are compared with: the formulations that one writes first."""
+"""What the loss is compared with: the formulations that one writes first."""
 
 import paddle
 import paddle.nn.functional as F
@@ -36,12 +36,3 @@ def forward_backward(name, query, key, queue, temperature):
     loss = LOSSES[name](query, key, queue, temperature)
     loss.backward()
     return loss, query.grad
-
-
-@paddle.no_grad()
-def update_parameter_by_parameter(source, target, m):
-    """The momentum update as a loop over the parameters that train in `source`."""
-    for q, k in zip(source.parameters(), target.parameters()):
-        if not q.stop_gradient:
-            k.scale_(m)
-            k.add_(q * (1.0 - m))

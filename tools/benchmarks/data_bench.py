@@ -1,22 +1,18 @@
 """Images per second and core of the two-view pipeline, beside torchvision's and PASSL v1's."""
 
 import functools
-import json
 import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 
 import cv2
 import numpy as np
 
-from passl.utils.paddle_env import usable_cores
-
 from . import baselines_data as baselines
 from . import common
+from .jobs import Job, JobError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CONFIG = os.path.join(ROOT, 'configs', '_base_', 'datasets', 'imagenet_two_view.yaml')
@@ -75,41 +71,22 @@ def own_case(folder, transport):
     return batch
 
 
-class Worker:
-    """torchvision in another Python; `seconds(paths)` is its CPU time."""
-
-    def __init__(self, python):
-        self.process = subprocess.Popen([python, baselines.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"--torch-python: '{python}' cannot run torchvision (see above).")
-        self.version = json.loads(line)
-
-    def seconds(self, paths):
-        self.process.stdin.write(json.dumps(paths) + '\n')
-        self.process.stdin.flush()
-        return float(json.loads(self.process.stdout.readline()))
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
+def torchvision_job(python):
+    """A worker with torchvision, or None where `python` has none."""
+    try:
+        return Job(TORCHVISION, [python, baselines.__file__], {'OMP_NUM_THREADS': '1'})
+    except (JobError, OSError):
+        return None
 
 
 def speed(folder, args, rounds):
     """Times of every pipeline on batches of the same files, in turns; (table, raw figures)."""
     dataset = own_dataset(folder)
     paths = list(dataset.samples)
-    n, turn, worker = 8 if args.quick else 32, {}, None
+    n, turn = 8 if args.quick else 32, {}
+    worker = torchvision_job(args.torch_python or sys.executable)
     own = {OURS: own_case(folder, 'float32'), OURS_UINT8: own_case(folder, 'uint8')}
     others = {PIL: baselines.batch, V1: baselines.passl_v1_batch()}
-    try:
-        if args.torch_python:
-            worker = Worker(args.torch_python)
-        else:
-            others[TORCHVISION] = baselines.torchvision_batch()
-    except ImportError:
-        pass
 
     def indices(name):
         turn[name] = turn.get(name, -1) + 1
@@ -121,12 +98,12 @@ def speed(folder, args, rounds):
         cases[name] = functools.partial(
             lambda name, f: baselines.cpu_seconds(f, [paths[i] for i in indices(name)]), name, f)
     if worker:
-        cases[TORCHVISION] = lambda: worker.seconds([paths[i] for i in indices(TORCHVISION)])
+        cases[TORCHVISION] = lambda: worker.ask('seconds', [paths[i] for i in indices(TORCHVISION)])
     try:
         times = common.interleave(cases, rounds)
     finally:
         if worker:
-            worker.close()
+            worker.__exit__()
     rows = []
     for name in cases:
         rows.append([name, common.text(common.summary([n / t for t in times[name]]), 0)]
@@ -135,7 +112,7 @@ def speed(folder, args, rounds):
     title = f'Two 224-pixel views per image, one core ({len(paths)} JPEGs of {size:.0f} KiB)'
     header = ['pipeline', 'images/s/core', 'CPU time / ours (float32)', 'CPU time / ours (uint8)']
     return (title, header, rows), {'seconds_per_image': {k: [t / n for t in v] for k, v in times.items()},
-                                   'torchvision': worker.version if worker else None}
+                                   'torchvision': worker.facts['torchvision'] if worker else None}
 
 
 def stages(folder, args, rounds):
@@ -170,51 +147,6 @@ def stages(folder, args, rounds):
     return ('Milliseconds per image or view, each step always applied', ['step', 'ours', 'Pillow', 'ratio'], rows), raw
 
 
-def workers(folder, many, args):
-    """Wall-clock images/s of the loader with one and two worker processes; `many` is an empty folder."""
-    from passl.datasets import build_dataloader
-    rows, raw, n = [], {}, 16
-    paths = [os.path.abspath(p) for p in own_dataset(folder).samples]
-    for k in range(256 if args.quick else 1024):
-        os.symlink(paths[k % len(paths)], os.path.join(many, f'{k:04d}.jpg'))
-    for transport in ('float32', 'uint8'):
-        for count in (1, 2):
-            loader = build_dataloader({'loader': {'num_workers': count, 'transport': transport},
-                                       'sampler': {'batch_size': n, 'shuffle': True},
-                                       'dataset': {**recipe(), 'name': 'UnlabelledFolder', 'dataroot': many}})
-            loader.handed_over = True           # as in training: the model normalises
-            times = []
-            for _ in loader:
-                times.append(time.perf_counter())
-            skip = 3 * count                    # their start, and what they prepared meanwhile
-            raw[f'{transport} {count}'] = rate = (len(times) - 1 - skip) * n / (times[-1] - times[skip])
-            rows.append([transport, count, f'{rate:.0f}'])
-    title = f'Images per second of the loader (wall clock, {usable_cores()} cores)'
-    return (title, ['transport', 'workers', 'images/s'], rows), raw
-
-
-def big_images(folder, args, rounds):
-    """CPU time with and without reduced decoding, and how far the views are apart."""
-    from passl.datasets import SampleKey
-    for k in range(2 if args.quick else 6):
-        render(os.path.join(folder, f'{k}.jpg'), 4000, 3000, k)
-    last = {}
-    sets = {name: own_dataset(folder, reduced_decoding=on) for name, on in (('in full', False), ('reduced', True))}
-    for dataset in sets.values():
-        dataset.leave_normalisation()
-
-    def run(name):
-        last[name] = [sets[name][SampleKey(i, 0)] for i in range(len(sets[name]))]
-    times = common.interleave({name: functools.partial(baselines.cpu_seconds, run, name) for name in sets}, rounds, 0)
-    apart = np.mean([np.abs(np.subtract(a, b, dtype=np.int16)).mean()
-                     for a, b in zip(last['in full'], last['reduced'])])
-    n = len(sets['reduced'])
-    rows = [[name, common.text(common.summary([t / n * 1e3 for t in times[name]]), 1),
-             common.text(common.ratio(times['in full'], times[name]), 1)] for name in sets]
-    title = f'JPEGs of 4000 x 3000: views differ by {apart:.2f} levels on average'
-    return (title, ['decoding', 'CPU ms per image', 'gain'], rows), {'seconds': times, 'mean_difference': float(apart)}
-
-
 def run(args):
     sys.path.insert(0, ROOT)
     os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -230,15 +162,13 @@ def run(args):
             os.makedirs(images)
             for k in range(16 if args.quick else 64):
                 render(os.path.join(images, f'{k:02d}.jpg'), *((500, 375) if k % 4 else (375, 500)), k)
-        big, many = os.path.join(folder, 'big'), os.path.join(folder, 'many')
-        os.makedirs(big)
-        os.makedirs(many)
         tables, raw = [], {}
-        for name, measured in (('speed', speed(images, args, rounds)), ('stages', stages(images, args, rounds)),
-                               ('workers', workers(images, many, args)),
-                               ('big_images', big_images(big, args, min(rounds, 3)))):
+        for name, measured in (('speed', speed(images, args, rounds)), ('stages', stages(images, args, rounds))):
             tables.append(measured[0])
             raw[name] = measured[1]
     finally:
         shutil.rmtree(folder)
-    return {'tables': tables, **raw}
+    left_out = [] if raw['speed']['torchvision'] else [
+        f'data, {TORCHVISION}: it is not in {args.torch_python or "this Python"}; give another one with --torch-python '
+        'FILE']
+    return {'tables': tables, 'left_out': left_out, **raw}

@@ -1,10 +1,9 @@
 """The training step: DenseCL against MoCo v2, and against a minimal PyTorch DenseCL of the same sizes.
 
-Every case starts its jobs, takes their steps in turns, and ends them before the next case begins. Each side of a
-comparison with PyTorch runs as one process on all cores and as several processes that share them, and is judged by
-its best.
+Every case starts its workers, takes their steps in turns, and ends them before the next case begins.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -13,17 +12,14 @@ from collections import namedtuple
 from passl.utils.paddle_env import usable_cores
 
 from . import common
-from .jobs import Job, paddle_launch
+from .jobs import Job
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 DEFAULT = ['moco:50:224:16:65536', 'torch:50:224:16:65536', 'torch:18:64:64:65536']
 QUICK = ['moco:18:64:16:4096', 'torch:18:64:16:4096']
-KINDS = {'moco': 'DenseCL against MoCo v2', 'torch': 'DenseCL against PyTorch',
-         'torch-moco': "PyTorch's DenseCL against its MoCo v2"}
-TOP = 12
+KINDS = {'moco': 'DenseCL against MoCo v2', 'torch': 'DenseCL against PyTorch'}
 
 Case = namedtuple('Case', 'kind depth size batch queue')
-Variant = namedtuple('Variant', 'name job processes threads')
 
 
 def add_arguments(parser):
@@ -31,34 +27,25 @@ def add_arguments(parser):
                         help=f'comparisons ({", ".join(KINDS)}), with the depth of the ResNet, the side in pixels, the '
                              f'images per step and the keys per queue; default: {" ".join(DEFAULT)}')
     parser.add_argument('--threads', type=int, default=None,
-                        help='cores that a step may use in all; None: all, by the settings that the project chooses')
-    parser.add_argument('--processes', type=int, default=2, help='of the jobs with several processes; 1: none')
+                        help='of each side; None: all cores, by the settings that the project chooses')
     parser.add_argument('--torch-python', metavar='FILE', default=None,
                         help='a Python with PyTorch; None: the running one')
-    parser.add_argument('--torch-loss', choices=['naive', 'logsumexp'], default='naive',
-                        help='naive: joined logits and cross entropy, as in the authors\' code')
-    parser.add_argument('--torch-contiguous', action='store_true', help='NCHW instead of channels-last for PyTorch')
-    parser.add_argument('--profile', action='store_true', help="also the time by operator of this project's step")
 
 
 def run(args):
-    """Tables of all cases, and every measured second."""
+    """Tables of all cases, and every measured second; what needs PyTorch is left out where there is none."""
     cases = [parse_case(text) for text in args.cases or (QUICK if args.quick else DEFAULT)]
-    rounds = args.rounds or (3 if args.quick else 15)
-    torch_python = find_torch(args.torch_python) if any(case.kind != 'moco' for case in cases) else None
-    results = {'tables': [], 'cases': []}
+    rounds, results = args.rounds or (3 if args.quick else 15), {'tables': [], 'cases': []}
+    python = find_torch(args.torch_python) if any(case.kind == 'torch' for case in cases) else None
     for case in cases:
-        variants, left_out = plan(case, args, torch_python)
-        if left_out:
-            print(left_out, flush=True)
-        if variants:
-            measured = measure(case, variants, rounds, 1 if args.quick else 2)
-            results['cases'].append({**case._asdict(), 'left_out': left_out, **measured})
-            results['tables'].append(table_of(case, measured, left_out))
-    if args.profile:
-        profile, table = profile_of(cases[0], args.threads, 2 if args.quick else 5)
-        results['profile'] = profile
-        results['tables'].append(table)
+        if case.kind == 'torch' and python is None:
+            results.setdefault('left_out', []).append(
+                f'step, {KINDS[case.kind]} {case[1:]}: no PyTorch in {args.torch_python or "this Python"}; give '
+                'another one with --torch-python FILE')
+            continue
+        measured = measure(case, args, python, rounds, 1 if args.quick else 2)
+        results['cases'].append({**case._asdict(), 'sides': measured})
+        results['tables'].append(table_of(case, measured))
     return results
 
 
@@ -85,76 +72,28 @@ def find_torch(python):
     return python if found else None
 
 
-def plan(case, args, torch_python):
-    """([Variant] of a case, None or a line that says what is left out)."""
-    several = args.processes if args.processes > 1 and case.batch % args.processes == 0 else 1
-    cores = args.threads or usable_cores()
-    shares = [(1, cores)] + ([(several, max(1, cores // several))] if several > 1 else [])
-    given = args.threads is not None
-    if case.kind == 'moco':
-        return [Variant(name, paddle_job(arch, case, 1, cores if given else None), 1, cores)
-                for name, arch in (('DenseCL', 'densecl'), ('MoCo v2', 'moco'))], None
-    left_out = None if torch_python else \
-        f'{KINDS[case.kind]} is left out: no PyTorch in this Python. Give another one with --torch-python FILE.'
-    if case.kind == 'torch-moco':
-        return [Variant(name, torch_job(arch, case, 1, cores, args, torch_python), 1, cores)
-                for name, arch in (('DenseCL', 'densecl'), ('MoCo v2', 'moco'))] if torch_python else [], left_out
-    variants = [Variant('this project', paddle_job('densecl', case, n, threads if given else None), n, threads)
-                for n, threads in shares]
-    if torch_python:
-        variants += [Variant('PyTorch', torch_job('densecl', case, n, threads, args, torch_python), n, threads)
-                     for n, threads in shares]
-    return variants, left_out
+def job(arch, case, threads=None, python=None):
+    """The worker of a side: this project's, or with a `python` PyTorch's."""
+    words = ['--arch', arch, '--depth', case.depth, '--size', case.size, '--batch', case.batch, '--queue', case.queue]
+    if python is None:
+        env = {**{name: None for name in os.environ if name.startswith('PADDLE_')}, 'OMP_NUM_THREADS': threads}
+        return Job(f'{arch}, Paddle', [sys.executable, os.path.join(HERE, 'paddle_step.py'), *words], env)
+    threads = threads or usable_cores()
+    command = [python, os.path.join(HERE, 'torch_step.py'), *words, '--threads', threads]
+    return Job(f'{arch}, PyTorch', command, {'OMP_NUM_THREADS': threads})
 
 
-def sizes(arch, case, processes):
-    return ['--arch', arch, '--depth', case.depth, '--size', case.size, '--batch', case.batch // processes,
-            '--queue', case.queue]
-
-
-def paddle_job(arch, case, processes, threads):
-    """Function that starts this project's job: `processes` with `threads` threads each (None: as it chooses)."""
-    script, words = os.path.join(HERE, 'paddle_step.py'), sizes(arch, case, processes)
-    command = [sys.executable, script, *words] if processes == 1 else paddle_launch(script, words, processes)
-    env = {**{name: None for name in os.environ if name.startswith('PADDLE_')}, 'OMP_NUM_THREADS': threads}
-    return lambda: Job(f'{arch}, Paddle, {processes} process(es)', [command], processes, env)
-
-
-def torch_job(arch, case, processes, threads, args, python):
-    """Function that starts the PyTorch job: `processes` with `threads` threads each."""
-    command = [python, os.path.join(HERE, 'torch_step.py'), *sizes(arch, case, processes), '--threads', threads,
-               '--loss', args.torch_loss, '--ranks', processes, '--rendezvous', '{folder}/rendezvous']
-    command += ['--contiguous'] * args.torch_contiguous
-    env = {'OMP_NUM_THREADS': threads}
-    if sys.platform == 'linux':
-        env['GLOO_SOCKET_IFNAME'] = 'lo'
-    return lambda: Job(f'{arch}, PyTorch, {processes} process(es)', [command] * processes, env=env)
-
-
-def measure(case, variants, rounds, warmup):
-    """Steps of all variants in turns.
-
-    Returns:
-        {'variants': [{'name', 'processes', 'threads', 'seconds', 'first_loss', 'memory_mib', 'facts'}]}.
-    """
-    jobs = {}
-    try:
-        for i, variant in enumerate(variants):
-            jobs[i] = variant.job()
-        check_same({variants[i].name: job.facts for i, job in jobs.items()}, case.kind == 'torch')
-        first = {}
-        for i, job in jobs.items():
-            job.step()
-            losses = job.ask('loss')
-            first[i] = sum(losses) / len(losses)
-        times = common.interleave({i: job.step for i, job in jobs.items()}, rounds, warmup)
-        memory = {i: sum(job.ask('memory')) for i, job in jobs.items()}
-    finally:
-        for job in jobs.values():
-            job.close()
-    return {'variants': [{'name': v.name, 'processes': v.processes, 'threads': v.threads, 'seconds': times[i],
-                          'first_loss': first[i], 'memory_mib': memory[i], 'facts': jobs[i].facts}
-                         for i, v in enumerate(variants)]}
+def measure(case, args, python, rounds, warmup):
+    """Steps of both sides in turns: {name: {'seconds', 'first_loss', 'memory_mib', 'facts'}}; the last is the base."""
+    with contextlib.ExitStack() as stack:
+        jobs = {'DenseCL': stack.enter_context(job('densecl', case, args.threads))}
+        other = ('MoCo v2', 'moco', None) if case.kind == 'moco' else ('PyTorch', 'densecl', python)
+        jobs[other[0]] = stack.enter_context(job(other[1], case, args.threads, other[2]))
+        check_same({name: one.facts for name, one in jobs.items()}, case.kind == 'torch')
+        first = {name: (one.step(), one.ask('loss'))[1] for name, one in jobs.items()}
+        times = common.interleave({name: one.step for name, one in jobs.items()}, rounds, warmup)
+        return {name: {'seconds': times[name], 'first_loss': first[name], 'memory_mib': one.ask('memory'),
+                       'facts': one.facts} for name, one in jobs.items()}
 
 
 def check_same(facts, parameters_too):
@@ -169,48 +108,18 @@ def check_same(facts, parameters_too):
             raise RuntimeError(f"The sides differ in '{key}': {values}. Their times cannot be compared.")
 
 
-def best_of(variants, name):
-    """The variant of this name with the smallest median."""
-    return min((v for v in variants if v['name'] == name), key=lambda v: common.summary(v['seconds'])['median'])
-
-
-def table_of(case, measured, left_out=None):
-    """(title, header, rows) of one case: seconds of each variant, ratio to the base of the comparison, turn by turn."""
-    variants = measured['variants']
-    names = list(dict.fromkeys(v['name'] for v in variants))
-    best = {name: best_of(variants, name) for name in names}
-    base = best[names[-1]]
-    rows = []
-    for v in variants:
-        mark = ' (best)' if v is best[v['name']] and len(variants) > len(names) else ''
-        ratio = '1' if v is base else common.text(common.ratio(v['seconds'], base['seconds']), 2)
-        rows.append([v['name'] + mark, v['facts']['framework'], f"{v['processes']} x {v['threads']}",
-                     common.text(common.summary(v['seconds'])), ratio, f"{v['memory_mib'] / 1024:.2f}",
-                     f"{v['facts']['parameters'] / 1e6:.2f}", f"{v['first_loss']:.3f}", settings_of(v['facts'])])
-        v['ratio'] = None if v is base else common.ratio(v['seconds'], base['seconds'])
+def table_of(case, measured):
+    """(title, header, rows) of one case: seconds of each side, ratio to the last one, turn by turn."""
+    base, rows = list(measured)[-1], []
+    for name, side in measured.items():
+        side['ratio'] = None if name == base else common.ratio(side['seconds'], measured[base]['seconds'])
+        settings = ', '.join(f'{key} {value}' for key, value in side['facts']['settings'].items()) or '-'
+        rows.append([name, side['facts']['framework'], common.text(common.summary(side['seconds'])),
+                     common.text(side['ratio'], 2) if side['ratio'] else '1', f"{side['memory_mib'] / 1024:.2f}",
+                     f"{side['facts']['parameters'] / 1e6:.2f}", f"{side['first_loss']:.3f}", settings])
+    macs, turns = measured[base]['facts']['backbone_macs'], len(measured[base]['seconds'])
     title = (f'Step: {KINDS[case.kind]}; ResNet-{case.depth}, {case.size} px, batch {case.batch}, K = {case.queue}, '
-             f"{base['facts']['backbone_macs'] / 1e9:.2f} GMAC per view, {len(base['seconds'])} turns")
-    if left_out:
-        title += '; PyTorch is left out'
-    header = ['step of', 'with', 'processes x threads', 'seconds (quartiles)',
-              f"ratio to {base['name']}, {base['processes']} x {base['threads']}", 'peak GiB, all processes',
-              'M parameters', 'first loss', 'settings']
+             f'{macs / 1e9:.2f} GMAC per view, {turns} turns')
+    header = ['step of', 'with', 'seconds (quartiles)', f'ratio to {base}', 'peak GiB', 'M parameters', 'first loss',
+              'settings']
     return title, header, rows
-
-
-def settings_of(facts):
-    return ', '.join(f'{key} {value}' for key, value in facts['settings'].items()) or '-'
-
-
-def profile_of(case, threads, steps):
-    """(raw figures, table) of the operators that take the longest in this project's DenseCL step, one process."""
-    with paddle_job('densecl', case, 1, threads)() as job:
-        job.step()
-        wall, rows = job.ask('profile', steps)[0]
-    rest = wall - sum(seconds for _, _, seconds in rows[:TOP])
-    table = [[name, f'{calls:.0f}', f'{1000 * seconds:.1f}', f'{100 * seconds / wall:.1f} %']
-             for name, calls, seconds in rows[:TOP]]
-    table.append(['all else', '', f'{1000 * rest:.1f}', f'{100 * rest / wall:.1f} %'])
-    title = (f'Step: time by operator, DenseCL; ResNet-{case.depth}, {case.size} px, batch {case.batch}, '
-             f'K = {case.queue}, 1 x {threads or usable_cores()}, {wall:.3f} s per step with the profiler')
-    return {'wall': wall, 'operators': rows}, (title, ['operator', 'calls', 'ms per step', 'share'], table)

@@ -3,8 +3,6 @@
 A baseline: the same sizes, the same method, the same precision (float32), and what makes PyTorch fast on a CPU:
 channels-last memory, a momentum update and an optimizer in one call each, keys in inference mode. Needs PyTorch and
 the standard library only.
-
-    python tools/benchmarks/torch_step.py --arch densecl --depth 18 --size 64 --batch 4 --queue 256 --alone 3
 """
 
 import argparse
@@ -14,7 +12,6 @@ import ctypes
 import itertools
 import os
 import sys
-import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -26,7 +23,6 @@ if sys.platform == 'linux':
         ctypes.CDLL(None).mallopt(-1, 2**31 - 1)
 
 import torch  # noqa: E402
-import torch.distributed as dist  # noqa: E402
 import torch.nn as nn  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 
@@ -115,77 +111,50 @@ def naive_loss(query, key, queue):
     return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long))
 
 
-def logsumexp_loss(query, key, queue):
-    """The same number without joining the logits."""
-    positive = (query * key).sum(1) / TEMPERATURE
-    return F.softplus(torch.logsumexp(query @ (queue / TEMPERATURE), dim=1) - positive).mean()
-
-
-LOSSES = {'naive': naive_loss, 'logsumexp': logsumexp_loss}
-
-
-def gather(x, world):
-    """Rows of all processes."""
-    if world == 1:
-        return x
-    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world)]
-    dist.all_gather(parts, x.contiguous())
-    return torch.cat(parts)
-
-
 class Worker:
     """Model, optimizer and inputs."""
 
-    def __init__(self, args, rank, world):
+    def __init__(self, args):
         torch.manual_seed(0)
-        self.rank, self.world, self.size = rank, world, args.size
-        self.dense, self.loss_of = args.arch == 'densecl', LOSSES[args.loss]
-        self.format = torch.contiguous_format if args.contiguous else torch.channels_last
-        self.encoder_q = Encoder(args.depth, self.dense).to(memory_format=self.format).train()
+        self.size = args.size
+        self.dense = args.arch == 'densecl'
+        self.encoder_q = Encoder(args.depth, self.dense).to(memory_format=torch.channels_last).train()
         self.encoder_k = copy.deepcopy(self.encoder_q).requires_grad_(False)
         self.pairs = [list(encoder.parameters()) for encoder in (self.encoder_k, self.encoder_q)]
         self.queues = [Queue(args.queue) for _ in range(1 + self.dense)]
-        self.call = self.encoder_q if world == 1 else nn.parallel.DistributedDataParallel(
-            self.encoder_q, broadcast_buffers=False, gradient_as_bucket_view=True)
-        self.optimizer = torch.optim.SGD(self.encoder_q.parameters(), 0.03, 0.9, weight_decay=1e-4,
-                                         **{args.update: True})
-        torch.manual_seed(1 + rank)
+        self.optimizer = torch.optim.SGD(self.encoder_q.parameters(), 0.03, 0.9, weight_decay=1e-4, fused=True)
+        torch.manual_seed(1)
         shape = (args.batch, 3, args.size, args.size)
-        self.batches = itertools.cycle([[torch.randn(shape).to(memory_format=self.format) for _ in range(2)]
+        self.batches = itertools.cycle([[torch.randn(shape).to(memory_format=torch.channels_last) for _ in range(2)]
                                         for _ in range(2)])
         self.iteration, self.last = 0, None
 
     @torch.inference_mode()
     def keys(self, x):
-        """Keys of the momentum encoder, shuffled over the processes, one gather before it and one after."""
-        n, generator = len(x), torch.Generator().manual_seed(self.iteration)
-        order = torch.randperm(n * self.world, generator=generator)
-        mine = slice(self.rank * n, (self.rank + 1) * n)
-        out = self.encoder_k(gather(x, self.world)[order[mine]].contiguous(memory_format=self.format))
-        out = [F.normalize(part, dim=1) for part in out]
-        widths, back = [part[0].numel() for part in out], torch.argsort(order)
-        everything = gather(torch.cat([part.flatten(1) for part in out], dim=1), self.world)[back]
-        everything = [part.view(-1, *like.shape[1:]) for part, like in zip(everything.split(widths, dim=1), out)]
-        return [part[mine] for part in everything], everything
+        """Keys of the momentum encoder, shuffled before it and back after it."""
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(self.iteration))
+        out = self.encoder_k(x[order].contiguous(memory_format=torch.channels_last))
+        back = torch.argsort(order)
+        return [F.normalize(part, dim=1)[back] for part in out]
 
     def step(self):
         """One training step; nothing is logged."""
         torch._foreach_lerp_(*self.pairs, 1 - MOMENTUM)
         im_q, im_k = next(self.batches)
-        q, *dense = self.call(im_q)
-        (k, *dense_k), everything = self.keys(im_k)
-        loss = self.loss_of(F.normalize(q, dim=1), k.clone(), self.queues[0].keys)  # clone: no inference tensor
+        q, *dense = self.encoder_q(im_q)
+        k, *dense_k = keys = self.keys(im_k)
+        loss = naive_loss(F.normalize(q, dim=1), k.clone(), self.queues[0].keys)  # clone: no inference tensor
         if self.dense:
             q_dense, map_q = F.normalize(dense[1], dim=1), F.normalize(dense[2].detach(), dim=1)
             _, k_dense, map_k = dense_k
             index = torch.matmul(map_q.transpose(1, 2), map_k).argmax(dim=2)                        # [N, L]
             matched = k_dense.gather(2, index.unsqueeze(1).expand(-1, DIM, -1))
             rows = [part.transpose(1, 2).reshape(-1, DIM) for part in (q_dense, matched)]
-            loss = 0.5 * loss + 0.5 * self.loss_of(rows[0], rows[1].clone(), self.queues[1].keys)
-        self.optimizer.zero_grad(set_to_none=self.world == 1)
+            loss = 0.5 * loss + 0.5 * naive_loss(rows[0], rows[1].clone(), self.queues[1].keys)
+        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        for queue, rows in zip(self.queues, everything):
+        for queue, rows in zip(self.queues, keys):
             queue.push(rows)
         self.iteration, self.last = self.iteration + 1, loss.detach()
 
@@ -193,12 +162,11 @@ class Worker:
         """The loss of the last step."""
         return float(self.last)
 
-    def facts(self, args):
+    def facts(self):
         """What both sides of a comparison must agree in, and the settings."""
-        settings = {'layout': 'NCHW' if args.contiguous else 'channels-last', 'loss': args.loss, 'update': args.update}
         return {'framework': f'PyTorch {torch.__version__}', 'parameters': sum(p.numel() for p in self.pairs[1]),
                 'backbone_macs': self.backbone_macs(), 'queue': list(self.queues[0].keys.shape),
-                'threads': torch.get_num_threads(), 'settings': settings}
+                'threads': torch.get_num_threads(), 'settings': {'layout': 'channels-last'}}
 
     def backbone_macs(self):
         """Multiply-adds of all convolutions for one image, counted from the shapes of their outputs."""
@@ -217,34 +185,18 @@ def build_parser():
     parser.add_argument('--arch', choices=['densecl', 'moco'], default='densecl')
     parser.add_argument('--depth', type=int, choices=sorted(STAGES), default=50)
     parser.add_argument('--size', type=int, default=224, help='side of the views in pixels')
-    parser.add_argument('--batch', type=int, default=16, help='images per process')
+    parser.add_argument('--batch', type=int, default=16, help='images per step')
     parser.add_argument('--queue', type=int, default=65536, help='keys in each queue')
     parser.add_argument('--threads', type=int, help="of this process; default: PyTorch's choice")
-    parser.add_argument('--loss', choices=sorted(LOSSES), default='naive')
-    parser.add_argument('--contiguous', action='store_true', help='NCHW memory instead of channels-last')
-    parser.add_argument('--update', choices=['fused', 'foreach'], default='fused', help='implementation of SGD')
-    parser.add_argument('--ranks', type=int, default=1)
-    parser.add_argument('--rendezvous', metavar='FILE', help='for several ranks')
-    parser.add_argument('--alone', type=int, metavar='STEPS', help='print the seconds of so many steps and end')
     return parser
 
 
 def main():
     args = build_parser().parse_args()
-    rank = int(os.environ.get('BENCHMARK_RANK', 0))
     if args.threads:
         torch.set_num_threads(args.threads)
-    if args.ranks > 1:
-        dist.init_process_group('gloo', init_method=f'file://{args.rendezvous}', rank=rank, world_size=args.ranks)
-    worker = Worker(args, rank, args.ranks)
-    if args.alone:
-        for _ in range(args.alone):
-            start = time.perf_counter()
-            worker.step()
-            print(f'{time.perf_counter() - start:.3f} s, loss {worker.loss():.4f}', flush=True)
-        print(worker.facts(args))
-        return
-    jobs.serve({'step': worker.step, 'loss': worker.loss}, rank=rank, facts=worker.facts(args))
+    worker = Worker(args)
+    jobs.serve({'step': worker.step, 'loss': worker.loss}, worker.facts())
 
 
 if __name__ == '__main__':

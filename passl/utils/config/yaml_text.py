@@ -67,8 +67,8 @@ class Loader(yaml.SafeLoader):
 
     def _size_of(self, alias):
         if alias.anchor in self.anchors and alias.anchor not in self._sizes:
-            raise yaml.composer.ComposerError(None, None, f"'*{alias.anchor}' stands in what it names, which so holds "
-                                              'itself', alias.start_mark)
+            raise yaml.composer.ComposerError(
+                None, None, f"'*{alias.anchor}' stands in what it names, which so contains itself", alias.start_mark)
         return self._sizes.get(alias.anchor, 0)
 
     def compose_mapping_node(self, anchor):

@@ -23,8 +23,8 @@ def test_values():
     assert size == (48, 64) and [d for _, _, d in objects] == [False, True, False]
     assert [b for _, b, _ in objects] == [[x0 + 1, y0 + 1, x1, y1] for x0, y0, x1, y1 in scene.boxes]
     assert parse_annotation('<annotation/>') == (None, [])
-    text = '<?xml version="1.0" encoding="GBK"?>\n<annotation><object><name> 狗 </name><bndbox><xmin>1</xmin><ymin>2.5' \
-           '</ymin><xmax> 3 </xmax><ymax>4</ymax></bndbox></object></annotation>'
+    text = '<?xml version="1.0" encoding="GBK"?>\n<annotation><object><name> 狗 </name><bndbox><xmin>1</xmin>' \
+           '<ymin>2.5</ymin><xmax> 3 </xmax><ymax>4</ymax></bndbox></object></annotation>'
     assert parse_annotation(text) == (None, [('狗', [1, 2.5, 3, 4], False)])
 
 

@@ -111,6 +111,7 @@ def test_head_of_the_protocol_has_the_parameters_of_the_protocol():
     """Two 3x3 x 512, one 3x3 on both, a classifier; auxiliary: one 3x3 x 256, a classifier."""
     def conv(a, b):
         return 9 * a * b + 4 * b            # with scale, shift, mean and variance of the norm
+
     def count(layer):
         return sum(int(np.prod(p.shape)) for p in layer.state_dict().values())
     assert count(FCNHead(2048, 512, 21)) == conv(2048, 512) + conv(512, 512) + conv(2560, 512) + 512 * 21 + 21
