@@ -102,7 +102,7 @@ def lost_process():
     if not hasattr(signal, 'SIGSTOP') or not os.path.isdir('/proc/self'):
         return NOT_HERE, 'this system does not tell whether a process stands still'
     noticed = threading.Event()
-    dist.on_loss(lambda message: noticed.set(), os.devnull)
+    dist.on_loss(lambda message: noticed.set())
     pids = dist.gather_objects(os.getpid())
     dist.meet()
     if dist.rank() == 1:
