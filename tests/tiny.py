@@ -37,6 +37,13 @@ def densecl_config(dataroot, output_dir, batch_size=4, epochs=2, workers=0, size
     return cfg
 
 
+def with_long_steps(cfg):
+    """`cfg` of `densecl_config` with a ResNet-18, whose steps take long enough for a signal to come between them."""
+    cfg['model']['backbone'] = {'name': 'ResNet', 'depth': 18}
+    cfg['model']['neck']['in_channels'] = 512
+    return cfg
+
+
 def linear_config(train, val, output_dir, num_classes=2, batch_size=4, epochs=1, size=32, **more):
     """Config dict of a tiny linear evaluation on class folders."""
     def part(root, shuffle):

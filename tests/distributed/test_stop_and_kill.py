@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from passl.utils.weights.checkpoint import load_file
-from tests.tiny import densecl_config, write_config
+from tests.tiny import densecl_config, with_long_steps, write_config
 
 from .test_two_processes import launching, logged, train
 
@@ -24,10 +24,7 @@ def config(images, tmp, **checkpoint):
                          lr_scheduler={'name': 'CosineAnnealingDecay', 'learning_rate': 0.02, 'T_max': 4},
                          checkpoint={'name': 'CheckpointHook', 'by_epoch': False, 'interval': 100, **checkpoint})
     cfg.pop('epochs')
-    # a network whose steps take long enough for a signal to come between them
-    cfg['model']['backbone'] = {'name': 'ResNet', 'depth': 18}
-    cfg['model']['neck']['in_channels'] = 512
-    return cfg
+    return with_long_steps(cfg)
 
 
 class Job:

@@ -12,7 +12,7 @@ import pytest
 
 from passl.utils.weights.checkpoint import load_file
 from tests.engine.test_hooks import saved
-from tests.tiny import densecl_config
+from tests.tiny import densecl_config, with_long_steps
 from tests.tiny import write_config as write_tiny
 
 from .small import assert_same_state, densecl, records, train, write_config
@@ -65,6 +65,7 @@ def test_killed_at_random_moments_with_workers_and_accumulation(tmp_path, make_i
     cfg = densecl_config(tmp_path / 'images', tmp_path / 'out', workers=2, batch_size=2, epochs=2,
                          optimizer_config={'name': 'OptimizerHook', 'accumulate_steps': 2},
                          checkpoint={'name': 'CheckpointHook', 'by_epoch': False, 'interval': 1, 'max_keep_ckpts': 2})
+    cfg = with_long_steps(cfg)
     whole = write_tiny(cfg, tmp_path, 'whole')
     before = set(glob.glob('/dev/shm/*'))
     assert run('-c', whole, '--allow-imports', script='tools/train.py').returncode == 0
