@@ -16,7 +16,7 @@ from .words import in_words
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 WHEELS = ('paddlepaddle', 'paddlepaddle-gpu', 'paddlepaddle-xpu', 'paddlepaddle-npu', 'paddlepaddle-dcu')
-EXTRAS = (('PaddleSeg', 'paddleseg'), ('PaddleDetection', 'paddledet'), ('lmdb', 'lmdb'), ('visualdl', 'visualdl'),
+EXTRAS = (('PaddleSeg', 'paddleseg'), ('PaddleDetection', 'paddledet'), ('visualdl', 'visualdl'),
           ('PyYAML', 'PyYAML'), ('matplotlib', 'matplotlib'))
 CPU_FLAGS = ('avx', 'avx2', 'fma', 'avx512f', 'avx512_bf16', 'amx_bf16')
 # environment variables that change a run; nothing else is looked at
