@@ -351,7 +351,7 @@ def test_override_of_a_wrong_type_is_reported_with_the_file(write):
     ('custom_config', {'name': 'X'},
      "'custom_config' must be a list of mappings with a 'name', not {'name': 'X'}."),
     ('custom_config', [{}], "'custom_config.0.name' is missing: registered name."),
-    ('custom_imports', [3], "'custom_imports' must be text or a list of texts, not [3]."),
+    ('custom_imports', [3], "'custom_imports' must be text (in quotes if it looks like a number) or a list of texts, not [3]."),
     ('AMP', {'level': 'O3'}, "'AMP.level' must be one of O1, O2, not 'O3'."),
     ('AMP', {'scale_loss': float('inf')}, "'AMP.scale_loss' must be a number above 0, not inf."),
     ('AMP', {'decr_ratio': 1.5}, "'AMP.decr_ratio' must be a number above 0 and below 1, not 1.5."),

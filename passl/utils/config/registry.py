@@ -5,12 +5,16 @@ import importlib.util
 import inspect
 import os
 import sys
+import types
+import typing
 from importlib import metadata
+from typing import Any, Callable, NamedTuple, Optional, Sequence, Union
 
 from ..errors import ConfigError, suggest
+from .kinds import Check, check_of
 
 ENTRY_POINT_GROUP = 'passl.plugins'
-_tables = []            # of all registries
+_tables: list[dict] = []            # of all registries
 
 
 class Registry:
@@ -23,12 +27,12 @@ class Registry:
         >>> BACKBONES.get('MyNet')
     """
 
-    def __init__(self, kind):
+    def __init__(self, kind: str) -> None:
         self.kind = kind
-        self._table = {}
+        self._table: dict[str, Any] = {}
         _tables.append(self._table)
 
-    def register(self, obj=None, name=None):
+    def register(self, obj: Any = None, name: Optional[str] = None) -> Any:
         """Decorator (with or without parentheses) or call; `name` defaults to the class name."""
         if obj is None:
             return lambda o: self.register(o, name)
@@ -40,7 +44,7 @@ class Registry:
         self._table[key] = obj
         return obj
 
-    def get(self, name):
+    def get(self, name: str) -> Any:
         """The class registered as `name`; ConfigError with the nearest known name otherwise."""
         if name not in self._table:
             raise ConfigError(f"Unknown {self.kind} '{name}'. {suggest(name, self._table)}")
@@ -49,39 +53,80 @@ class Registry:
     def __contains__(self, name):
         return name in self._table
 
-    def names(self):
+    def names(self) -> list[str]:
         return sorted(self._table)
 
     def __repr__(self):
         return f'Registry({self.kind}: {", ".join(self.names())})'
 
 
-def plugin_modules():
+def plugin_modules() -> list[types.ModuleType]:
     """The loaded modules outside PASSL and Paddle that registered something, in the order of their names."""
     names = {getattr(entry, '__module__', None) or '' for table in _tables for entry in table.values()}
     return [sys.modules[n] for n in sorted(names)
             if n in sys.modules and n.partition('.')[0] not in ('passl', 'paddle')]
 
 
-def accepted_arguments(obj):
+class Setting(NamedTuple):
+    """An argument of a part: `default` is `inspect.Parameter.empty` where it must be given; `check` may be None."""
+    name: str
+    default: Any
+    check: Optional[Check]
+    owner: Any
+
+
+def _hints(target: Callable) -> dict[str, Any]:
+    if (getattr(target, '__module__', None) or '').partition('.')[0] == 'paddle':
+        return {}               # its annotations are another matter in each version
+    try:
+        return typing.get_type_hints(target, include_extras=True)
+    except Exception:           # they name what only a type checker knows
+        return getattr(target, '__annotations__', {})
+
+
+def settings_of(obj: Any) -> tuple[dict[str, Setting], bool]:
+    """The settings of a class or a function, and whether it takes any others.
+
+    A constructor that ends in `**name` hands on to the next one of its base classes; where that is one of PASSL, its
+    settings count too, otherwise any keyword is taken.
+
+    Args:
+        obj: what is registered.
+    Returns:
+        ({name: Setting} in the order of the signatures, takes any keyword).
+    """
+    constructors = [c.__init__ for c in obj.__mro__ if '__init__' in vars(c) and c is not object] \
+        if inspect.isclass(obj) else [obj]
+    found: dict[str, Setting] = {}
+    for number, constructor in enumerate(constructors):
+        if number and not constructor.__module__.startswith('passl.'):
+            break
+        parameters = list(inspect.signature(constructor).parameters.values())
+        hints = _hints(constructor)
+        for p in parameters[1:] if inspect.isclass(obj) else parameters:
+            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
+                found.setdefault(p.name, Setting(p.name, p.default, check_of(hints.get(p.name)), constructor))
+        if not any(p.kind == p.VAR_KEYWORD for p in parameters):
+            return found, False
+    return found, bool(constructors)
+
+
+def accepted_arguments(obj: Any) -> tuple[set[str], set[str], bool]:
     """(names, required names, takes any keyword) of a class's constructor or a function."""
-    target = obj.__init__ if inspect.isclass(obj) else obj
-    params = list(inspect.signature(target).parameters.values())
-    if inspect.isclass(obj):
-        params = params[1:]
-    named = [p for p in params if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    required = {p.name for p in named if p.default is p.empty}
-    return {p.name for p in named}, required, any(p.kind == p.VAR_KEYWORD for p in params)
+    settings, anything = settings_of(obj)
+    return set(settings), {s.name for s in settings.values() if s.default is inspect.Parameter.empty}, anything
 
 
-def _number_defaults(obj):
-    """{argument: default} of those whose default is a number or a flag: text there is a mistake."""
-    target = obj.__init__ if inspect.isclass(obj) else obj
-    return {p.name: p.default for p in inspect.signature(target).parameters.values()
-            if isinstance(p.default, (bool, int, float))}
+def _misfit(setting: Setting, value: Any, owner: str) -> str:
+    """What is wrong with the value of a setting, to follow its name; nothing if it fits."""
+    if setting.check is not None:
+        return '' if setting.check.accepts(value) else f'must be {setting.check.rule}, not {value!r}.'
+    if isinstance(value, str) and isinstance(setting.default, (bool, int, float)):
+        return f'is {value!r}; {owner} wants a number or a flag there, like its default {setting.default!r}.'
+    return ''
 
 
-def build_from_config(cfg, registry, where=None, **given):
+def build_from_config(cfg: Any, registry: Registry, where: Optional[str] = None, **given: Any) -> Any:
     """Build `cfg = {'name': N, **arguments}` with the class registered as N.
 
     Args:
@@ -92,8 +137,8 @@ def build_from_config(cfg, registry, where=None, **given):
             not repeat them.
 
     Raises:
-        ConfigError: no or unknown name, an argument that the constructor does not take
-            (with the nearest one that it does), or a missing one.
+        ConfigError: no or unknown name, an argument that the constructor does not take (with the nearest one that it
+            does), a missing one, or a value that its annotation rules out (see `kinds`).
     """
     where = where or registry.kind
     if not isinstance(cfg, dict):
@@ -105,17 +150,17 @@ def build_from_config(cfg, registry, where=None, **given):
     except ConfigError as e:
         raise ConfigError(f"'{where}.name': {e}") from None
     arguments = {k: v for k, v in cfg.items() if k != 'name'}
-    names, required, anything = accepted_arguments(cls)
-    defaults = _number_defaults(cls)
+    settings, anything = settings_of(cls)
     for key in arguments:
-        if key in given or (key not in names and not anything):
+        if key in given or (key not in settings and not anything):
             raise ConfigError(f"'{where}.{key}': {cfg['name']} has no setting '{key}'. "
-                              f'{suggest(key, names - set(given))}')
+                              f'{suggest(key, set(settings) - set(given))}')
     for key, value in arguments.items():
-        if isinstance(value, str) and key in defaults:
-            raise ConfigError(f"'{where}.{key}' is {value!r}; {cfg['name']} wants a number or a flag there, like its "
-                              f'default {defaults[key]!r}.')
-    missing = sorted(required - set(arguments) - set(given))
+        wrong = _misfit(settings[key], value, cfg['name']) if key in settings else ''
+        if wrong:
+            raise ConfigError(f"'{where}.{key}' {wrong}")
+    missing = sorted({s.name for s in settings.values() if s.default is inspect.Parameter.empty}
+                     - set(arguments) - set(given))
     if missing:
         raise ConfigError(f"'{where}': {cfg['name']} needs {', '.join(missing)}. Add it below '{where}'.")
     try:
@@ -125,7 +170,7 @@ def build_from_config(cfg, registry, where=None, **given):
                           f'{arguments}.') from e
 
 
-def import_plugins(custom_imports=(), base_dir='.'):
+def import_plugins(custom_imports: Union[str, Sequence[str], None] = (), base_dir: str = '.') -> None:
     """Import user code that registers own parts: installed entry points, then `custom_imports`.
 
     Args:

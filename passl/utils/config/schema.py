@@ -7,26 +7,24 @@ A structural key that is null counts as not given.
 """
 
 import json
-import math
-from typing import Any, Callable, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Union
 
 from ..errors import ConfigError, suggest
+from .kinds import AboveOne, Count, Flag, Positive, Shape, Text, Texts, Whole, Within, check_of, whole_from
 
 NO_DEFAULT = object()
 
 
-class Check(NamedTuple):
-    """What a value must be: `rule` completes 'must be ...', `accepts` tests it."""
-    rule: str
-    accepts: Callable
-
-
 class Key(NamedTuple):
-    """A key with a plain value."""
-    check: Check
+    """A key with a plain value, of one of the kinds."""
+    kind: Any
     doc: str
     default: Any = NO_DEFAULT
     required: bool = False
+
+    @property
+    def check(self):
+        return check_of(self.kind)
 
 
 class Section(NamedTuple):
@@ -39,36 +37,9 @@ class Section(NamedTuple):
     required: bool = False
 
 
-def _is_int(value):
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value):
-    return (_is_int(value) or isinstance(value, float)) and math.isfinite(value)
-
-
-def integer(low):
-    return Check(f'a whole number of {low} or more', lambda v: _is_int(v) and v >= low)
-
-
-def choice(*words):
-    return Check('one of ' + ', '.join(words), lambda v: isinstance(v, str) and v in words)
-
-
-TEXT = Check('text (in quotes if it looks like a number)', lambda v: isinstance(v, str) and bool(v.strip()))
-BOOL = Check('true or false', lambda v: isinstance(v, bool))
-POSITIVE = Check('a number above 0', lambda v: _is_number(v) and v > 0)
-SHAPE = Check('a list of whole numbers such as [3, 224, 224]', lambda v: isinstance(v, (list, tuple)) and
-              len(v) > 0 and all(_is_int(n) and (n > 0 or n == -1) for n in v))
-TEXTS = Check('a list of texts', lambda v: isinstance(v, (list, tuple)) and all(TEXT.accepts(t) for t in v))
-TEXT_OR_TEXTS = Check('text or a list of texts', lambda v: TEXT.accepts(v) or TEXTS.accepts(v))
-ABOVE_ONE = Check('a number above 1', lambda v: _is_number(v) and v > 1)
-SHARE = Check('a number above 0 and below 1', lambda v: _is_number(v) and 0 < v < 1)
-
-
 def component(doc, default_name=NO_DEFAULT, many=False, required=False, **keys):
     """Section of a registered part: `name` and any settings of its constructor."""
-    name = Key(TEXT, 'registered name', default_name, required=default_name is NO_DEFAULT)
+    name = Key(Text, 'registered name', default_name, required=default_name is NO_DEFAULT)
     return Section(doc, dict(name=name, **keys), free=True, many=many, required=required)
 
 
@@ -77,37 +48,37 @@ def _dataloader(what):
         'dataset': component('data set; its settings are those of the class (dataroot, transforms, ...)',
                              required=True),
         'sampler': Section('batches', {
-            'name': Key(TEXT, 'sampler class; may be left out'),
-            'batch_size': Key(integer(1), 'samples per process and step', required=True),
-            'shuffle': Key(BOOL, 'new order in every epoch'),
-            'drop_last': Key(BOOL, 'leave out an incomplete last batch')}, required=True),
+            'name': Key(Text, 'sampler class; may be left out'),
+            'batch_size': Key(Count, 'samples per process and step', required=True),
+            'shuffle': Key(Flag, 'new order in every epoch'),
+            'drop_last': Key(Flag, 'leave out an incomplete last batch')}, required=True),
         'loader': Section('worker processes', {
-            'num_workers': Key(integer(0), 'processes that read images; 0: none'),
-            'use_shared_memory': Key(BOOL, 'hand batches over through /dev/shm; not given: if there is room'),
-            'transport': Key(choice('auto', 'uint8', 'float32'), 'how images leave the workers; auto: uint8 on an '
+            'num_workers': Key(Whole, 'processes that read images; 0: none'),
+            'use_shared_memory': Key(Flag, 'hand batches over through /dev/shm; not given: if there is room'),
+            'transport': Key(Literal['auto', 'uint8', 'float32'], 'how images leave the workers; auto: uint8 on an '
                              'accelerator, which then normalises them'),
-            'prefetch_factor': Key(integer(1), 'batches each worker prepares ahead'),
-            'persistent_workers': Key(BOOL, 'keep the workers between epochs'),
-            'timeout': Key(integer(0), 'seconds without a batch after which the run stops (1800); 0: no limit')}),
-        'num_workers': Key(integer(0), 'the same as loader.num_workers, which wins')})
+            'prefetch_factor': Key(Count, 'batches each worker prepares ahead'),
+            'persistent_workers': Key(Flag, 'keep the workers between epochs'),
+            'timeout': Key(Whole, 'seconds without a batch after which the run stops (1800); 0: no limit')}),
+        'num_workers': Key(Whole, 'the same as loader.num_workers, which wins')})
 
 
-_LEVEL = Key(choice('O1', 'O2'), 'O1: mixed; O2: nearly all in half precision')
+_LEVEL = Key(Literal['O1', 'O2'], 'O1: mixed; O2: nearly all in half precision')
 SCHEMA = Section('config', {
-    'epochs': Key(integer(1), 'length of the training in epochs (or total_iters)'),
-    'total_iters': Key(integer(1), 'length of the training in steps (or epochs)'),
-    'output_dir': Key(TEXT, 'the run folder is <output_dir>/<name of the config file>', 'output_dir'),
-    'timestamp': Key(BOOL, "add the time to the run folder's name", False),
-    'seed': Key(integer(0), 'seed of all random numbers; 0 is a seed too', 0),
-    'device': Key(choice('cpu', 'gpu', 'xpu', 'npu'),
+    'epochs': Key(Count, 'length of the training in epochs (or total_iters)'),
+    'total_iters': Key(Count, 'length of the training in steps (or epochs)'),
+    'output_dir': Key(Text, 'the run folder is <output_dir>/<name of the config file>', 'output_dir'),
+    'timestamp': Key(Flag, "add the time to the run folder's name", False),
+    'seed': Key(Whole, 'seed of all random numbers; 0 is a seed too', 0),
+    'device': Key(Literal['cpu', 'gpu', 'xpu', 'npu'],
                   'null: the accelerator if there is one, else the CPU', None),
-    'deterministic': Key(BOOL, 'GPU: the same step gives the same bits, by slower kernels (how much slower is not '
+    'deterministic': Key(Flag, 'GPU: the same step gives the same bits, by slower kernels (how much slower is not '
                          'measured); a CPU does so in any case', False),
-    'dist_timeout': Key(integer(10), 'several processes: seconds within which a step, a save or an evaluation must '
-                        'end; then the job is ended', 1800),
-    'image_shape': Key(SHAPE, 'input of the exported model'),
-    'save_inference_dir': Key(TEXT, 'folder for --export'),
-    'infer_add_softmax': Key(BOOL, 'exported model ends with a softmax'),
+    'dist_timeout': Key(Annotated[int, whole_from(10)], 'several processes: seconds within which a step, a save or an '
+                        'evaluation must end; then the job is ended', 1800),
+    'image_shape': Key(Shape, 'input of the exported model'),
+    'save_inference_dir': Key(Text, 'folder for --export'),
+    'infer_add_softmax': Key(Flag, 'exported model ends with a softmax'),
     'model': component('architecture; its settings are those of the class',
                        backbone=component('backbone'), neck=component('neck'), head=component('head')),
     'dataloader': Section('data', {'train': _dataloader('the training'),
@@ -115,7 +86,7 @@ SCHEMA = Section('config', {
     'optimizer': component(
         'optimizer; its settings are those of the class',
         grad_clip=component('gradient clipping; null: none', 'ClipGradByGlobalNorm'),
-        exclude_from_weight_decay=Key(TEXTS, 'parts of parameter names that get no weight decay')),
+        exclude_from_weight_decay=Key(Texts, 'parts of parameter names that get no weight decay')),
     'lr_scheduler': component('learning rate; T_max, milestones, warm-up are in epochs'),
     'optimizer_config': component('backward and step', 'OptimizerHook'),
     'momentum_config': component('momentum update of the key encoder', 'MomentumUpdateHook'),
@@ -127,22 +98,22 @@ SCHEMA = Section('config', {
     'visual_config': component('VisualDL scalars', 'VisualHook'),
     'checkpoint': component('checkpoints', 'CheckpointHook'),
     'custom_config': component('further hooks, for example EvaluateHook', many=True),
-    'custom_imports': Key(TEXT_OR_TEXTS, 'own code: .py files (relative to the config) or modules'),
-    'use_amp': Key(BOOL, 'automatic mixed precision', False),
+    'custom_imports': Key(Union[Text, Texts], 'own code: .py files (relative to the config) or modules'),
+    'use_amp': Key(Flag, 'automatic mixed precision', False),
     'AMP': Section('mixed precision, used if use_amp is true', {
         'level': _LEVEL._replace(default='O1'),
-        'dtype': Key(choice('float16', 'bfloat16'), 'type of the half precision', 'float16'),
+        'dtype': Key(Literal['float16', 'bfloat16'], 'type of the half precision', 'float16'),
         'auto_cast': Section('settings of paddle.amp.auto_cast', {
-            'enable': Key(BOOL, 'use auto_cast'),
-            'level': _LEVEL, 'dtype': Key(choice('float16', 'bfloat16'), 'type of the half precision'),
-            'custom_white_list': Key(TEXTS, 'operators to run in half precision'),
-            'custom_black_list': Key(TEXTS, 'operators to keep in float32')}),
-        'scale_loss': Key(POSITIVE, 'initial scale of the loss'),
-        'use_dynamic_loss_scaling': Key(BOOL, 'adapt the scale during the run'),
-        'incr_ratio': Key(ABOVE_ONE, 'factor that raises it'),
-        'decr_ratio': Key(SHARE, 'factor that lowers it'),
-        'incr_every_n_steps': Key(integer(1), 'good steps before it is raised'),
-        'decr_every_n_nan_or_inf': Key(integer(1), 'bad steps before it is lowered')}, default={}),
+            'enable': Key(Flag, 'use auto_cast'),
+            'level': _LEVEL, 'dtype': Key(Literal['float16', 'bfloat16'], 'type of the half precision'),
+            'custom_white_list': Key(Texts, 'operators to run in half precision'),
+            'custom_black_list': Key(Texts, 'operators to keep in float32')}),
+        'scale_loss': Key(Positive, 'initial scale of the loss'),
+        'use_dynamic_loss_scaling': Key(Flag, 'adapt the scale during the run'),
+        'incr_ratio': Key(AboveOne, 'factor that raises it'),
+        'decr_ratio': Key(Within, 'factor that lowers it'),
+        'incr_every_n_steps': Key(Count, 'good steps before it is raised'),
+        'decr_every_n_nan_or_inf': Key(Count, 'bad steps before it is lowered')}, default={}),
 })
 
 
