@@ -2,10 +2,12 @@
 
 import contextlib
 import random
+from typing import Any, Literal
 
 import numpy as np
 from paddle.io import Dataset, get_worker_info
 
+from ..utils.config.kinds import Flag, Share
 from ..utils.errors import ConfigError, DataError
 from ..utils.logger import get_logger
 from ..utils.seed import derive_seed
@@ -91,16 +93,10 @@ class ImageDataset(Findings, Dataset):
     reduced_decoding = True
     max_pixels = MAX_PIXELS
 
-    def __init__(self, return_label=False, return_two_sample=False, transforms=None, view_trans1=None,
-                 view_trans2=None, on_error='replace', max_bad=0.1):
+    def __init__(self, return_label: Flag = False, return_two_sample: Flag = False, transforms: Any = None,
+                 view_trans1: Any = None, view_trans2: Any = None, on_error: Literal['replace', 'raise'] = 'replace',
+                 max_bad: Share = 0.1) -> None:
         super().__init__()
-        if on_error not in ('replace', 'raise'):
-            raise ConfigError(f"on_error must be 'replace' or 'raise', not {on_error!r}.")
-        if isinstance(max_bad, bool) or not isinstance(max_bad, (int, float)) or not 0 <= max_bad <= 1:
-            raise ConfigError(f'max_bad must be a share from 0 to 1, not {max_bad!r}.')
-        for key, value in (('return_label', return_label), ('return_two_sample', return_two_sample)):
-            if not isinstance(value, bool):
-                raise ConfigError(f'{key} must be true or false, not {value!r}.')
         if not return_two_sample and (view_trans1 is not None or view_trans2 is not None):
             raise ConfigError('view_trans1 and view_trans2 need return_two_sample: True.')
         self.return_label = return_label

@@ -7,7 +7,9 @@ import cv2
 
 from ..utils.errors import ConfigError, DataError, suggest
 from ..utils.logger import get_logger
+from ..utils.config.kinds import Count, Flag, check_of
 from ..utils.config.registry import Registry, build_from_config
+from ..utils.config.schema import SCHEMA, check_section, raise_for
 from ..utils.paddle_env import usable_cores
 from .loader import ImageLoader, explain_failure, init_worker  # noqa: F401
 from .preprocess.compose import build_transforms
@@ -16,15 +18,10 @@ from .shared_memory import batch_bytes, use_shared_memory
 from .transport import build_transport
 
 DATASETS = Registry('data set')
+DATALOADER = SCHEMA.keys['dataloader'].keys['train']
 _SAMPLERS = ('EpochBatchSampler', 'DistributedBatchSampler', 'BatchSampler')
-_SAMPLER_KEYS = {'name', 'batch_size', 'shuffle', 'drop_last'}
-_LOADER_KEYS = {'num_workers', 'use_shared_memory', 'prefetch_factor', 'persistent_workers', 'timeout',
-                'use_buffer_reader', 'transport'}
 _RECIPES = ('transforms', 'view_trans1', 'view_trans2')
-# settings of any data set: what they must be, and the test of it
-_COMMON = {
-    'reduced_decoding': ('true or false', lambda v: isinstance(v, bool)),
-    'max_pixels': ('a whole number from 1 on', lambda v: isinstance(v, int) and not isinstance(v, bool) and v > 0)}
+_COMMON = {'reduced_decoding': Flag, 'max_pixels': Count}           # settings of any data set
 # these had a setting `index`, which is in the configs of older runs
 _ONCE_INDEXED = ('ImageFolder', 'UnlabelledFolder', 'ImageNet', 'ImageNet100')
 _PREFETCH = 2           # Paddle's default
@@ -53,19 +50,13 @@ def build_dataset(cfg, where='dataloader.train.dataset'):
                               'Take it out.', where)
     common = {k: v for k, v in common.items() if v is not None}
     for key, value in common.items():
-        rule, accepts = _COMMON[key]
-        if not accepts(value):
-            raise ConfigError(f"'{where}.{key}' must be {rule}, not {value!r}.")
+        check = check_of(_COMMON[key])
+        if not check.accepts(value):
+            raise ConfigError(f"'{where}.{key}' must be {check.rule}, not {value!r}.")
     dataset = build_from_config(cfg, DATASETS, where)
     for key, value in common.items():
         setattr(dataset, key, value)
     return dataset
-
-
-def _reject_unknown(cfg, known, where):
-    for key in cfg:
-        if key not in known:
-            raise ConfigError(f"'{where}.{key}': unknown setting. {suggest(key, known)}")
 
 
 def _default_workers():
@@ -83,18 +74,10 @@ def build_sampler(cfg, dataset, seed=0, rank=0, world_size=1, training=True,
         ConfigError: a wrong setting.
         DataError: not one full batch in the data set.
     """
-    cfg = cfg or {}
-    if not isinstance(cfg, dict):
-        raise ConfigError(f"'{where}' must be a mapping with batch_size, not {cfg!r}.")
-    _reject_unknown(cfg, _SAMPLER_KEYS, where)
+    raise_for(check_section(cfg, DATALOADER.keys['sampler'], where))
     name = cfg.get('name') or _SAMPLERS[0]
     if name not in _SAMPLERS:
         raise ConfigError(f"'{where}.name': unknown sampler '{name}'. {suggest(name, _SAMPLERS)}")
-    if 'batch_size' not in cfg:
-        raise ConfigError(f"'{where}' needs batch_size (images per process).")
-    for key in ('shuffle', 'drop_last'):
-        if not isinstance(cfg.get(key, False), bool):
-            raise ConfigError(f"'{where}.{key}' must be true or false, not {cfg[key]!r}.")
     drop_last = cfg.get('drop_last', False)
     if drop_last and not training:
         get_logger().warning("'%s.drop_last' is ignored: evaluation counts every image once.", where)
@@ -136,18 +119,11 @@ def build_dataloader(cfg, seed=0, rank=0, world_size=1, device='cpu', training=T
     Raises:
         ConfigError, DataError: see build_dataset and build_sampler.
     """
-    if not isinstance(cfg, dict) or 'dataset' not in cfg:
-        raise ConfigError(f"'{where}' needs a 'dataset' (and a 'sampler' with batch_size).")
-    _reject_unknown(cfg, {'loader', 'sampler', 'dataset', 'num_workers'}, where)
+    raise_for(check_section(cfg, DATALOADER, where))
     options = {k: v for k, v in (cfg.get('loader') or {}).items() if v is not None}
     if 'num_workers' in cfg:
         options.setdefault('num_workers', cfg['num_workers'])
-    _reject_unknown(options, _LOADER_KEYS, f'{where}.loader')
     options.setdefault('num_workers', _default_workers())
-    for key, low in (('num_workers', 0), ('prefetch_factor', 1), ('timeout', 0)):
-        value = options.get(key, low)
-        if not isinstance(value, int) or isinstance(value, bool) or value < low:
-            raise ConfigError(f"'{where}.loader.{key}' must be a whole number from {low} on, not {value!r}.")
     if options['num_workers'] == 0:         # these mean nothing without workers
         for key in ('use_shared_memory', 'prefetch_factor', 'persistent_workers', 'timeout'):
             options.pop(key, None)

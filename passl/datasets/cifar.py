@@ -4,16 +4,21 @@ import io
 import os
 import tarfile
 import zlib
+from typing import Annotated, Any, Literal, Optional
 
 import numpy as np
 
+from ..utils.config.kinds import Check, Flag
 from ..utils.errors import ConfigError, DataError
 from ..utils.weights.safe_arrays import RefusedError
 from ..utils.weights.safe_pickle import SafeUnpickler
 from .base import ImageDataset
 from .builder import DATASETS
+from .folder import Path
 from .image import shown
 
+NoDownload = Annotated[bool, Check('false or left out: nothing is fetched from the network; give dataroot',
+                                   lambda v: v is False)]
 _LARGEST = 2**28        # bytes of a file in an archive; the largest of both data sets has 155 MB
 
 
@@ -72,12 +77,7 @@ class _Source:
 class _Cifar(ImageDataset):
     """Shared by both; `samples` are image numbers, `images` is uint8 [N, 32, 32, 3]."""
 
-    def _read(self, dataroot, datafile, mode, download, inner, files, label_key, meta, meta_key):
-        if download:
-            raise ConfigError('download: True is not supported: nothing is fetched from the network. Give '
-                              'dataroot.')
-        if mode not in files:
-            raise ConfigError(f"mode must be 'train' or 'test', not {mode!r}.")
+    def _read(self, dataroot, datafile, mode, inner, files, label_key, meta, meta_key):
         if dataroot is None and datafile is None:
             raise ConfigError(f'{type(self).__name__} needs dataroot: the .tar.gz or the folder {inner}.')
         source = _Source(dataroot if dataroot is not None else datafile, inner)
@@ -124,12 +124,12 @@ class CIFAR10(_Cifar):
         return_label ... view_trans2: see ImageDataset.
     """
 
-    def __init__(self, dataroot=None, mode='train', return_label=False, return_two_sample=False,
-                 transforms=None,
-                 view_trans1=None, view_trans2=None, datafile=None, download=False):
-        super().__init__(return_label, return_two_sample, transforms, view_trans1, view_trans2)
+    def __init__(self, dataroot: Optional[Path] = None, mode: Literal['train', 'test'] = 'train',
+                 return_label: Flag = False, *, datafile: Optional[Path] = None, download: NoDownload = False,
+                 **views: Any) -> None:
+        super().__init__(return_label, **views)
         files = {'train': [f'data_batch_{i}' for i in range(1, 6)], 'test': ['test_batch']}
-        self._read(dataroot, datafile, mode, download, 'cifar-10-batches-py', files, 'labels', 'batches.meta',
+        self._read(dataroot, datafile, mode, 'cifar-10-batches-py', files, 'labels', 'batches.meta',
                    'label_names')
 
 
@@ -137,10 +137,10 @@ class CIFAR10(_Cifar):
 class CIFAR100(_Cifar):
     """CIFAR-100 (python version) with its 100 fine labels; arguments as CIFAR10."""
 
-    def __init__(self, dataroot=None, mode='train', return_label=False, return_two_sample=False,
-                 transforms=None,
-                 view_trans1=None, view_trans2=None, datafile=None, download=False):
-        super().__init__(return_label, return_two_sample, transforms, view_trans1, view_trans2)
-        self._read(dataroot, datafile, mode, download, 'cifar-100-python', {'train': ['train'],
+    def __init__(self, dataroot: Optional[Path] = None, mode: Literal['train', 'test'] = 'train',
+                 return_label: Flag = False, *, datafile: Optional[Path] = None, download: NoDownload = False,
+                 **views: Any) -> None:
+        super().__init__(return_label, **views)
+        self._read(dataroot, datafile, mode, 'cifar-100-python', {'train': ['train'],
                                                                             'test': ['test']},
                    'fine_labels', 'meta', 'fine_label_names')

@@ -1,7 +1,9 @@
 """Folders of images: one folder per class, or no classes at all."""
 
 import os
+from typing import Annotated, Any, Optional, Sequence, Union
 
+from ..utils.config.kinds import Check, Flag
 from ..utils.errors import ConfigError, DataError, suggest
 from ..utils.logger import get_logger
 from .base import ImageDataset
@@ -9,6 +11,18 @@ from .builder import DATASETS
 from .image import EXTENSIONS, read_file
 from .listing import is_folder, is_hidden, is_image_name, list_trees
 
+
+def _is_path(value):
+    return isinstance(value, (str, os.PathLike)) and bool(str(value))
+
+
+Path = Annotated[Union[str, os.PathLike], Check('the name of a folder', _is_path)]
+File = Annotated[Union[str, os.PathLike], Check('the name of a file', _is_path)]
+PathOrPaths = Annotated[Union[str, os.PathLike, Sequence[Union[str, os.PathLike]]], Check(
+    'the name of a folder, or a list of them',
+    lambda v: _is_path(v) or isinstance(v, (list, tuple)) and len(v) > 0 and all(_is_path(p) for p in v))]
+NamesOrFile = Annotated[Union[str, os.PathLike, Sequence[str]], Check(
+    'a list of names, or the name of a text file', lambda v: _is_path(v) or isinstance(v, (list, tuple)))]
 _SPLITS = {'train', 'training', 'val', 'valid', 'validation', 'test', 'testing'}
 
 
@@ -77,10 +91,9 @@ class ImageFolder(_FileDataset):
         DataError: no such folder, no class folders, or a class without images.
     """
 
-    def __init__(self, dataroot, return_label=True, return_two_sample=False, transforms=None,
-                 view_trans1=None, view_trans2=None, classes=None, on_error='replace', max_bad=0.1):
-        super().__init__(return_label, return_two_sample, transforms, view_trans1, view_trans2, on_error,
-                         max_bad)
+    def __init__(self, dataroot: Path, return_label: Flag = True, *, classes: Optional[NamesOrFile] = None,
+                 **views: Any) -> None:
+        super().__init__(return_label, **views)
         root = check_folder(dataroot)
         with os.scandir(root) as entries:
             kinds = {e.name: is_folder(e) for e in entries if not is_hidden(e.name)}
@@ -88,14 +101,13 @@ class ImageFolder(_FileDataset):
         loose = sum(is_image_name(name) for name, folder in kinds.items() if not folder)
         self._check_shape(root, folders, loose)
         if classes is not None:
-            classes = read_names(classes, 'classes')
+            wanted = read_names(classes, 'classes')
             known = set(folders)            # names of folders: '../x' is none of them
-            unknown = [c for c in classes if c not in known]
+            unknown = [c for c in wanted if c not in known]
             if unknown:
-                raise DataError(f"'{root}' has no class folder '{unknown[0]}' ({len(unknown)} of "
-                                f"{len(classes)} "
+                raise DataError(f"'{root}' has no class folder '{unknown[0]}' ({len(unknown)} of {len(wanted)} "
                                 f'classes are missing). {suggest(unknown[0], folders)}')
-            folders = classes
+            folders = wanted
         if loose:
             get_logger().warning("%d images directly in '%s' belong to no class and are left out.", loose,
                                  root)
@@ -139,10 +151,9 @@ class UnlabelledFolder(_FileDataset):
         DataError: a folder is missing or without images.
     """
 
-    def __init__(self, dataroot, return_label=False, return_two_sample=False, transforms=None,
-                 view_trans1=None, view_trans2=None, recursive=True, on_error='replace', max_bad=0.1):
-        super().__init__(return_label, return_two_sample, transforms, view_trans1, view_trans2, on_error,
-                         max_bad)
+    def __init__(self, dataroot: PathOrPaths, return_label: Flag = False, *, recursive: Flag = True,
+                 **views: Any) -> None:
+        super().__init__(return_label, **views)
         roots = dataroot if isinstance(dataroot, (list, tuple)) else [dataroot]
         if not roots:
             raise ConfigError('dataroot must name at least one folder.')

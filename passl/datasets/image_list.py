@@ -1,13 +1,15 @@
 """Images named by a text file."""
 
 import os
+from typing import Any
 
 import numpy as np
 
+from ..utils.config.kinds import Flag
 from ..utils.errors import DataError
 from ..utils.logger import get_logger
 from .builder import DATASETS
-from .folder import _FileDataset, check_folder
+from .folder import File, Path, _FileDataset, check_folder
 from .path_list import PathList
 
 _LOOKED_FOR = 1000      # so many files are looked for at start-up, evenly over the list
@@ -90,10 +92,9 @@ class ImageList(_FileDataset):
             missing.
     """
 
-    def __init__(self, dataroot, list_file, return_label=False, return_two_sample=False, transforms=None,
-                 view_trans1=None, view_trans2=None, on_error='replace', max_bad=0.1, allow_outside=False):
-        super().__init__(return_label, return_two_sample, transforms, view_trans1, view_trans2, on_error,
-                         max_bad)
+    def __init__(self, dataroot: Path, list_file: File, return_label: Flag = False, *, allow_outside: Flag = False,
+                 **views: Any) -> None:
+        super().__init__(return_label, **views)
         root = check_folder(dataroot)
         list_file = os.path.expanduser(str(list_file))
         inside = os.path.join(root, list_file)

@@ -1,8 +1,11 @@
 """ImageNet-1k and its 100-class subset."""
 
+from typing import Any
+
+from ..utils.config.kinds import Flag
 from ..utils.errors import DataError
 from .builder import DATASETS
-from .folder import ImageFolder
+from .folder import ImageFolder, Path
 
 
 @DATASETS.register()
@@ -14,10 +17,8 @@ class ImageNet(ImageFolder):
     subsets work. Arguments: see ImageFolder; `return_label` is off by default.
     """
 
-    def __init__(self, dataroot, return_label=False, return_two_sample=False, transforms=None, view_trans1=None,
-                 view_trans2=None, classes=None, on_error='replace', max_bad=0.1):
-        super().__init__(dataroot, return_label, return_two_sample, transforms, view_trans1, view_trans2, classes,
-                         on_error, max_bad)
+    def __init__(self, dataroot: Path, return_label: Flag = False, **views: Any) -> None:
+        super().__init__(dataroot, return_label, **views)
 
 
 @DATASETS.register()

@@ -14,13 +14,16 @@ import hashlib
 import json
 import os
 import struct
+from typing import Any
 
 import numpy as np
 
+from ..utils.config.kinds import Flag
 from ..utils.errors import ConfigError, DataError
 from ..utils.files import whole_file
 from .base import ImageDataset
 from .builder import DATASETS
+from .folder import File
 from .image import MAX_FILE_BYTES, ImageReadError, shown
 from .path_list import Names, PathList
 
@@ -103,11 +106,8 @@ class PackedImages(ImageDataset):
         DataError: no such file, another kind of file, or a damaged one.
     """
 
-    def __init__(self, dataroot, return_label=False, return_two_sample=False, transforms=None, view_trans1=None,
-                 view_trans2=None, on_error='replace', max_bad=0.1):
-        super().__init__(return_label, return_two_sample, transforms, view_trans1, view_trans2, on_error, max_bad)
-        if not isinstance(dataroot, (str, os.PathLike)) or not str(dataroot):
-            raise ConfigError(f'dataroot must be the name of a packed file, not {dataroot!r}.')
+    def __init__(self, dataroot: File, return_label: Flag = False, **views: Any) -> None:
+        super().__init__(return_label, **views)
         self.dataroot = os.path.expanduser(str(dataroot))
         if not os.path.isfile(self.dataroot):
             what = 'is a folder' if os.path.isdir(self.dataroot) else 'does not exist'

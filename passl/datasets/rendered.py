@@ -1,15 +1,17 @@
 """The embedded data set as a data set of the registry."""
 
 import mmap
+from typing import Annotated, Any, Literal, Optional
 
 import numpy as np
 
-from ..utils.errors import ConfigError
+from ..utils.config.kinds import Count, Flag, whole_from
 from ..utils.seed import derive_seed
 from .base import ImageDataset
 from .builder import DATASETS
 from .scenes import CLASSES, render_scene
 
+Side = Annotated[int, whole_from(16, 1024)]
 SPLITS = ('train', 'val')
 _CACHE_LIMIT = 2 ** 30          # bytes; larger sets are rendered anew each time
 
@@ -17,14 +19,6 @@ _CACHE_LIMIT = 2 ** 30          # bytes; larger sets are rendered anew each time
 def split_seed(seed, split):
     """Train and val never share a scene."""
     return derive_seed(seed, SPLITS.index(split))
-
-
-def check_numbers(size, **counts):
-    if not isinstance(size, int) or isinstance(size, bool) or not 16 <= size <= 1024:
-        raise ConfigError(f'size must be a whole number from 16 to 1024, not {size!r}.')
-    for key, value in counts.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f'{key} must be a whole number from 1 on, not {value!r}.')
 
 
 @DATASETS.register()
@@ -42,15 +36,10 @@ class Synthetic(ImageDataset):
         return_label ... view_trans2: see ImageDataset.
     """
 
-    def __init__(self, split='train', num_images=None, size=64, seed=0, return_label=False,
-                 return_two_sample=False, transforms=None, view_trans1=None, view_trans2=None):
-        super().__init__(return_label, return_two_sample, transforms, view_trans1, view_trans2)
-        if split not in SPLITS:
-            raise ConfigError(f"split must be 'train' or 'val', not {split!r}.")
+    def __init__(self, split: Literal['train', 'val'] = 'train', num_images: Optional[Count] = None, size: Side = 64,
+                 seed: int = 0, return_label: Flag = False, **views: Any) -> None:
+        super().__init__(return_label, **views)
         num_images = (2000 if split == 'train' else 500) if num_images is None else num_images
-        check_numbers(size, num_images=num_images)
-        if not isinstance(seed, int) or isinstance(seed, bool):
-            raise ConfigError(f'seed must be a whole number, not {seed!r}.')
         self.size = size
         self.seed = split_seed(seed, split)
         self.samples = range(num_images)

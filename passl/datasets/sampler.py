@@ -36,8 +36,6 @@ class EpochBatchSampler:
 
     def __init__(self, dataset_len, batch_size, shuffle=False, drop_last=False, seed=0, rank=0, world_size=1,
                  pad=True):
-        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-            raise ConfigError(f'sampler.batch_size must be a whole number from 1 on, not {batch_size!r}.')
         if not 0 <= rank < world_size:
             raise ConfigError(f'rank must be in [0, {world_size}), not {rank}.')
         if drop_last and not pad:

@@ -13,7 +13,8 @@ import cv2
 
 from ..utils.errors import DataError, PasslError
 from ..utils.logger import setup_logger
-from .rendered import SPLITS, Synthetic, check_numbers, split_seed
+from ..utils.options import positive_int
+from .rendered import SPLITS, Synthetic, split_seed
 from .scenes import CLASSES, render_scene
 
 __all__ = ['CLASSES', 'Synthetic', 'main', 'render_dataset', 'render_scene']
@@ -38,7 +39,6 @@ def render_dataset(root, train=2000, val=500, size=64, seed=0):
     Raises:
         DataError: `root` cannot be written.
     """
-    check_numbers(size, train=train, val=val)
     for split, count in zip(SPLITS, (train, val)):
         for base in (os.path.join(root, split), os.path.join(root, 'masks', split)):
             for name in CLASSES:
@@ -58,9 +58,10 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog='python -m passl.datasets.synthetic', allow_abbrev=False,
                                      description='Write the embedded data set as PNG files.')
     parser.add_argument('--output', required=True, help='folder to write to')
-    parser.add_argument('--train', type=int, default=2000, help='training images (2000)')
-    parser.add_argument('--val', type=int, default=500, help='validation images (500)')
-    parser.add_argument('--size', type=int, default=64, help='side in pixels (64)')
+    parser.add_argument('--train', type=positive_int, default=2000, help='training images (2000)')
+    parser.add_argument('--val', type=positive_int, default=500, help='validation images (500)')
+    parser.add_argument('--size', type=int, default=64, choices=range(16, 1025), metavar='N',
+                        help='side in pixels, 16 to 1024 (64)')
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args(argv)
     try:

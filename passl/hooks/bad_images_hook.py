@@ -3,11 +3,12 @@
 import contextlib
 import json
 import os
+from typing import Optional
 
 from ..utils.distributed.dist import gather_objects, is_main
 from ..utils.logger import get_logger
 from .builder import HOOKS
-from .hook import Hook
+from .hook import Hook, Order
 
 try:
     import fcntl
@@ -58,7 +59,7 @@ class BadImagesHook(Hook):
 
     priority = 65               # after the log line of the step, before the checkpoint
 
-    def __init__(self, priority=None):
+    def __init__(self, priority: Optional[Order] = None) -> None:
         super().__init__(priority)
         self.names = None       # all that are known here; None before the first call
         self.fresh = set()      # found by this process, not yet told to the others

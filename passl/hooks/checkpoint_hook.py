@@ -3,15 +3,17 @@
 import os
 import shutil
 import time
+from typing import Optional
 
 from ..utils.weights.checkpoint import CHECKPOINT, read_note
 from ..utils.distributed.dist import broadcast_object, is_main
-from ..utils.errors import CheckpointError, ConfigError
+from ..utils.config.kinds import Count, Flag, Positive, Text
+from ..utils.errors import CheckpointError
 from ..utils.files import whole
 from ..utils.logger import get_logger
 from .broken_state import check_state
 from .builder import HOOKS
-from .hook import Hook, Priority, check_count, check_flag
+from .hook import Hook, Order, Priority
 
 LATEST = 'latest.pdparams'
 _FIRST_RETRY, _LAST_RETRY = 60.0, 3600.0        # seconds after a failed save; doubled from one to the other
@@ -41,23 +43,15 @@ class CheckpointHook(Hook):
 
     priority = Priority.CHECKPOINT
 
-    def __init__(self, interval=1, by_epoch=True, save_optimizer=True, out_dir=None, max_keep_ckpts=None,
-                 keep_every=None, every_minutes=None, priority=None):
+    def __init__(self, interval: Count = 1, by_epoch: Flag = True, save_optimizer: Flag = True,
+                 out_dir: Optional[Text] = None, max_keep_ckpts: Optional[int] = None,
+                 keep_every: Optional[Count] = None, every_minutes: Optional[Positive] = None,
+                 priority: Optional[Order] = None) -> None:
         super().__init__(priority)
-        self.interval = check_count(interval, "'checkpoint.interval'")
-        self.by_epoch = check_flag(by_epoch, "'checkpoint.by_epoch'")
-        self.save_optimizer = check_flag(save_optimizer, "'checkpoint.save_optimizer'")
-        if not isinstance(out_dir, (str, type(None))):
-            raise ConfigError(f"'checkpoint.out_dir' is {out_dir!r}; it must be the name of a folder.")
+        self.interval, self.by_epoch, self.save_optimizer = interval, by_epoch, save_optimizer
         self.out_dir = out_dir
-        if isinstance(max_keep_ckpts, bool) or not isinstance(max_keep_ckpts, (int, type(None))):
-            raise ConfigError(f"'checkpoint.max_keep_ckpts' is {max_keep_ckpts!r}; it must be a whole number, or null "
-                              'to keep all.')
         self.keep = max_keep_ckpts if max_keep_ckpts and max_keep_ckpts > 0 else None
-        self.keep_every = None if keep_every is None else check_count(keep_every, "'checkpoint.keep_every'")
-        if isinstance(every_minutes, bool) or not isinstance(every_minutes, (int, float, type(None))) \
-                or (every_minutes is not None and not every_minutes > 0):
-            raise ConfigError(f"'checkpoint.every_minutes' is {every_minutes!r}; it must be a number above 0, or null.")
+        self.keep_every = keep_every
         self.seconds = every_minutes and 60.0 * every_minutes
         self.saved_iteration = None
         self.last, self.retry_at, self.retry_after = 0.0, None, _FIRST_RETRY

@@ -2,12 +2,13 @@
 
 import collections
 import math
+from typing import Annotated, Literal, Optional
 
 from ..utils.distributed.dist import is_main
-from ..utils.errors import ConfigError
+from ..utils.config.kinds import Count, Share, Whole, number_from
 from ..utils.logger import get_logger
 from .builder import HOOKS
-from .hook import Hook, Priority, check_count
+from .hook import Hook, Order, Priority
 
 SMALL_GRID = 9              # cells: up to 3 x 3 the dense loss is solved by position
 _SLACK = 0.01               # of ln(K + 1): so near is 'chance'
@@ -38,17 +39,13 @@ class CollapseHook(Hook):
     priority = Priority.COLLAPSE
     reads = 'loss',
 
-    def __init__(self, check='auto', min_std=0.1, max_acc=99.0, patience=5, chance_patience=20, early_epochs=2,
-                 priority=None):
+    def __init__(self, check: Literal['auto', 'off', False] = 'auto', min_std: Share = 0.1,
+                 max_acc: Annotated[float, number_from(0, 100)] = 99.0, patience: Count = 5,
+                 chance_patience: Count = 20, early_epochs: Whole = 2, priority: Optional[Order] = None) -> None:
         super().__init__(priority)
-        if check not in ('auto', 'off', False):             # YAML reads a bare off as false
-            raise ConfigError(f"'collapse_config.check' is {check!r}; it must be auto or off.")
-        self.check = check or 'off'
-        self.min_std = _number(min_std, 'min_std', 1)
-        self.max_acc = _number(max_acc, 'max_acc', 100)
-        self.patience = check_count(patience, "'collapse_config.patience'")
-        self.chance_patience = check_count(chance_patience, "'collapse_config.chance_patience'")
-        self.early_epochs = check_count(early_epochs, "'collapse_config.early_epochs'", low=0)
+        self.check = check or 'off'                         # YAML reads a bare off as false
+        self.min_std, self.max_acc, self.early_epochs = min_std, max_acc, early_epochs
+        self.patience, self.chance_patience = patience, chance_patience
 
     def run_begin(self, trainer):
         self.bad, self.good, self.told = {}, {}, set()          # per cause: log steps in a row; what was told
@@ -115,12 +112,6 @@ class CollapseHook(Hook):
 
     def _warn(self, trainer, words):
         get_logger().warning('Iteration %d (epoch %d): %s', trainer.iteration, trainer.epoch, words)
-
-
-def _number(value, name, top):
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= top:
-        raise ConfigError(f"'collapse_config.{name}' is {value!r}; it must be a number from 0 to {top}.")
-    return float(value)
 
 
 def _floor(model):

@@ -1,8 +1,11 @@
 """Evaluation during training."""
 
+from typing import Optional
+
+from ..utils.config.kinds import Count, Flag, is_whole
 from ..utils.errors import ConfigError, suggest
 from .builder import HOOKS
-from .hook import Hook, Priority, check_count, check_flag
+from .hook import Hook, Order, Priority
 
 
 @HOOKS.register()
@@ -17,10 +20,10 @@ class EvaluateHook(Hook):
 
     priority = Priority.EVALUATE
 
-    def __init__(self, init_eval=False, eval_kargs=None, interval=1, priority=None):
+    def __init__(self, init_eval: Flag = False, eval_kargs: Optional[dict] = None, interval: Count = 1,
+                 priority: Optional[Order] = None) -> None:
         super().__init__(priority)
-        self.interval = check_count(interval, "'interval' of EvaluateHook")
-        self.init_eval = check_flag(init_eval, "'init_eval' of EvaluateHook")
+        self.interval, self.init_eval = interval, init_eval
         self.eval_kargs = _checked(eval_kargs)
 
     def run_begin(self, trainer):
@@ -48,8 +51,6 @@ def _checked(eval_kargs):
         if key != 'topk':
             raise ConfigError(f"{where} has the key '{key}'. {suggest(key, ['topk'])}")
     topk = eval_kargs.get('topk', [1])
-    if not isinstance(topk, (list, tuple)) or not topk:
-        raise ConfigError(f'topk in {where} is {topk!r}; it must be a list such as [1, 5].')
-    for k in topk:
-        check_count(k, f'topk in {where}')
+    if not isinstance(topk, (list, tuple)) or not topk or any(not is_whole(k) or k < 1 for k in topk):
+        raise ConfigError(f'topk in {where} is {topk!r}; it must be a list of whole numbers such as [1, 5].')
     return eval_kargs

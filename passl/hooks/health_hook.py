@@ -1,18 +1,19 @@
 """Stops a run whose numbers break, before they reach the weights, and keeps the images of the step."""
 
 import math
+from typing import Literal, Optional
 
 import paddle
 
+from ..utils.config.kinds import Count
 from ..utils.distributed.dist import gather_objects, rank, sum_over_processes, world_size
-from ..utils.errors import CheckpointError, ConfigError, PasslError, listed
+from ..utils.errors import CheckpointError, PasslError, listed
 from ..utils.numerics import (any_nonfinite, as_array, bad_count, bad_tensors, describe_bad, gradients_of,
                               sum_of_squares)
 from .builder import HOOKS
-from .hook import Hook, Priority, check_count
+from .hook import Hook, Order, Priority
 from .step_record import image_names, losses_of, save_step, scale_of
 
-MODES = ('auto', 'step', 'log', 'off')
 WAY_OUT = ('Lower lr_scheduler.learning_rate, add optimizer.grad_clip, or look for broken images in the data. Then go '
            'on with --resume auto: nothing of this step has reached the weights, and older checkpoints are intact.')
 
@@ -35,13 +36,10 @@ class HealthHook(Hook):
 
     priority = Priority.HEALTH
 
-    def __init__(self, check='auto', max_skipped=25, priority=None):
+    def __init__(self, check: Literal['auto', 'step', 'log', 'off', False] = 'auto', max_skipped: Count = 25,
+                 priority: Optional[Order] = None) -> None:
         super().__init__(priority)
-        if check not in MODES:
-            raise ConfigError(f"'health_config.check' is {check!r}; it must be one of {', '.join(MODES)}. "
-                              '(YAML reads a bare off as false: write "off" in quotes.)')
-        self.check = check
-        self.max_skipped = check_count(max_skipped, "'health_config.max_skipped'")
+        self.check, self.max_skipped = check or 'off', max_skipped         # YAML reads a bare off as false
 
     def run_begin(self, trainer):
         self.mode = self.check

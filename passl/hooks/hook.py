@@ -1,6 +1,8 @@
 """The contract of a hook."""
 
-from ..utils.errors import ConfigError
+from typing import Annotated, Optional
+
+from ..utils.config.kinds import Check, is_number
 
 
 class Priority:
@@ -24,6 +26,10 @@ class Priority:
     VISUAL = 70
     EVALUATE = 80
     CHECKPOINT = 90
+
+
+Order = Annotated[float, Check(f'a number: {Priority.MOMENTUM_UPDATE} is first, {Priority.CHECKPOINT} is last',
+                               is_number)]
 
 
 class Hook:
@@ -58,13 +64,9 @@ class Hook:
     priority = Priority.NORMAL
     reads, writes = (), ()
 
-    def __init__(self, priority=None):
-        if priority is None:
-            return
-        if isinstance(priority, bool) or not isinstance(priority, (int, float)):
-            raise ConfigError(f"'priority' of {type(self).__name__} is {priority!r}; it must be a number, from "
-                              f'{Priority.MOMENTUM_UPDATE} (first) to {Priority.CHECKPOINT} (last).')
-        self.priority = priority
+    def __init__(self, priority: Optional[Order] = None) -> None:
+        if priority is not None:
+            self.priority = priority
 
     def run_begin(self, trainer):
         """Once, before the first step."""
@@ -99,17 +101,3 @@ class Hook:
 
     def val_end(self, trainer):
         """After an evaluation; `trainer.val_results` holds its figures."""
-
-
-def check_count(value, what, low=1):
-    """`value` if it is a whole number >= low; otherwise a ConfigError that calls it `what`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise ConfigError(f'{what} is {value!r}; it must be a whole number >= {low}.')
-    return value
-
-
-def check_flag(value, what):
-    """`value` if it is True or False; otherwise a ConfigError: the text 'false' would count as true."""
-    if not isinstance(value, bool):
-        raise ConfigError(f'{what} is {value!r}; it must be true or false.')
-    return value

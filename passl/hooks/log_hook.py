@@ -3,13 +3,15 @@
 import math
 import os
 import sys
+from typing import Optional
 
 from ..utils.distributed.dist import is_main, sum_over_processes, world_size
+from ..utils.config.kinds import Count, Flag
 from ..utils.errors import PasslError
 from ..utils.logger import JsonLines, get_logger
 from ..utils.misc import AverageMeter, format_eta, peak_memory_mb, reset_peak_memory
 from .builder import HOOKS
-from .hook import Hook, Priority, check_count, check_flag
+from .hook import Hook, Order, Priority
 
 _OF_EVERY_STEP = 'mode', 'iteration', 'epoch', 'lr', 'time', 'data_time'
 
@@ -31,11 +33,10 @@ class LogHook(Hook):
     reads = 'time', 'data_time'
     writes = 'loss', 'loss_mean', 'ips', 'memory_mb', 'eta_seconds'
 
-    def __init__(self, interval=50, by_epoch=True, progress_bar=None, priority=None):
+    def __init__(self, interval: Count = 50, by_epoch: Flag = True, progress_bar: Optional[Flag] = None,
+                 priority: Optional[Order] = None) -> None:
         super().__init__(priority)
-        self.interval = check_count(interval, "'log_config.interval'")
-        self.by_epoch = check_flag(by_epoch, "'log_config.by_epoch'")
-        self.progress_bar = None if progress_bar is None else check_flag(progress_bar, "'log_config.progress_bar'")
+        self.interval, self.by_epoch, self.progress_bar = interval, by_epoch, progress_bar
         self.bar = self.json = None
         self.step_time, self.unlogged = AverageMeter(), 0       # of the whole run: the estimate of the end
 

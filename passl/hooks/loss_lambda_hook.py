@@ -1,8 +1,11 @@
 """Warm-up of the dense loss."""
 
+from typing import Optional
+
+from ..utils.config.kinds import Whole
 from ..utils.errors import ConfigError
 from .builder import HOOKS
-from .hook import Hook, Priority, check_count
+from .hook import Hook, Order, Priority
 
 
 @HOOKS.register()
@@ -18,9 +21,9 @@ class LossLambdaWarmupHook(Hook):
 
     priority = Priority.MOMENTUM_UPDATE
 
-    def __init__(self, start_iters, priority=None):
+    def __init__(self, start_iters: Whole, priority: Optional[Order] = None) -> None:
         super().__init__(priority)
-        self.start_iters = check_count(start_iters, "'start_iters' of LossLambdaWarmupHook", low=0)
+        self.start_iters = start_iters
 
     def run_begin(self, trainer):
         if not hasattr(trainer.model, 'loss_lambda'):

@@ -1,8 +1,9 @@
 """The learning rate."""
 
-from ..utils.errors import ConfigError
+from typing import Literal, Optional
+
 from .builder import HOOKS
-from .hook import Hook, Priority
+from .hook import Hook, Order, Priority
 
 
 @HOOKS.register()
@@ -15,10 +16,8 @@ class LRSchedulerHook(Hook):
 
     priority = Priority.LR_SCHEDULER
 
-    def __init__(self, unit='iter', priority=None):
+    def __init__(self, unit: Literal['iter', 'epoch'] = 'iter', priority: Optional[Order] = None) -> None:
         super().__init__(priority)
-        if unit not in ('iter', 'epoch'):
-            raise ConfigError(f"'lr_config.unit' is {unit!r}; it must be 'iter' or 'epoch'.")
         self.unit = unit
 
     def train_iter_end(self, trainer):

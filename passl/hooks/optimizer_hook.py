@@ -1,7 +1,10 @@
 """Backward and the optimizer step."""
 
+from typing import Optional
+
+from ..utils.config.kinds import Count
 from .builder import HOOKS
-from .hook import Hook, Priority, check_count
+from .hook import Hook, Order, Priority
 
 
 @HOOKS.register()
@@ -18,9 +21,9 @@ class OptimizerHook(Hook):
 
     priority = Priority.OPTIMIZER
 
-    def __init__(self, accumulate_steps=1, priority=None):
+    def __init__(self, accumulate_steps: Count = 1, priority: Optional[Order] = None) -> None:
         super().__init__(priority)
-        self.accumulate_steps = check_count(accumulate_steps, "'optimizer_config.accumulate_steps'")
+        self.accumulate_steps = accumulate_steps
 
     def train_forward_end(self, trainer):
         loss = trainer.outputs['loss']

@@ -1,10 +1,12 @@
 """Builders of optimizers and schedules."""
 
 import inspect
+from typing import Optional
 
 from paddle import nn
 from paddle.regularizer import L2Decay
 
+from ..utils.config.kinds import Flag, NotNegative, Share, check_of, is_number
 from ..utils.errors import ConfigError, suggest
 from ..utils.config.registry import Registry, accepted_arguments, build_from_config
 
@@ -52,9 +54,8 @@ def _as_numbers(cfg, registry, where):
             value = cfg.get(p.name)
             if value is None or not (isinstance(p.default, float) or p.name == 'weight_decay'):
                 continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise ConfigError(f"'{where}.{p.name}' is {value!r}; it must be a number.")
-            cfg[p.name] = float(value)
+            if is_number(value):
+                cfg[p.name] = float(value)
     return cfg
 
 
@@ -107,14 +108,10 @@ def build_optimizer(cfg, lr, model, where='optimizer'):
             raise ConfigError(f"'{where}.exclude_from_weight_decay': no parameter's name holds '{s}'. "
                               f'Names look like {named[0][0]}, {named[-1][0]}.')
     cfg = _as_numbers(cfg, OPTIMIZERS, where)
-    for key, rule, accepts in (('weight_decay', '0 or more', lambda v: v >= 0),
-                               ('lars_weight_decay', '0 or more', lambda v: v >= 0),
-                               ('momentum', 'from 0 to 1', lambda v: 0 <= v <= 1)):
-        value = cfg.get(key)
-        if isinstance(value, (int, float)) and not accepts(value):
-            raise ConfigError(f"'{where}.{key}' is {value}; it must be {rule}.")
-    if not isinstance(cfg.get('use_multi_tensor', False), bool):
-        raise ConfigError(f"'{where}.use_multi_tensor' is {cfg['use_multi_tensor']!r}; it must be true or false.")
+    for key, kind in (('weight_decay', Optional[NotNegative]), ('momentum', Share), ('use_multi_tensor', Flag)):
+        check = check_of(kind)              # of Paddle's own optimizers, too
+        if key in cfg and check and not check.accepts(cfg[key]):
+            raise ConfigError(f"'{where}.{key}' must be {check.rule}, not {cfg[key]!r}.")
     # One list and no parameter groups: Paddle clips every group by its own norm. A parameter's own regularizer wins
     # over the optimizer's; AdamW does not look at it and has to be asked.
     plain = {p.name for n, p in named if any(s in n for s in exclude)}

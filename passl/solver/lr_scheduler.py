@@ -4,11 +4,17 @@
 """
 
 import math
+from typing import Annotated, Optional, Union
 
 from paddle.optimizer import lr
 
+from ..utils.config.kinds import Check, NotNegative, Whole, is_number, is_whole
 from ..utils.errors import ConfigError
 from .builder import LRSCHEDULERS
+
+Steps = Annotated[int, Check('at least one step long', lambda v: is_whole(v) and v >= 1)]
+RateOrSchedule = Annotated[Union[float, lr.LRScheduler], Check(
+    'a number of 0 or more, or a schedule', lambda v: isinstance(v, lr.LRScheduler) or is_number(v) and v >= 0)]
 
 for _schedule in (lr.MultiStepDecay, lr.StepDecay, lr.PolynomialDecay, lr.ExponentialDecay):
     LRSCHEDULERS.register(_schedule)
@@ -22,7 +28,7 @@ class ConstantLR(lr.LRScheduler):
         learning_rate: the rate.
     """
 
-    def __init__(self, learning_rate):
+    def __init__(self, learning_rate: NotNegative) -> None:
         super().__init__(learning_rate)
 
     def get_lr(self):
@@ -41,9 +47,7 @@ class CosineAnnealingDecay(lr.LRScheduler):
         eta_min: rate at the end.
     """
 
-    def __init__(self, learning_rate, T_max, eta_min=0.0):
-        if T_max < 1:
-            raise ConfigError(f"'lr_scheduler.T_max' is {T_max} steps; it must be at least 1.")
+    def __init__(self, learning_rate: NotNegative, T_max: Steps, eta_min: NotNegative = 0.0) -> None:
         self.T_max, self.eta_min = T_max, float(eta_min)
         super().__init__(learning_rate)
 
@@ -63,7 +67,8 @@ class LinearWarmup(lr.LinearWarmup):
         end_lr: rate at the end of the warm-up; None takes the rate that follows.
     """
 
-    def __init__(self, learning_rate, warmup_steps, start_lr=0.0, end_lr=None):
+    def __init__(self, learning_rate: RateOrSchedule, warmup_steps: Whole, start_lr: NotNegative = 0.0,
+                 end_lr: Optional[NotNegative] = None) -> None:
         if end_lr is None:
             end_lr = learning_rate if isinstance(learning_rate, (int, float)) else learning_rate.base_lr
         super().__init__(learning_rate, warmup_steps, start_lr, end_lr)
@@ -82,7 +87,8 @@ class CosineWarmup(lr.LinearWarmup):
         eta_min: last rate.
     """
 
-    def __init__(self, learning_rate, warmup_steps, T_max, start_lr=0.0, end_lr=None, eta_min=0.0):
+    def __init__(self, learning_rate: NotNegative, warmup_steps: Whole, T_max: Steps, start_lr: NotNegative = 0.0,
+                 end_lr: Optional[NotNegative] = None, eta_min: NotNegative = 0.0) -> None:
         if T_max <= warmup_steps:
             raise ConfigError(f"'lr_scheduler': T_max ({T_max} steps) must be longer than warmup_steps "
                               f'({warmup_steps}).')

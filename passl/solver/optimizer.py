@@ -1,11 +1,13 @@
 """Optimizers under PASSL's names; state saved by the names that the model's state dict has."""
 
 import re
+from typing import Any, Optional
 
 import numpy as np
 import paddle
 from paddle import optimizer as opt
 
+from ..utils.config.kinds import Flag, NotNegative, Positive, Share
 from ..utils.errors import CheckpointError, PasslError
 from .builder import OPTIMIZERS
 
@@ -46,8 +48,9 @@ class Momentum(_InOneCall, opt.Momentum):
             parameter is a kernel of its own; on a CPU it gains nothing.
     """
 
-    def __init__(self, learning_rate, parameters, momentum=0.9, weight_decay=None, use_nesterov=False,
-                 grad_clip=None, multi_precision=False, use_multi_tensor=False):
+    def __init__(self, learning_rate: Any, parameters: Any, momentum: Share = 0.9,
+                 weight_decay: Optional[NotNegative] = None, use_nesterov: Flag = False, grad_clip: Any = None,
+                 multi_precision: Flag = False, use_multi_tensor: Flag = False) -> None:
         super().__init__(learning_rate, momentum, parameters, use_nesterov=use_nesterov, weight_decay=weight_decay,
                          grad_clip=grad_clip, multi_precision=multi_precision, use_multi_tensor=use_multi_tensor)
 
@@ -68,8 +71,8 @@ class LarsMomentumOptimizer(opt.Momentum):
         epsilon: guards the division.
     """
 
-    def __init__(self, learning_rate, parameters, momentum=0.9, lars_coeff=0.001, lars_weight_decay=0.0,
-                 epsilon=0.0, grad_clip=None):
+    def __init__(self, learning_rate: Any, parameters: Any, momentum: Share = 0.9, lars_coeff: Positive = 0.001,
+                 lars_weight_decay: NotNegative = 0.0, epsilon: NotNegative = 0.0, grad_clip: Any = None) -> None:
         super().__init__(learning_rate, momentum, parameters)
         self._lars = (lars_coeff, lars_weight_decay, epsilon)
         self._clip_first = grad_clip

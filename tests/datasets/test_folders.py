@@ -205,7 +205,7 @@ def test_unknown_names_and_settings(tmp_path, make_images):
     for cfg, match in [({'name': 'ImageNt'}, "Did you mean 'ImageNet'"),
                        ({'name': 'ImageNet', 'data_root': root}, "Did you mean 'dataroot'"),
                        ({'name': 'ImageNet', 'dataroot': root, 'return_label': 1}, 'true or false'),
-                       ({'name': 'ImageNet', 'dataroot': root, 'on_error': 'skip'}, "'replace' or 'raise'"),
+                       ({'name': 'ImageNet', 'dataroot': root, 'on_error': 'skip'}, "one of replace, raise"),
                        ({'name': 'ImageNet', 'dataroot': root, 'max_bad': 3}, 'share'),
                        ({'name': 'ImageNet', 'dataroot': root, 'view_trans1': []}, 'need return_two_sample'),
                        ({'name': 'ImageNet', 'dataroot': root, 'transforms': [{'name': 'Resize', 'size': 8}]},

@@ -195,14 +195,14 @@ def test_a_copy_made_by_pickling_works(tmp_path, make_images):
     (dict(sampler=dict(batch_size=16, drop_last=True)), DataError,
      r'batch \(16\) is larger than the data set \(12 images\).*drop_last=False'),
     (dict(sampler=dict(batch_size='8')), ConfigError, 'batch_size'),
-    (dict(sampler=dict()), ConfigError, 'needs batch_size'),
+    (dict(sampler=dict()), ConfigError, 'batch_size. is missing'),
     (dict(sampler=dict(batch_size=2, shufle=True)), ConfigError, "Did you mean 'shuffle'"),
     (dict(sampler=dict(batch_size=2, shuffle='yes')), ConfigError, 'true or false'),
     (dict(sampler=dict(batch_size=2, name='RandomSampler')), ConfigError, 'unknown sampler'),
     (dict(loader=dict(num_worker=2)), ConfigError, "Did you mean 'num_workers'"),
-    (dict(loader=dict(num_workers=-1)), ConfigError, 'whole number from 0'),
+    (dict(loader=dict(num_workers=-1)), ConfigError, 'whole number of 0 or more'),
     (dict(samplers={}), ConfigError, "Did you mean 'sampler'"),
-    (dict(dataset=dict(name='Synthetic', split='test')), ConfigError, "'train' or 'val'"),
+    (dict(dataset=dict(name='Synthetic', split='test')), ConfigError, 'one of train, val'),
     (dict(dataset=dict(name='Synthetic', num_images=0)), ConfigError, 'num_images')])
 def test_wrong_settings(change, error, match):
     with pytest.raises(error, match=match):

@@ -250,7 +250,7 @@ def test_max_pixels_is_a_setting_of_every_data_set(tmp_path):
     [dataset[i] for i in range(5)]
     assert dataset.num_bad == 0
     for wrong in (0, -1, 1.5, True, 'many'):
-        with pytest.raises(ConfigError, match="'dataloader.train.dataset.max_pixels' must be a whole number from 1 on"):
+        with pytest.raises(ConfigError, match="'dataloader.train.dataset.max_pixels' must be a whole number of 1"):
             build_dataset(dict(settings, max_pixels=wrong))
     assert build_dataset(dict(settings, max_pixels=None)).max_pixels == image_module.MAX_PIXELS == 178956970
 

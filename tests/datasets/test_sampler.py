@@ -92,8 +92,6 @@ def test_keys_carry_the_seed_of_the_epoch():
 
 
 @pytest.mark.parametrize('options, match', [
-    (dict(batch_size=0), 'batch_size'), (dict(batch_size='8'), 'batch_size'), (dict(batch_size=True),
-                                                                               'batch_size'),
     (dict(batch_size=2, rank=2, world_size=2), 'rank'), (dict(batch_size=2, drop_last=True, pad=False),
                                                          'choose one')])
 def test_wrong_settings(options, match):

@@ -251,10 +251,10 @@ def test_figures_that_are_missing():
 
 
 @pytest.mark.parametrize('settings, parts', [
-    ({'check': 'on'}, ["'collapse_config.check' is 'on'", 'auto or off']),
-    ({'min_std': 2}, ["'collapse_config.min_std' is 2", 'from 0 to 1']),
-    ({'max_acc': 101}, ["'collapse_config.max_acc' is 101", 'from 0 to 100']),
-    ({'patience': 0}, ["'collapse_config.patience' is 0"]),
+    ({'check': 'on'}, ["'collapse_config.check' must be", "not 'on'", 'one of auto, off, false']),
+    ({'min_std': 2}, ["'collapse_config.min_std' must be", "not 2", 'from 0 to 1']),
+    ({'max_acc': 101}, ["'collapse_config.max_acc' must be", "not 101", 'from 0 to 100']),
+    ({'patience': 0}, ["'collapse_config.patience' must be", "not 0"]),
     ({'min_stdd': 0.1}, ['min_std'])])
 def test_wrong_settings(data, out, capsys, settings, parts):
     small.refused_training(small.moco(data, **out, collapse_config=settings), capsys, parts)

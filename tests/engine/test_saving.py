@@ -178,11 +178,11 @@ def test_a_file_of_an_epochs_last_step_holds_its_end(data, out, capsys, unit, ch
 
 
 @pytest.mark.parametrize('change, parts', [
-    ({'keep_every': 0}, ["'checkpoint.keep_every' is 0", '>= 1']),
-    ({'keep_every': 1.5}, ["'checkpoint.keep_every' is 1.5"]),
-    ({'every_minutes': 0}, ["'checkpoint.every_minutes' is 0", 'above 0']),
-    ({'every_minutes': True}, ["'checkpoint.every_minutes' is True"]),
-    ({'every_minutes': 'ten'}, ["'checkpoint.every_minutes' is 'ten'"]),
+    ({'keep_every': 0}, ["'checkpoint.keep_every' must be", "not 0", '1 or more']),
+    ({'keep_every': 1.5}, ["'checkpoint.keep_every' must be", "not 1.5"]),
+    ({'every_minutes': 0}, ["'checkpoint.every_minutes' must be", "not 0", 'above 0']),
+    ({'every_minutes': True}, ["'checkpoint.every_minutes' must be", "not True"]),
+    ({'every_minutes': 'ten'}, ["'checkpoint.every_minutes' must be", "not 'ten'"]),
 ])
 def test_wrong_settings(data, out, capsys, change, parts):
     refused_training(moco(data, **out, checkpoint=change), capsys, parts)

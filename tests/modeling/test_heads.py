@@ -121,7 +121,7 @@ def test_simclr_head():
 @pytest.mark.parametrize('name', ['ContrastiveHead', 'SimCLRContrastiveHead'])
 @pytest.mark.parametrize('temperature', [0, -0.2])
 def test_wrong_temperature(name, temperature):
-    with pytest.raises(ConfigError, match=f"'model.head.temperature' is {temperature}.*above 0"):
+    with pytest.raises(ConfigError, match=f"'model.head.temperature' must be a number above 0, not {temperature}"):
         build_head({'name': name, 'temperature': temperature})
 
 

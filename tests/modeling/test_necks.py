@@ -67,8 +67,8 @@ def test_densecl_neck_starts_as_the_authors():
 
 @pytest.mark.parametrize('num_grid', [0, -1, [2], [2, 3, 4], [2, 0], 'seven', 2.5, True])
 def test_wrong_num_grid(num_grid):
-    with pytest.raises(ConfigError, match="'model.neck.num_grid' is .*None, a number"):
-        DenseCLNeck(4, 4, 4, num_grid)
+    with pytest.raises(ConfigError, match="'model.neck.num_grid' must be a number of cells S of 1 or more, or .*, not"):
+        build_neck(dict(name='DenseCLNeck', in_channels=4, hid_channels=4, out_channels=4, num_grid=num_grid))
 
 
 X = np.random.RandomState(1).randn(4, 6, 2, 3).astype('float32')

@@ -86,7 +86,7 @@ def test_pretrained_and_files_of_the_other_stem(tmp_path):
     with pytest.raises(CheckpointError, match=r'holds ResNet-18_vd \(basic blocks, deep stem\) weights, the model is a '
                                               r'ResNet-18 \(basic'):
         build_backbone({'name': 'ResNet', 'depth': 18, 'pretrained': str(tmp_path / 'bare.pdparams')})
-    with pytest.raises(ConfigError, match="'model.backbone.depth' is 20"):
+    with pytest.raises(ConfigError, match="'model.backbone.depth' must be one of .*, not 20"):
         build_backbone({'name': 'ResNet_vd', 'depth': 20})
 
 

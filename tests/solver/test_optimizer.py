@@ -103,7 +103,7 @@ def test_one_call_for_all_parameters_refuses_changing_ones():
         else:
             optimizer.step()
             optimizer.clear_grad(set_to_zero=False)
-    with pytest.raises(ConfigError, match="'optimizer.use_multi_tensor' is 'yes'"):
+    with pytest.raises(ConfigError, match="'optimizer.use_multi_tensor' must be true or false, not 'yes'"):
         build_optimizer({'name': 'Momentum', 'use_multi_tensor': 'yes'}, 0.1, net)
 
 
@@ -252,8 +252,8 @@ def test_only_what_trains_is_given_to_the_optimizer():
     ({'name': 'SGD', 'grad_clip': {'name': 'ClipGradByNorm'}}, ["'optimizer.grad_clip'", 'clip_norm']),
     ({'name': 'SGD', 'grad_clip': {'name': 'ClipGradByNorm', 'clip_norm': 'x'}}, ["'optimizer.grad_clip'", 'x']),
     ('SGD', ["'optimizer'", "'SGD'", 'name']),
-    ({'name': 'Momentum', 'weight_decay': -1e-4}, ["'optimizer.weight_decay' is -0.0001", '0 or more']),
-    ({'name': 'Momentum', 'momentum': 1.5}, ["'optimizer.momentum' is 1.5", 'from 0 to 1']),
+    ({'name': 'Momentum', 'weight_decay': -1e-4}, ["'optimizer.weight_decay' must be", "not -0.0001", '0 or more']),
+    ({'name': 'Momentum', 'momentum': 1.5}, ["'optimizer.momentum' must be", "not 1.5", 'from 0 to 1']),
     ({'name': 'LarsMomentumOptimizer', 'lars_weight_decay': -1}, ["'optimizer.lars_weight_decay'", '0 or more']),
 ])
 def test_wrong_settings(cfg, words):

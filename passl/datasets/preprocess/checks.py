@@ -1,52 +1,48 @@
-"""Checks of transform arguments: each names the transform, the value and the rule."""
+"""What the settings of transforms may be, and the resizing that they share."""
 
 import math
+from typing import Annotated, Literal, Sequence, Union
 
 import cv2
 import numpy as np
 
-from ...utils.errors import ConfigError
+from ...utils.config.kinds import Check, is_number, is_whole
 
 INTERPOLATIONS = {'nearest': cv2.INTER_NEAREST, 'bilinear': cv2.INTER_LINEAR, 'bicubic': cv2.INTER_CUBIC,
                   'area': cv2.INTER_AREA, 'lanczos': cv2.INTER_LANCZOS4}
 
 
-def is_number(x):
-    """True for int and float, not for bool."""
-    return isinstance(x, (int, float)) and not isinstance(x, bool)
+_LISTS = (list, tuple)
 
 
-def probability(owner, key, value):
-    """`value` as a float in [0, 1]."""
-    if not is_number(value) or not 0 <= value <= 1:
-        raise ConfigError(f'{owner}: {key} must be a number from 0 to 1, not {value!r}.')
-    return float(value)
+def _pair(value, low=-math.inf, above=-math.inf):
+    return isinstance(value, _LISTS) and len(value) == 2 and all(is_number(v) for v in value) and \
+        value[0] <= value[1] and value[0] >= low and value[0] > above
 
 
-def number_range(owner, key, value, low=None, positive=False):
-    """`value` as (a, b) with a <= b and a >= low (a > 0 if `positive`)."""
-    ok = isinstance(value, (list, tuple)) and len(value) == 2 and all(is_number(v) for v in value)
-    if not ok or value[0] > value[1] or (low is not None and value[0] < low) or (positive and value[0] <= 0):
-        rule = '' if not positive and low is None else (', above 0' if positive else f', not below {low}')
-        raise ConfigError(f'{owner}: {key} must be [smallest, largest]{rule}, not {value!r}.')
-    return float(value[0]), float(value[1])
+Side = Annotated[Union[int, Sequence[int]], Check('a whole number of 1 or more, or [height, width]', lambda v: all(
+    is_whole(n) and n > 0 for n in (v if isinstance(v, _LISTS) and len(v) == 2 else [v])))]
+PositiveRange = Annotated[Sequence[float], Check('[smallest, largest], above 0', lambda v: _pair(v, above=0))]
+Interpolation = Literal['nearest', 'bilinear', 'bicubic', 'area', 'lanczos']
+Axes = Literal['CHW', 'HWC']
+PerChannel = Annotated[Union[float, Sequence[float]], Check(
+    'one number or one per channel (3)',
+    lambda v: all(is_number(n) for n in (v if isinstance(v, _LISTS) and len(v) == 3 else [v])))]
+PositivePerChannel = Annotated[Union[float, Sequence[float]], Check(
+    'one number or one per channel (3), above 0',
+    lambda v: all(is_number(n) and n > 0 for n in (v if isinstance(v, _LISTS) and len(v) == 3 else [v])))]
+# torchvision's rule: v draws from [max(0, 1 - v), 1 + v], a pair is taken as it is, 0 and null switch it off
+FactorRange = Annotated[Union[float, Sequence[float], None], Check(
+    'a number of 0 or more, or [smallest, largest], not below 0',
+    lambda v: v is None or is_number(v) and v >= 0 or _pair(v, low=0))]
+HueRange = Annotated[Union[float, Sequence[float], None], Check(
+    'a number in [0, 0.5], or [smallest, largest] in [-0.5, 0.5]',
+    lambda v: v is None or is_number(v) and 0 <= v <= 0.5 or _pair(v, low=-0.5) and v[1] <= 0.5)]
 
 
-def height_width(owner, key, value):
-    """`value` (one int or [height, width]) as (height, width)."""
-    pair = (value, value) if not isinstance(value, (list, tuple)) else tuple(value)
-    if len(pair) != 2 or any(not isinstance(v, int) or isinstance(v, bool) or v < 1 for v in pair):
-        raise ConfigError(f'{owner}: {key} must be a positive whole number or [height, width], not '
-                          f'{value!r}.')
-    return pair
-
-
-def interpolation_name(owner, value):
-    """`value` as one of the names in INTERPOLATIONS."""
-    if value not in INTERPOLATIONS:
-        raise ConfigError(f"{owner}: interpolation '{value}' is unknown. Use one of "
-                          f'{", ".join(INTERPOLATIONS)}.')
-    return value
+def height_width(size: Union[int, Sequence[int]]) -> tuple[int, int]:
+    """`size`, one number or [height, width], as (height, width)."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 _WIDEST = 2.2       # beyond this shrinking a blur of three pixels is too narrow

@@ -2,14 +2,16 @@
 
 import math
 import random
+from typing import Annotated, Optional, Union
 
 import cv2
 import numpy as np
 
-from ...utils.errors import ConfigError
+from ...utils.config.kinds import Check, Positive, Share, is_whole, number_from
 from .builder import TRANSFORMS
-from .checks import is_number, number_range, probability
+from .checks import FactorRange, HueRange, PositiveRange
 
+Odd = Annotated[int, Check('an odd whole number above 0', lambda v: is_whole(v) and v > 0 and v % 2 == 1)]
 _LEVELS = np.arange(256, dtype=np.float32)
 _IDENTITY = np.eye(3)
 _LUMINANCE = np.tile([0.299, 0.587, 0.114], (3, 1))     # ITU-R 601, as in Pillow
@@ -47,15 +49,11 @@ def adjust_hue(img, shift):
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
 
 
-def _factor_range(key, value):
+def _factor_range(value):
     """torchvision's rule: v -> [max(0, 1 - v), 1 + v]; a pair is taken as it is; 0 and None switch it off."""
-    if value is None or (is_number(value) and value == 0):
-        return None
-    if is_number(value):
-        if value < 0:
-            raise ConfigError(f'ColorJitter: {key} must not be negative, got {value!r}.')
-        return max(0.0, 1 - value), 1.0 + value
-    return number_range('ColorJitter', key, value, low=0)
+    if isinstance(value, (list, tuple)):
+        return value
+    return (max(0.0, 1 - value), 1.0 + value) if value else None
 
 
 @TRANSFORMS.register()
@@ -68,16 +66,14 @@ class ColorJitter:
         hue: v in [0, 0.5] draws a shift from [-v, v] of the colour circle; [a, b] within [-0.5, 0.5].
     """
 
-    def __init__(self, brightness=0, contrast=0, saturation=0, hue=0):
-        ranges = [(adjust_brightness, _factor_range('brightness', brightness)),
-                  (adjust_contrast, _factor_range('contrast', contrast)),
-                  (adjust_saturation, _factor_range('saturation', saturation))]
-        if hue is not None and not (is_number(hue) and hue == 0):
-            pair = number_range('ColorJitter', 'hue', [-hue, hue] if is_number(hue) else hue)
-            if pair[0] < -0.5 or pair[1] > 0.5:
-                raise ConfigError('ColorJitter: hue must lie in [0, 0.5] (or a pair in [-0.5, 0.5]), not '
-                                  f'{hue!r}.')
-            ranges.append((adjust_hue, pair))
+    def __init__(self, brightness: FactorRange = 0, contrast: FactorRange = 0, saturation: FactorRange = 0,
+                 hue: HueRange = 0) -> None:
+        ranges = [(adjust_brightness, _factor_range(brightness)), (adjust_contrast, _factor_range(contrast)),
+                  (adjust_saturation, _factor_range(saturation))]
+        if isinstance(hue, (int, float)):
+            hue = (-hue, hue) if hue else None
+        if hue:
+            ranges.append((adjust_hue, hue))
         self.steps = [(f, r) for f, r in ranges if r is not None]
 
     def __call__(self, img):
@@ -90,8 +86,8 @@ class ColorJitter:
 class RandomGrayscale:
     """Three equal channels of luminance with probability `p`."""
 
-    def __init__(self, p=0.1):
-        self.p = probability('RandomGrayscale', 'p', p)
+    def __init__(self, p: Share = 0.1) -> None:
+        self.p = p
 
     def __call__(self, img):
         if random.random() >= self.p:
@@ -112,12 +108,9 @@ class GaussianBlur:
         kernel_size: fixed odd window instead of one from sigma.
     """
 
-    def __init__(self, sigma=(0.1, 2.0), kernel_size=None):
-        pair = [sigma, sigma] if is_number(sigma) else sigma
-        self.sigma = number_range('GaussianBlur', 'sigma', pair, positive=True)
-        if kernel_size is not None and (not isinstance(kernel_size,
-                                                       int) or kernel_size < 1 or kernel_size % 2 == 0):
-            raise ConfigError(f'GaussianBlur: kernel_size must be odd and positive, not {kernel_size!r}.')
+    def __init__(self, sigma: Union[Positive, PositiveRange] = (0.1, 2.0),
+                 kernel_size: Optional[Odd] = None) -> None:
+        self.sigma = sigma if isinstance(sigma, (list, tuple)) else (sigma, sigma)
         self.kernel_size = kernel_size
 
     def __call__(self, img):
@@ -130,9 +123,7 @@ class GaussianBlur:
 class Solarization:
     """Invert all levels from `threshold` on; always applied (wrap it in RandomApply)."""
 
-    def __init__(self, threshold=128):
-        if not is_number(threshold) or not 0 <= threshold <= 256:
-            raise ConfigError(f'Solarization: threshold must be a number from 0 to 256, not {threshold!r}.')
+    def __init__(self, threshold: Annotated[float, number_from(0, 256)] = 128) -> None:
         self.table = np.where(_LEVELS < threshold, _LEVELS, 255 - _LEVELS)
 
     def __call__(self, img):

@@ -1,10 +1,11 @@
 """Transforms that hold other transforms: Compose and RandomApply."""
 
 import random
+from typing import Any, Sequence
 
+from ...utils.config.kinds import Share
 from ...utils.errors import ConfigError
 from .builder import TRANSFORMS, build_transform
-from .checks import probability
 
 
 def build_transforms(recipe, where='transforms'):
@@ -38,7 +39,7 @@ def build_transforms(recipe, where='transforms'):
 class Compose:
     """Apply `transforms` (mappings or callables) one after the other."""
 
-    def __init__(self, transforms):
+    def __init__(self, transforms: Sequence[Any]) -> None:
         if any(not callable(t) for t in transforms):
             transforms = build_transforms(transforms, 'Compose.transforms').transforms
         self.transforms = list(transforms)
@@ -59,9 +60,9 @@ class Compose:
 class RandomApply:
     """Apply the whole list `transforms` with probability `p`, otherwise nothing."""
 
-    def __init__(self, transforms, p=0.5):
+    def __init__(self, transforms: Any, p: Share = 0.5) -> None:
         self.transform = build_transforms(transforms, 'RandomApply.transforms')
-        self.p = probability('RandomApply', 'p', p)
+        self.p = p
 
     def __call__(self, img):
         return self.transform(img) if random.random() < self.p else img

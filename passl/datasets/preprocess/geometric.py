@@ -2,12 +2,14 @@
 
 import math
 import random
+from typing import Optional
 
 import cv2
 import numpy as np
 
+from ...utils.config.kinds import Share
 from .builder import TRANSFORMS
-from .checks import height_width, interpolation_name, number_range, probability, resize, resize_part
+from .checks import Interpolation, PositiveRange, Side, height_width, resize, resize_part
 
 
 @TRANSFORMS.register()
@@ -24,11 +26,9 @@ class RandomResizedCrop:
         interpolation: nearest, bilinear, bicubic, area or lanczos.
     """
 
-    def __init__(self, size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation='bilinear'):
-        self.size = height_width('RandomResizedCrop', 'size', size)
-        self.scale = number_range('RandomResizedCrop', 'scale', scale, positive=True)
-        self.ratio = number_range('RandomResizedCrop', 'ratio', ratio, positive=True)
-        self.interpolation = interpolation_name('RandomResizedCrop', interpolation)
+    def __init__(self, size: Side, scale: PositiveRange = (0.08, 1.0), ratio: PositiveRange = (3 / 4, 4 / 3),
+                 interpolation: Interpolation = 'bilinear') -> None:
+        self.size, self.scale, self.ratio, self.interpolation = height_width(size), scale, ratio, interpolation
 
     def draw(self, height, width):
         """A random box (top, left, height, width) inside an image of that size."""
@@ -59,8 +59,8 @@ class RandomResizedCrop:
 class RandomHorizontalFlip:
     """Mirror left-right with probability `p` (`prob` is Paddle's name for it)."""
 
-    def __init__(self, p=0.5, prob=None):
-        self.p = probability('RandomHorizontalFlip', 'p', p if prob is None else prob)
+    def __init__(self, p: Share = 0.5, prob: Optional[Share] = None) -> None:
+        self.p = p if prob is None else prob
 
     def __call__(self, img):
         return cv2.flip(img, 1) if random.random() < self.p else img
@@ -70,10 +70,9 @@ class RandomHorizontalFlip:
 class Resize:
     """Resize to [height, width], or so that the short side becomes `size` (one number)."""
 
-    def __init__(self, size, interpolation='bilinear'):
-        self.short = None if isinstance(size, (list, tuple)) else height_width('Resize', 'size', size)[0]
-        self.size = height_width('Resize', 'size', size)
-        self.interpolation = interpolation_name('Resize', interpolation)
+    def __init__(self, size: Side, interpolation: Interpolation = 'bilinear') -> None:
+        self.short = size if isinstance(size, int) else None
+        self.size, self.interpolation = height_width(size), interpolation
 
     def __call__(self, img):
         h, w = img.shape[:2]
@@ -88,8 +87,8 @@ class Resize:
 class CenterCrop:
     """The central `size` (one number or [height, width]); smaller images get black borders."""
 
-    def __init__(self, size):
-        self.size = height_width('CenterCrop', 'size', size)
+    def __init__(self, size: Side) -> None:
+        self.size = height_width(size)
 
     def __call__(self, img):
         th, tw = self.size

@@ -1,20 +1,27 @@
 """Transforms at the end of a recipe: axis order and normalisation."""
 
+from typing import Annotated, Literal, Optional, Sequence
+
 import cv2
 import numpy as np
 
+from ...utils.config.kinds import Check, Text, is_number, is_whole
 from ...utils.errors import ConfigError
 from .builder import TRANSFORMS
-from .checks import is_number
+from .checks import Axes, PerChannel, PositivePerChannel
+
+Order = Annotated[Sequence[int], Check('a permutation of 0, 1, 2', lambda v: isinstance(v, (list, tuple)) and all(
+    is_whole(n) for n in v) and sorted(v) == [0, 1, 2])]
+Scale = Annotated[float, Check('a number (1.0/255.0 without quotes is one)', is_number)]
+NoSwap = Annotated[bool, Check('false or left out: images are RGB already, it would swap red and blue',
+                               lambda v: v is False)]
 
 
 @TRANSFORMS.register()
 class Transpose:
     """Reorder the axes; (2, 0, 1) turns HWC into CHW."""
 
-    def __init__(self, order=(2, 0, 1)):
-        if sorted(order) != [0, 1, 2]:
-            raise ConfigError(f'Transpose: order must be a permutation of 0, 1, 2, not {order!r}.')
+    def __init__(self, order: Order = (2, 0, 1)) -> None:
         self.order = tuple(order)
 
     def __call__(self, img):
@@ -25,9 +32,8 @@ class Transpose:
 class ToRGB:
     """Nothing to do: images are read as RGB. Kept because PASSL's recipes name it."""
 
-    def __init__(self, mode='RGB', return_type='numpy'):
-        if mode != 'RGB':
-            raise ConfigError(f"ToRGB: mode '{mode}' is not supported; images are RGB here.")
+    def __init__(self, mode: Literal['RGB'] = 'RGB', return_type: Text = 'numpy') -> None:
+        pass
 
     def __call__(self, img):
         return img
@@ -37,20 +43,15 @@ class ToRGB:
 class ToTensor:
     """uint8 HWC -> float32 CHW in [0, 1]; an array still, which the loader makes a Tensor of."""
 
-    def __init__(self, data_format='CHW'):
-        if data_format not in ('CHW', 'HWC'):
-            raise ConfigError(f"ToTensor: data_format must be 'CHW' or 'HWC', not {data_format!r}.")
+    def __init__(self, data_format: Axes = 'CHW') -> None:
         self.order = (2, 0, 1) if data_format == 'CHW' else (0, 1, 2)
 
     def __call__(self, img):
         return np.divide(img.transpose(self.order), np.float32(255), dtype=np.float32, order='C')
 
 
-def _per_channel(owner, key, value):
-    values = [value] * 3 if is_number(value) else value
-    if not isinstance(values, (list, tuple)) or len(values) != 3 or not all(is_number(v) for v in values):
-        raise ConfigError(f'{owner}: {key} must be one number or one per channel (3), not {value!r}.')
-    return np.asarray(values, np.float64)
+def _per_channel(value):
+    return np.asarray(value if isinstance(value, (list, tuple)) else [value] * 3, np.float64)
 
 
 @TRANSFORMS.register()
@@ -64,22 +65,12 @@ class NormalizeImage:
         to_rgb: must stay False, images are RGB already.
     """
 
-    def __init__(self, scale=None, mean=0.0, std=1.0, data_format=None, to_rgb=False):
-        owner = type(self).__name__
-        if scale is not None and not is_number(scale):
-            raise ConfigError(f'{owner}: scale must be a number, not {scale!r}. 1.0/255.0 without quotes is '
-                              'one.')
-        std = _per_channel(owner, 'std', std)
-        if (std <= 0).any():
-            raise ConfigError(f'{owner}: std must be above 0, not {std.tolist()}.')
-        if data_format not in (None, 'CHW', 'HWC'):
-            raise ConfigError(f"{owner}: data_format must be 'CHW' or 'HWC', not {data_format!r}.")
-        if to_rgb:
-            raise ConfigError(f'{owner}: images are RGB already; leave to_rgb out, it would swap red and '
-                              'blue.')
+    def __init__(self, scale: Optional[Scale] = None, mean: PerChannel = 0.0, std: PositivePerChannel = 1.0,
+                 data_format: Optional[Axes] = None, to_rgb: NoSwap = False) -> None:
+        deviation = _per_channel(std)
         # one multiplication and one subtraction per pixel
-        self.factor = ((1.0 if scale is None else scale) / std).astype(np.float32)
-        self.offset = (_per_channel(owner, 'mean', mean) / std).astype(np.float32)
+        self.factor = ((1.0 if scale is None else scale) / deviation).astype(np.float32)
+        self.offset = (_per_channel(mean) / deviation).astype(np.float32)
         self.data_format = data_format
 
     def __call__(self, img):
@@ -100,7 +91,8 @@ class NormalizeImage:
 class Normalize(NormalizeImage):
     """(img - mean) / std as float32, per channel; see NormalizeImage."""
 
-    def __init__(self, mean=0.0, std=1.0, data_format=None, to_rgb=False):
+    def __init__(self, mean: PerChannel = 0.0, std: PositivePerChannel = 1.0, data_format: Optional[Axes] = None,
+                 to_rgb: NoSwap = False) -> None:
         super().__init__(None, mean, std, data_format, to_rgb)
 
 

@@ -24,7 +24,7 @@ class Architecture(nn.Layer):
     supervised = False
     negatives = None
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.with_metrics = True
         self.step = 0

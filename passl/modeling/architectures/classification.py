@@ -1,5 +1,7 @@
 """Supervised classification on a (frozen) backbone: linear evaluation and fine-tuning."""
 
+from paddle import nn
+
 from ...utils.errors import ConfigError
 from .base import Architecture
 from .builder import MODELS
@@ -16,7 +18,7 @@ class Classification(Architecture):
 
     supervised = True
 
-    def __init__(self, backbone, head):
+    def __init__(self, backbone: nn.Layer, head: nn.Layer) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head

@@ -1,7 +1,11 @@
 """DenseCL (Wang et al., CVPR 2021): MoCo v2 and a contrastive loss at every location."""
 
+from typing import Optional
+
+from paddle import nn
+
 from ...modules.correspondence import match, take_matched
-from ...utils.errors import ConfigError
+from ...utils.config.kinds import Count, Positive, Share
 from .base import need_two_views
 from .builder import MODELS
 from .momentum_contrast import MomentumContrast, unit
@@ -19,13 +23,12 @@ class DenseCL(MomentumContrast):
     Two more buffers hold the dense negatives: `queue2` [D, K], `queue2_ptr`.
     """
 
-    def __init__(self, backbone, neck, head, dim=128, K=65536, m=0.999, T=None, loss_lambda=0.5, bn_splits=1):
+    def __init__(self, backbone: nn.Layer, neck: nn.Layer, head: nn.Layer, dim: Count = 128, K: Count = 65536,
+                 m: Share = 0.999, T: Optional[Positive] = None, loss_lambda: Share = 0.5,
+                 bn_splits: Count = 1) -> None:
         super().__init__(backbone, neck, head, dim, K, m, T, bn_splits)
-        if not 0 <= loss_lambda <= 1:
-            raise ConfigError(f"'model.loss_lambda' is {loss_lambda}; it must be between 0 (MoCo v2) and 1 "
-                              '(dense only).')
         self.loss_lambda, self.cells = loss_lambda, None
-        self.add_queue('queue2', dim, int(K))
+        self.add_queue('queue2', dim, K)
 
     def train_iter(self, *inputs):
         """Two views [N, 3, H, W] -> {'loss', 'loss_global', 'loss_dense', 'acc1', 'acc5', 'acc1_dense', 'acc5_dense',

@@ -1,6 +1,7 @@
 """The part that MoCo and DenseCL share: a momentum encoder, shuffled keys and queues."""
 
 import copy
+from typing import Optional
 
 import paddle
 import paddle.nn.functional as F
@@ -10,6 +11,7 @@ from ...modules.batch_shuffle import BatchShuffle, in_splits
 from ...modules.ema import WeightAverage
 from ...modules.feature_queue import FeatureQueue
 from ...modules.freeze import freeze_
+from ...utils.config.kinds import Count, Positive, Share
 from ...utils.errors import ConfigError
 from .base import Architecture
 
@@ -35,29 +37,22 @@ class MomentumContrast(Architecture):
     State-dict keys: `encoder_q.0.*` backbone, `encoder_q.1.*` neck, `encoder_k.*`, `queue`, `queue_ptr`.
     """
 
-    def __init__(self, backbone, neck, head, dim=128, K=65536, m=0.999, T=None, bn_splits=1):
+    def __init__(self, backbone: nn.Layer, neck: nn.Layer, head: nn.Layer, dim: Count = 128, K: Count = 65536,
+                 m: Share = 0.999, T: Optional[Positive] = None, bn_splits: Count = 1) -> None:
         super().__init__()
-        if not 0 <= m <= 1:
-            raise ConfigError(f"'model.m' is {m}; the momentum must be between 0 and 1.")
-        if K < 1 or int(K) != K:
-            raise ConfigError(f"'model.K' is {K}; the queue must hold at least one key.")
-        if bn_splits < 1 or int(bn_splits) != bn_splits:
-            raise ConfigError(f"'model.bn_splits' is {bn_splits}; it must be a whole number >= 1.")
         if getattr(neck, 'out_channels', dim) != dim:
             raise ConfigError(f"'model.dim' is {dim}, but 'model.neck.out_channels' is {neck.out_channels}: the "
                               'queue holds what the neck gives. Make them equal.')
         if T is not None:
-            if not T > 0:
-                raise ConfigError(f"'model.T' is {T!r}; the temperature must be above 0.")
             head.temperature = T
-        self.m, self.bn_splits = m, int(bn_splits)
+        self.m, self.bn_splits = m, bn_splits
         self.encoder_q = nn.Sequential(backbone, neck)
         self.encoder_k = copy.deepcopy(self.encoder_q)
         freeze_(self.encoder_k)
         self.key_average = WeightAverage(self.encoder_q, self.encoder_k)
         self.head = head
         self.queues = {}
-        self.add_queue('queue', dim, int(K))
+        self.add_queue('queue', dim, K)
         self._waiting = []
 
     @property

@@ -4,6 +4,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from ...utils.config.kinds import Flag
 from ...utils.distributed import dist
 from ...utils.logger import get_logger
 from .base import Architecture, need_two_views
@@ -22,7 +23,7 @@ class SimCLR(Architecture):
     State-dict keys: `encoder.0.*` backbone, `encoder.1.*` neck.
     """
 
-    def __init__(self, backbone, neck, head, sync_bn=True):
+    def __init__(self, backbone: nn.Layer, neck: nn.Layer, head: nn.Layer, sync_bn: Flag = True) -> None:
         super().__init__()
         encoder = nn.Sequential(backbone, neck)
         if sync_bn and dist.world_size() > 1:

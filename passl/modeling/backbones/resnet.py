@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+from typing import Annotated, Any, Literal, Optional, Sequence, Union
 
 import paddle
 from paddle.vision.models import resnet as vision
@@ -10,12 +11,17 @@ from ...modules import kernels
 from ...modules.freeze import freeze_, is_frozen
 from ...modules.init import init_resnet_
 from ...modules.recompute import recompute
+from ...utils.config.kinds import Check, Flag, Text, Whole, is_whole
 from ...utils.errors import ConfigError
 from ...utils.weights import backbone_weights, load_into, load_weights
 from .builder import BACKBONES
 
-BLOCKS = {18: vision.BasicBlock, 34: vision.BasicBlock,
-          50: vision.BottleneckBlock, 101: vision.BottleneckBlock, 152: vision.BottleneckBlock}
+BLOCKS: dict[int, Any] = {18: vision.BasicBlock, 34: vision.BasicBlock,
+                          50: vision.BottleneckBlock, 101: vision.BottleneckBlock, 152: vision.BottleneckBlock}
+
+Recompute = Annotated[Union[bool, Sequence[int]], Check(
+    'true, false or a list of stages, 0 (stem) to 4: [0, 1]',
+    lambda v: isinstance(v, bool) or isinstance(v, (list, tuple)) and all(is_whole(s) and s in range(5) for s in v))]
 
 
 @BACKBONES.register()
@@ -37,12 +43,9 @@ class ResNet(vision.ResNet):
     `forward(x [N, 3, H, W])` -> [N, C, H/32, W/32], C = 512 (18, 34) or 2048.
     """
 
-    def __init__(self, depth, num_classes=0, with_pool=False, zero_init_residual=False, frozen_stages=-1,
-                 pretrained=None, recompute=False):
-        if depth not in BLOCKS:
-            raise ConfigError(f"'model.backbone.depth' is {depth!r}; it must be one of {sorted(BLOCKS)}.")
-        if frozen_stages not in (-1, 0, 1, 2, 3, 4):
-            raise ConfigError(f"'model.backbone.frozen_stages' is {frozen_stages!r}; it must be -1 (none) to 4 (all).")
+    def __init__(self, depth: Literal[18, 34, 50, 101, 152], num_classes: Whole = 0, with_pool: Flag = False,
+                 zero_init_residual: Flag = False, frozen_stages: Literal[-1, 0, 1, 2, 3, 4] = -1,
+                 pretrained: Optional[Text] = None, recompute: Recompute = False) -> None:
         if num_classes > 0 and not with_pool:
             raise ConfigError(f"'model.backbone.num_classes' is {num_classes}: the classifier needs pooled features. "
                               'Set with_pool: true too.')
@@ -111,7 +114,4 @@ def _stages(wanted):
     """The stages that the setting names, as a list."""
     if isinstance(wanted, bool):
         return list(range(5)) if wanted else []
-    if not isinstance(wanted, (list, tuple)) or any(isinstance(s, bool) or s not in range(5) for s in wanted):
-        raise ConfigError(f"'model.backbone.recompute' is {wanted!r}; it must be true, false or a list of stages, "
-                          '0 (stem) to 4: [0, 1]')
     return sorted(set(wanted))

@@ -4,6 +4,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from ...modules.init import constant_, normal_
+from ...utils.config.kinds import Count, Flag
 from ...utils.misc import accuracy
 from .builder import HEADS
 
@@ -18,7 +19,7 @@ class ClasHead(nn.Layer):
         num_classes: number of classes.
     """
 
-    def __init__(self, with_avg_pool=False, in_channels=2048, num_classes=1000):
+    def __init__(self, with_avg_pool: Flag = False, in_channels: Count = 2048, num_classes: Count = 1000) -> None:
         super().__init__()
         self.in_channels, self.num_classes = in_channels, num_classes
         self.avg_pool = nn.AdaptiveAvgPool2D((1, 1)) if with_avg_pool else None

@@ -3,16 +3,14 @@
 from paddle import nn
 
 from ...modules.contrastive_loss import info_nce, nt_xent, rank_among, ranking_accuracy
+from ...utils.config.kinds import Flag, Positive
 from ...utils.distributed import dist
-from ...utils.errors import ConfigError
 from .builder import HEADS
 
 
 class _TemperatureHead(nn.Layer):
-    def __init__(self, temperature, return_accuracy):
+    def __init__(self, temperature: Positive = 0.1, return_accuracy: Flag = True) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise ConfigError(f"'model.head.temperature' is {temperature!r}; it must be above 0.")
         self.temperature = temperature
         self.return_accuracy = return_accuracy
 
@@ -35,9 +33,6 @@ class ContrastiveHead(_TemperatureHead):
             most similar of all 1 + K candidates.
     """
 
-    def __init__(self, temperature=0.1, return_accuracy=True):
-        super().__init__(temperature, return_accuracy)
-
     def forward(self, query, key, queue, with_accuracy=True):
         """query, key [M, D] with unit rows, queue [D, K] with unit columns -> {'loss', 'acc1', 'acc5'}."""
         loss, rank = info_nce(query, key, queue, self.temperature, self.return_accuracy and with_accuracy)
@@ -52,9 +47,6 @@ class SimCLRContrastiveHead(_TemperatureHead):
         temperature: T (0.1 for batch 4096 in the paper).
         return_accuracy: also give acc1 and acc5 (percent).
     """
-
-    def __init__(self, temperature=0.1, return_accuracy=True):
-        super().__init__(temperature, return_accuracy)
 
     def forward(self, z1, z2, with_accuracy=True):
         """z1, z2 [N, D]: unit projections of the two views on this process -> {'loss', 'acc1', 'acc5'}."""

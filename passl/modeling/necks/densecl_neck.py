@@ -1,12 +1,17 @@
 """DenseCL's two projections: one of the pooled feature, one of every location (DenseCL, section 3.2)."""
 
+from typing import Annotated, Optional, Sequence, Union
+
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
 from ...modules.init import kaiming_linear_, torch_default_conv_
-from ...utils.errors import ConfigError
+from ...utils.config.kinds import Check, Count, is_whole
 from .builder import NECKS
+
+Grid = Annotated[Union[int, Sequence[int]], Check('a number of cells S of 1 or more, or [S_h, S_w]', lambda v: all(
+    is_whole(s) and s >= 1 for s in (v if isinstance(v, (list, tuple)) and len(v) == 2 else [v])))]
 
 
 @NECKS.register()
@@ -24,18 +29,15 @@ class DenseCLNeck(nn.Layer):
     (hooks of its layers are not called).
     """
 
-    def __init__(self, in_channels, hid_channels, out_channels, num_grid=None):
+    def __init__(self, in_channels: Count, hid_channels: Count, out_channels: Count,
+                 num_grid: Optional[Grid] = None) -> None:
         super().__init__()
-        if type(num_grid) is int:
+        if isinstance(num_grid, int):
             num_grid = [num_grid, num_grid]
-        if num_grid is not None and not (isinstance(num_grid, (list, tuple)) and len(num_grid) == 2
-                                         and all(type(s) is int and s >= 1 for s in num_grid)):
-            raise ConfigError(f"'model.neck.num_grid' is {num_grid!r}; it must be None, a number of cells S >= 1 or "
-                              '[S_h, S_w].')
-        self.num_grid = num_grid
+        self.num_grid = None if num_grid is None else list(num_grid)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.avgpool = nn.AdaptiveAvgPool2D((1, 1))
-        self.pool = nn.AdaptiveAvgPool2D(tuple(num_grid)) if num_grid is not None else None
+        self.pool = nn.AdaptiveAvgPool2D(self.num_grid) if self.num_grid is not None else None
         self.mlp = nn.Sequential(nn.Linear(in_channels, hid_channels), nn.ReLU(),
                                  nn.Linear(hid_channels, out_channels))
         self.mlp2 = nn.Sequential(nn.Conv2D(in_channels, hid_channels, 1), nn.ReLU(),

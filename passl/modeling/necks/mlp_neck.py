@@ -3,11 +3,12 @@
 from paddle import nn
 
 from ...modules.init import constant_, kaiming_linear_
+from ...utils.config.kinds import Count, Flag
 from .builder import NECKS
 
 
 class _PooledNeck(nn.Layer):
-    def __init__(self, in_channels, out_channels, with_avg_pool):
+    def __init__(self, in_channels: Count, out_channels: Count, with_avg_pool: Flag) -> None:
         super().__init__()
         self.in_channels, self.out_channels = in_channels, out_channels
         self.avgpool = nn.AdaptiveAvgPool2D((1, 1)) if with_avg_pool else None
@@ -36,7 +37,7 @@ class LinearNeck(_PooledNeck):
         with_avg_pool: pool the map first.
     """
 
-    def __init__(self, in_channels, out_channels, with_avg_pool=True):
+    def __init__(self, in_channels: Count, out_channels: Count, with_avg_pool: Flag = True) -> None:
         super().__init__(in_channels, out_channels, with_avg_pool)
         self.fc = nn.Linear(in_channels, out_channels)
         self.init_linear()
@@ -56,7 +57,8 @@ class NonLinearNeckV1(_PooledNeck):
 
     with_norm = False
 
-    def __init__(self, in_channels, hid_channels, out_channels, with_avg_pool=True):
+    def __init__(self, in_channels: Count, hid_channels: Count, out_channels: Count,
+                 with_avg_pool: Flag = True) -> None:
         super().__init__(in_channels, out_channels, with_avg_pool)
         norm = [nn.BatchNorm1D(hid_channels)] if self.with_norm else []
         self.mlp = nn.Sequential(nn.Linear(in_channels, hid_channels), *norm, nn.ReLU(),

@@ -71,7 +71,7 @@ _UNIONS = (Union, getattr(types, 'UnionType', Union))
 def _one_of(words: tuple) -> Check:
     names = ['true' if w is True else 'false' if w is False else str(w) for w in words]
     rule = 'one of ' + ', '.join(names)
-    if {'on', 'off'} & set(names):
+    if {'on', 'off'} & set(names) and not {'true', 'false'} & set(names):
         rule += ' (YAML reads a bare on or off as true or false: write it in quotes)'
     return Check(rule, lambda v: any(type(v) is type(w) and v == w for w in words))
 
@@ -88,5 +88,7 @@ def check_of(kind: Any) -> Optional[Check]:
         if None in parts:
             return None
         known = [part for part in parts if part is not None]
-        return Check(' or '.join(part.rule for part in known), lambda v: any(part.accepts(v) for part in known))
+        rules = [part.rule for part in known]
+        rule = ', or '.join([' or '.join(r for r in rules if r != 'null')] + [r for r in rules if r == 'null'])
+        return Check(rule, lambda v: any(part.accepts(v) for part in known))
     return check_of(_PLAIN[kind]) if isinstance(kind, type) and kind in _PLAIN else None

@@ -177,8 +177,8 @@ def import_plugins(custom_imports: Union[str, Sequence[str], None] = (), base_di
         custom_imports: file paths ending in .py (relative to `base_dir`) or module names.
         base_dir: the folder of the config file.
     """
-    eps = metadata.entry_points()
-    eps = eps.select(group=ENTRY_POINT_GROUP) if hasattr(eps, 'select') else eps.get(ENTRY_POINT_GROUP, ())
+    found: Any = metadata.entry_points()            # a mapping before Python 3.10
+    eps = found.select(group=ENTRY_POINT_GROUP) if hasattr(found, 'select') else found.get(ENTRY_POINT_GROUP, ())
     for ep in eps:
         try:
             ep.load()
@@ -202,6 +202,7 @@ def import_plugins(custom_imports: Union[str, Sequence[str], None] = (), base_di
         if module_name in sys.modules:
             continue
         spec = importlib.util.spec_from_file_location(module_name, path)
+        assert spec is not None and spec.loader is not None         # a file ending in .py has both
         module = importlib.util.module_from_spec(spec)
         sys.modules[module_name] = module
         try:
