@@ -18,5 +18,6 @@ test:		# all but the slow tests; makes its own environment
 all:
 	bash tools/run_tests.sh --all
 
-docs:		# both languages agree, links lead somewhere, commands are ones that the tools take
+docs:		# writes docs/SETTINGS*.md from the code; then: both languages agree, links lead somewhere, commands are right
+	$(PYTHON) tools/release/settings_page.py
 	$(PYTHON) -m pytest -q tests/test_docs.py

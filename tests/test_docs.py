@@ -210,3 +210,16 @@ def test_the_dockerfile_copies_what_an_installation_reads():
     copied = ' '.join(re.findall(r'^COPY (.+) \S+$', read('docker/Dockerfile.gpu'), re.M)).split()
     assert all(os.path.exists(os.path.join(ROOT, name)) for name in copied)
     assert {'setup.py', 'setup.cfg', 'README.md', 'LICENSE', 'passl', 'tools', 'configs'} == set(copied)
+
+
+@pytest.mark.parametrize('language, name', [('en', 'SETTINGS.md'), ('ch', 'SETTINGS_ch.md')])
+def test_the_page_of_settings_is_what_the_code_checks(language, name):
+    tool = module_of('tools/release/settings_page.py')
+    assert tool.page(language) == read(f'docs/{name}'), 'run: python tools/release/settings_page.py'
+
+
+def test_every_setting_of_ours_has_a_rule_and_a_meaning():
+    rows = re.findall(r'^\| `([\w.]+)` \| (.*) \| (.*) \| (.*) \|$', read('docs/SETTINGS.md'), re.M)
+    assert len(rows) > 150
+    free = {'transforms', 'view_trans1', 'view_trans2'}             # lists of parts
+    assert [key for key, rule, _, meaning in rows if not meaning or not (rule or key in free)] == []

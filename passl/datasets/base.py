@@ -87,7 +87,8 @@ class ImageDataset(Findings, Dataset):
     Attributes:
         samples: one entry per image.
         classes: class names in the order of their numbers; empty without labels.
-        reduced_decoding, max_pixels: see above.
+        reduced_decoding: see above.
+        max_pixels: images of more pixels count as unreadable.
     """
 
     reduced_decoding = True

@@ -21,7 +21,7 @@ DATASETS = Registry('data set')
 DATALOADER = SCHEMA.keys['dataloader'].keys['train']
 _SAMPLERS = ('EpochBatchSampler', 'DistributedBatchSampler', 'BatchSampler')
 _RECIPES = ('transforms', 'view_trans1', 'view_trans2')
-_COMMON = {'reduced_decoding': Flag, 'max_pixels': Count}           # settings of any data set
+COMMON = {'reduced_decoding': Flag, 'max_pixels': Count}           # settings of any data set
 # these had a setting `index`, which is in the configs of older runs
 _ONCE_INDEXED = ('ImageFolder', 'UnlabelledFolder', 'ImageNet', 'ImageNet100')
 _PREFETCH = 2           # Paddle's default
@@ -43,14 +43,14 @@ def build_dataset(cfg, where='dataloader.train.dataset'):
     if isinstance(cfg, dict):       # recipes are built here, where their place in the config is known
         cfg = {k: build_transforms(v, f'{where}.{k}') if k in _RECIPES and v is not None else v
                for k, v in cfg.items()}
-        common = {k: cfg.pop(k) for k in _COMMON if k in cfg}
+        common = {k: cfg.pop(k) for k in COMMON if k in cfg}
         if 'index' in cfg and cfg.get('name') in _ONCE_INDEXED:
             del cfg['index']
             get_logger().info("'%s.index' is a setting of older versions without effect: every start lists the folder. "
                               'Take it out.', where)
     common = {k: v for k, v in common.items() if v is not None}
     for key, value in common.items():
-        check = check_of(_COMMON[key])
+        check = check_of(COMMON[key])
         if not check.accepts(value):
             raise ConfigError(f"'{where}.{key}' must be {check.rule}, not {value!r}.")
     dataset = build_from_config(cfg, DATASETS, where)

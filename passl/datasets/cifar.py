@@ -75,7 +75,15 @@ class _Source:
 
 
 class _Cifar(ImageDataset):
-    """Shared by both; `samples` are image numbers, `images` is uint8 [N, 32, 32, 3]."""
+    """Shared by both; `samples` are image numbers, `images` is uint8 [N, 32, 32, 3].
+
+    Args:
+        dataroot: cifar-10-python.tar.gz or cifar-100-python.tar.gz, the extracted folder, or the folder that holds it.
+        mode: 'train' or 'test'.
+        datafile: PASSL's name for dataroot.
+        download: must be False; nothing is fetched.
+        return_label ... max_bad: see ImageDataset.
+    """
 
     def _read(self, dataroot, datafile, mode, inner, files, label_key, meta, meta_key):
         if dataroot is None and datafile is None:
@@ -114,15 +122,7 @@ class _Cifar(ImageDataset):
 
 @DATASETS.register()
 class CIFAR10(_Cifar):
-    """CIFAR-10 (python version).
-
-    Args:
-        dataroot: cifar-10-python.tar.gz, the extracted folder, or the folder that holds either.
-        mode: 'train' or 'test'.
-        datafile: PASSL's name for dataroot.
-        download: must be False; nothing is fetched.
-        return_label ... view_trans2: see ImageDataset.
-    """
+    """CIFAR-10 (python version)."""
 
     def __init__(self, dataroot: Optional[Path] = None, mode: Literal['train', 'test'] = 'train',
                  return_label: Flag = False, *, datafile: Optional[Path] = None, download: NoDownload = False,
@@ -135,12 +135,11 @@ class CIFAR10(_Cifar):
 
 @DATASETS.register()
 class CIFAR100(_Cifar):
-    """CIFAR-100 (python version) with its 100 fine labels; arguments as CIFAR10."""
+    """CIFAR-100 (python version) with its 100 fine labels."""
 
     def __init__(self, dataroot: Optional[Path] = None, mode: Literal['train', 'test'] = 'train',
                  return_label: Flag = False, *, datafile: Optional[Path] = None, download: NoDownload = False,
                  **views: Any) -> None:
         super().__init__(return_label, **views)
-        self._read(dataroot, datafile, mode, 'cifar-100-python', {'train': ['train'],
-                                                                            'test': ['test']},
-                   'fine_labels', 'meta', 'fine_label_names')
+        self._read(dataroot, datafile, mode, 'cifar-100-python', {'train': ['train'], 'test': ['test']}, 'fine_labels',
+                   'meta', 'fine_label_names')

@@ -14,7 +14,7 @@ class ImageNet(ImageFolder):
 
     A `val` folder as downloaded is flat: sort it into class folders first, or use ImageList
     with a text file of `name label` lines. The number of classes is not checked, so
-    subsets work. Arguments: see ImageFolder; `return_label` is off by default.
+    subsets work. `return_label` is off by default.
     """
 
     def __init__(self, dataroot: Path, return_label: Flag = False, **views: Any) -> None:

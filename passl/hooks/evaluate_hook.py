@@ -44,8 +44,6 @@ class EvaluateHook(Hook):
 def _checked(eval_kargs):
     """A copy of `eval_kargs`; told now, not after the first epoch, what `Trainer.evaluate` would not take."""
     where = "'eval_kargs' of EvaluateHook"
-    if not isinstance(eval_kargs or {}, dict):
-        raise ConfigError(f'{where} is {eval_kargs!r}; it must be a mapping such as {{topk: [1, 5]}}.')
     eval_kargs = dict(eval_kargs or {})
     for key in eval_kargs:
         if key != 'topk':

@@ -44,6 +44,7 @@ class Momentum(_InOneCall, opt.Momentum):
         momentum: mu.
         weight_decay: wd, on everything unless `optimizer.exclude_from_weight_decay` says otherwise.
         use_nesterov: Nesterov's variant.
+        multi_precision: keep float32 copies of weights in half precision (AMP level O2 sets it).
         use_multi_tensor: update all parameters in one call, to the same numbers. For GPUs, where a call per
             parameter is a kernel of its own; on a CPU it gains nothing.
     """

@@ -1,12 +1,15 @@
 """Registries, building from a config node, and user code."""
 
 import copy
+import math
+from typing import Any, Literal, Optional, Union
 
 import pytest
 
+from passl.utils.config import kinds
 from passl.utils.config import registry as module
 from passl.utils.errors import ConfigError, suggest
-from passl.utils.config.registry import Registry, accepted_arguments, build_from_config, import_plugins
+from passl.utils.config.registry import Registry, accepted_arguments, build_from_config, import_plugins, settings_of
 
 
 class Net:
@@ -143,3 +146,57 @@ def test_installed_entry_points_are_loaded(monkeypatch):
         monkeypatch.setattr(module.metadata, 'entry_points', lambda table=table: table)
         import_plugins()
     assert loaded == [True, True]
+
+
+# ------------------------------------------------------------------------------------------ kinds of settings
+
+@pytest.mark.parametrize('kind, good, bad, rule', [
+    (kinds.Count, [1, 10**9], [0, -1, 1.0, True, '1', None], 'a whole number of 1 or more'),
+    (kinds.Whole, [0, 7], [-1, 0.0, False], 'a whole number of 0 or more'),
+    (kinds.Flag, [True, False], [0, 1, 'true', None], 'true or false'),
+    (kinds.Share, [0, 0.5, 1], [-0.1, 1.1, True, math.nan, '0.5'], 'a number from 0 to 1'),
+    (kinds.Positive, [1e-9, 3], [0, -1, math.inf, math.nan], 'a number above 0'),
+    (kinds.Within, [0.5], [0, 1], 'a number above 0 and below 1'),
+    (kinds.Text, ['a'], ['', ' ', 1], 'text (in quotes if it looks like a number)'),
+    (Optional[kinds.Count], [None, 1], [0, 'x'], 'a whole number of 1 or more, or null'),
+    (Union[kinds.Positive, kinds.Texts], [2, ['a'], []], ['a', 0], 'a number above 0 or a list of texts'),
+    (Literal['auto', 'off'], ['auto'], ['on', False, None],
+     'one of auto, off (YAML reads a bare on or off as true or false: write it in quotes)'),
+    (Literal['auto', 'off', False], ['off', False], [0, True], 'one of auto, off, false'),
+    (Literal[0, 1], [0, 1], [False, True, 1.0], 'one of 0, 1'),
+    (bool, [True], [1], 'true or false'), (int, [-3], [1.5, True], 'a whole number'),
+    (float, [1, 2.5], [True, math.nan, '1'], 'a number'), (str, ['x'], [1], 'text (in quotes if it looks like a number)'),
+    (Optional[dict], [{}, None], [[]], 'a mapping, or null')])
+def test_what_kinds_accept(kind, good, bad, rule):
+    check = kinds.check_of(kind)
+    assert check.rule == rule
+    assert [v for v in good if not check.accepts(v)] == [] == [v for v in bad if check.accepts(v)]
+
+
+@pytest.mark.parametrize('kind', [Any, object, Optional[object], list, 'text', None, Union[int, list]])
+def test_other_annotations_say_nothing(kind):
+    assert kinds.check_of(kind) is None
+
+
+def test_annotations_of_own_parts_are_checked():
+    registry = Registry('part')
+
+    @registry.register()
+    class Plain:
+        def __init__(self, rate: float, steps: 'int' = 3, odd: 'NowhereDefined' = None, **more):     # noqa: F821
+            self.given = rate, steps, odd, more
+
+    built = build_from_config({'name': 'Plain', 'rate': 1, 'odd': 'any', 'extra': [1]}, registry, 'part')
+    assert built.given == (1, 3, 'any', {'extra': [1]})
+    for key, value, rule in (('rate', '0.1', 'a number'), ('rate', None, 'a number')):
+        with pytest.raises(ConfigError, match=f"'part.{key}' must be {rule}, not {value!r}"):
+            build_from_config({'name': 'Plain', 'rate': 1, **{key: value}}, registry, 'part')
+
+
+def test_settings_that_a_constructor_hands_on():
+    from passl.datasets.builder import DATASETS
+    settings, anything = settings_of(DATASETS.get('ImageNet'))
+    assert list(settings)[:3] == ['dataroot', 'return_label', 'classes'] and 'max_bad' in settings and not anything
+    assert settings['return_label'].default is False                # its own, not that of ImageFolder
+    with pytest.raises(ConfigError, match="'d.max_bat': ImageNet has no setting 'max_bat'. Did you mean 'max_bad'"):
+        build_from_config({'name': 'ImageNet', 'dataroot': 'x', 'max_bat': 1}, DATASETS, 'd')

@@ -84,7 +84,11 @@ class ColorJitter:
 
 @TRANSFORMS.register()
 class RandomGrayscale:
-    """Three equal channels of luminance with probability `p`."""
+    """Three equal channels of luminance.
+
+    Args:
+        p: probability.
+    """
 
     def __init__(self, p: Share = 0.1) -> None:
         self.p = p
@@ -121,7 +125,11 @@ class GaussianBlur:
 
 @TRANSFORMS.register()
 class Solarization:
-    """Invert all levels from `threshold` on; always applied (wrap it in RandomApply)."""
+    """Invert the bright levels; always applied (wrap it in RandomApply).
+
+    Args:
+        threshold: the levels from this one on.
+    """
 
     def __init__(self, threshold: Annotated[float, number_from(0, 256)] = 128) -> None:
         self.table = np.where(_LEVELS < threshold, _LEVELS, 255 - _LEVELS)

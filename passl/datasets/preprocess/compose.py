@@ -37,7 +37,11 @@ def build_transforms(recipe, where='transforms'):
 
 @TRANSFORMS.register()
 class Compose:
-    """Apply `transforms` (mappings or callables) one after the other."""
+    """Apply transforms one after the other.
+
+    Args:
+        transforms: list of mappings or callables.
+    """
 
     def __init__(self, transforms: Sequence[Any]) -> None:
         if any(not callable(t) for t in transforms):
@@ -58,7 +62,12 @@ class Compose:
 
 @TRANSFORMS.register()
 class RandomApply:
-    """Apply the whole list `transforms` with probability `p`, otherwise nothing."""
+    """Apply a whole list, or nothing.
+
+    Args:
+        transforms: list of mappings or callables.
+        p: probability that they are applied.
+    """
 
     def __init__(self, transforms: Any, p: Share = 0.5) -> None:
         self.transform = build_transforms(transforms, 'RandomApply.transforms')

@@ -57,7 +57,12 @@ class RandomResizedCrop:
 
 @TRANSFORMS.register()
 class RandomHorizontalFlip:
-    """Mirror left-right with probability `p` (`prob` is Paddle's name for it)."""
+    """Mirror left-right.
+
+    Args:
+        p: probability.
+        prob: Paddle's name for it.
+    """
 
     def __init__(self, p: Share = 0.5, prob: Optional[Share] = None) -> None:
         self.p = p if prob is None else prob
@@ -68,7 +73,12 @@ class RandomHorizontalFlip:
 
 @TRANSFORMS.register()
 class Resize:
-    """Resize to [height, width], or so that the short side becomes `size` (one number)."""
+    """Resize to a size, or so that the short side has it.
+
+    Args:
+        size: [height, width], or the short side.
+        interpolation: nearest, bilinear, bicubic, area or lanczos.
+    """
 
     def __init__(self, size: Side, interpolation: Interpolation = 'bilinear') -> None:
         self.short = size if isinstance(size, int) else None
@@ -85,7 +95,11 @@ class Resize:
 
 @TRANSFORMS.register()
 class CenterCrop:
-    """The central `size` (one number or [height, width]); smaller images get black borders."""
+    """The central part; smaller images get black borders.
+
+    Args:
+        size: its side, or [height, width].
+    """
 
     def __init__(self, size: Side) -> None:
         self.size = height_width(size)

@@ -19,7 +19,11 @@ NoSwap = Annotated[bool, Check('false or left out: images are RGB already, it wo
 
 @TRANSFORMS.register()
 class Transpose:
-    """Reorder the axes; (2, 0, 1) turns HWC into CHW."""
+    """Reorder the axes.
+
+    Args:
+        order: (2, 0, 1) turns HWC into CHW.
+    """
 
     def __init__(self, order: Order = (2, 0, 1)) -> None:
         self.order = tuple(order)
@@ -30,7 +34,11 @@ class Transpose:
 
 @TRANSFORMS.register()
 class ToRGB:
-    """Nothing to do: images are read as RGB. Kept because PASSL's recipes name it."""
+    """Nothing to do: images are read as RGB. Kept because PASSL's recipes name it.
+
+    Args:
+        mode, return_type: as in PASSL's recipes; they change nothing.
+    """
 
     def __init__(self, mode: Literal['RGB'] = 'RGB', return_type: Text = 'numpy') -> None:
         pass
@@ -41,7 +49,11 @@ class ToRGB:
 
 @TRANSFORMS.register()
 class ToTensor:
-    """uint8 HWC -> float32 CHW in [0, 1]; an array still, which the loader makes a Tensor of."""
+    """uint8 HWC -> float32 in [0, 1]; an array still, which the loader makes a Tensor of.
+
+    Args:
+        data_format: order of the axes afterwards.
+    """
 
     def __init__(self, data_format: Axes = 'CHW') -> None:
         self.order = (2, 0, 1) if data_format == 'CHW' else (0, 1, 2)

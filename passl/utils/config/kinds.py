@@ -64,6 +64,7 @@ Shape = Annotated[Sequence[int], Check('a list of whole numbers such as [3, 224,
     v, (list, tuple)) and len(v) > 0 and all(is_whole(n) and (n > 0 or n == -1) for n in v))]
 
 _PLAIN = {bool: Flag, int: Annotated[int, Check('a whole number', is_whole)], float: Number, str: Text,
+          dict: Annotated[dict, Check('a mapping', lambda v: isinstance(v, dict))],
           type(None): Annotated[None, Check('null', lambda v: v is None)]}
 _UNIONS = (Union, getattr(types, 'UnionType', Union))
 
