@@ -1,13 +1,17 @@
 """Transforms that hold other transforms: Compose and RandomApply."""
 
 import random
+from collections.abc import Sequence
+from typing import Any, Callable, Union
 
 from ...utils.errors import ConfigError
 from .builder import TRANSFORMS, build_transform
 from .checks import probability
 
+Recipe = Union[None, dict, Callable, Sequence]
 
-def build_transforms(recipe, where='transforms'):
+
+def build_transforms(recipe: Recipe, where: str = 'transforms') -> 'Compose':
     """A callable that applies `recipe` in order.
 
     Args:
@@ -43,7 +47,7 @@ class Compose:
             transforms = build_transforms(transforms, 'Compose.transforms').transforms
         self.transforms = list(transforms)
 
-    def __call__(self, img):
+    def __call__(self, img: Any) -> Any:
         for transform in self.transforms:
             img = transform(img)
         return img
@@ -63,5 +67,5 @@ class RandomApply:
         self.transform = build_transforms(transforms, 'RandomApply.transforms')
         self.p = probability('RandomApply', 'p', p)
 
-    def __call__(self, img):
+    def __call__(self, img: Any) -> Any:
         return self.transform(img) if random.random() < self.p else img

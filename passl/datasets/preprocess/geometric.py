@@ -9,6 +9,8 @@ import numpy as np
 from .builder import TRANSFORMS
 from .checks import height_width, interpolation_name, number_range, probability, resize, resize_part
 
+Box = tuple[int, int, int, int]         # top, left, height, width; pixels
+
 
 @TRANSFORMS.register()
 class RandomResizedCrop:
@@ -30,7 +32,7 @@ class RandomResizedCrop:
         self.ratio = number_range('RandomResizedCrop', 'ratio', ratio, positive=True)
         self.interpolation = interpolation_name('RandomResizedCrop', interpolation)
 
-    def draw(self, height, width):
+    def draw(self, height: int, width: int) -> Box:
         """A random box (top, left, height, width) inside an image of that size."""
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
         for _ in range(10):
@@ -44,14 +46,14 @@ class RandomResizedCrop:
         h = max(1, min(height, int(round(width / aspect))))
         return (height - h) // 2, (width - w) // 2, h, w
 
-    def cut(self, img, box, reduction=1):
+    def cut(self, img: np.ndarray, box: Box, reduction: int = 1) -> np.ndarray:
         """The part `box` of an image, resized; `img` is that image decoded at 1 / reduction."""
         if reduction > 1:
             return resize_part(img, [edge / reduction for edge in box], self.size)
         top, left, h, w = box
         return resize(img[top:top + h, left:left + w], self.size, self.interpolation)
 
-    def __call__(self, img):
+    def __call__(self, img: np.ndarray) -> np.ndarray:
         return self.cut(img, self.draw(*img.shape[:2]))
 
 
@@ -62,7 +64,7 @@ class RandomHorizontalFlip:
     def __init__(self, p=0.5, prob=None):
         self.p = probability('RandomHorizontalFlip', 'p', p if prob is None else prob)
 
-    def __call__(self, img):
+    def __call__(self, img: np.ndarray) -> np.ndarray:
         return cv2.flip(img, 1) if random.random() < self.p else img
 
 
@@ -75,7 +77,7 @@ class Resize:
         self.size = height_width('Resize', 'size', size)
         self.interpolation = interpolation_name('Resize', interpolation)
 
-    def __call__(self, img):
+    def __call__(self, img: np.ndarray) -> np.ndarray:
         h, w = img.shape[:2]
         if self.short is None:
             return resize(img, self.size, self.interpolation)
@@ -91,7 +93,7 @@ class CenterCrop:
     def __init__(self, size):
         self.size = height_width('CenterCrop', 'size', size)
 
-    def __call__(self, img):
+    def __call__(self, img: np.ndarray) -> np.ndarray:
         th, tw = self.size
         h, w = img.shape[:2]
         if h < th or w < tw:
