@@ -38,6 +38,7 @@ class Joined(Dataset):
         self._starts = [0]
         for part in self.parts:
             self._starts.append(self._starts[-1] + len(part))
+        self.root = ', '.join(str(p.root) for p in self.parts)          # for messages
         fronts = [os.path.basename(os.path.abspath(p.root)) for p in self.parts]
         self.ids = [f'{front}/{i}' for front, part in zip(fronts, self.parts) for i in part.ids]
         if len(set(self.ids)) != len(self.ids):
