@@ -64,7 +64,8 @@ def load_data(args: argparse.Namespace) -> tuple[Optional[list[ClassificationSpl
         whole = [build_classification(args.data_format, args.data, split, args.image_size)
                  for split in _splits(args, args.data_format)]
         check_pair(whole[0], whole[1])
-        check_labels(args.tasks, whole[0])
+        for split in whole:
+            check_labels(args.tasks, split)
     if of_masks:
         kind = (args.seg_format or args.data_format) if args.seg_data else args.data_format
         options = parse_options(args.option)
