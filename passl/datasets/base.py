@@ -3,6 +3,7 @@
 import contextlib
 import random
 from typing import Any, Literal
+from collections.abc import Iterator
 
 import numpy as np
 from paddle.io import Dataset, get_worker_info
@@ -14,14 +15,14 @@ from ..utils.seed import derive_seed
 from .findings import Findings
 from .image import MAX_PIXELS, ImageReadError, decode_image, is_turned, jpeg_size
 from .preprocess.compose import build_transforms
-from .preprocess.tensor import ToTensor
+from .preprocess.tensor import Normalisation, ToTensor
 from .preprocess.two_view import TwoView, Views
 
 _kept = False
 
 
 @contextlib.contextmanager
-def generators_kept():
+def generators_kept() -> Iterator[None]:
     """`random` and `numpy.random` stand afterwards as before.
 
     Copying their states costs as much as a crop. So inside another such block, and in a worker process, where
@@ -41,7 +42,7 @@ def generators_kept():
 
 
 @contextlib.contextmanager
-def seeded(seed):
+def seeded(seed: int) -> Iterator[None]:
     """Seed `random` and `numpy.random` inside the block; their states come back as `generators_kept` says."""
     with generators_kept():
         random.seed(seed)
@@ -116,20 +117,20 @@ class ImageDataset(Findings, Dataset):
         self.classes = []
         self._make_shared()
 
-    def read_bytes(self, index):
+    def read_bytes(self, index: int) -> tuple[bytes, str]:
         """(bytes of the image file of `index`, its name for messages). Raises ImageReadError."""
         raise NotImplementedError
 
-    def load(self, index):
+    def load(self, index: int) -> np.ndarray:
         """The image of `index`: uint8 [H, W, 3]. Raises ImageReadError."""
         return decode_image(*self.read_bytes(index), max_pixels=self.max_pixels)
 
-    def label(self, index):
+    def label(self, index: int) -> int:
         """The class number of `index`."""
         raise NotImplementedError
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         return len(self.classes)
 
     def __len__(self):
@@ -208,7 +209,7 @@ class ImageDataset(Findings, Dataset):
             self.report_failure(e)
             raise
 
-    def leave_normalisation(self):
+    def leave_normalisation(self) -> Normalisation:
         """Take layout and normalisation off the samples of SampleKeys: their images are uint8 [H, W, 3] from now on.
 
         Returns:
@@ -232,7 +233,7 @@ class ImageDataset(Findings, Dataset):
         with seeded(0):
             return recipe(img)
 
-    def example(self):
+    def example(self) -> tuple:
         """A sample as the workers make them; of a made-up image if the recipe gives all images the same size."""
         recipe = self._unfinished or self.recipe
         views, others = self._try_out(recipe), self._try_out(recipe, np.zeros((72, 120, 3), np.uint8))

@@ -2,12 +2,13 @@
 
 import os
 import sys
+from typing import TYPE_CHECKING, Any, Optional
 
 import cv2
 
 from ..utils.errors import ConfigError, DataError, suggest
 from ..utils.logger import get_logger
-from ..utils.config.kinds import Count, Flag, check_of
+from ..utils.config.kinds import Count, Flag, mistake
 from ..utils.config.registry import Registry, build_from_config
 from ..utils.config.schema import SCHEMA, check_section, raise_for
 from ..utils.paddle_env import usable_cores
@@ -16,6 +17,9 @@ from .preprocess.compose import build_transforms
 from .sampler import EpochBatchSampler
 from .shared_memory import batch_bytes, use_shared_memory
 from .transport import build_transport
+
+if TYPE_CHECKING:
+    from paddle.io import Dataset
 
 DATASETS = Registry('data set')
 DATALOADER = SCHEMA.keys['dataloader'].keys['train']
@@ -30,7 +34,7 @@ _PREFETCH = 2           # Paddle's default
 _TIMEOUT = 1800
 
 
-def build_dataset(cfg, where='dataloader.train.dataset'):
+def build_dataset(cfg: dict[str, Any], where: str = 'dataloader.train.dataset') -> 'Dataset':
     """Build the data set that `cfg` (`{name, ...arguments}`) describes.
 
     `reduced_decoding` and `max_pixels` (see ImageDataset) may stand beside the arguments of any data set.
@@ -50,9 +54,9 @@ def build_dataset(cfg, where='dataloader.train.dataset'):
                               'Take it out.', where)
     common = {k: v for k, v in common.items() if v is not None}
     for key, value in common.items():
-        check = check_of(COMMON[key])
-        if not check.accepts(value):
-            raise ConfigError(f"'{where}.{key}' must be {check.rule}, not {value!r}.")
+        wrong = mistake(COMMON[key], value)
+        if wrong:
+            raise ConfigError(f"'{where}.{key}' {wrong}")
     dataset = build_from_config(cfg, DATASETS, where)
     for key, value in common.items():
         setattr(dataset, key, value)
@@ -63,8 +67,8 @@ def _default_workers():
     return 2 if usable_cores() > 1 and sys.platform == 'linux' else 0
 
 
-def build_sampler(cfg, dataset, seed=0, rank=0, world_size=1, training=True,
-                  where='dataloader.train.sampler'):
+def build_sampler(cfg: Optional[dict[str, Any]], dataset: 'Dataset', seed: int = 0, rank: int = 0, world_size: int = 1,
+                  training: bool = True, where: str = 'dataloader.train.sampler') -> EpochBatchSampler:
     """The EpochBatchSampler that `cfg` (`{batch_size, shuffle, drop_last}`) describes.
 
     In evaluation every image is counted once, so `drop_last` is refused a say there (with a
@@ -74,6 +78,7 @@ def build_sampler(cfg, dataset, seed=0, rank=0, world_size=1, training=True,
         ConfigError: a wrong setting.
         DataError: not one full batch in the data set.
     """
+    cfg = {k: v for k, v in (cfg or {}).items() if v is not None}
     raise_for(check_section(cfg, DATALOADER.keys['sampler'], where))
     name = cfg.get('name') or _SAMPLERS[0]
     if name not in _SAMPLERS:
@@ -99,8 +104,8 @@ def _processes_here(world_size):
     return min(int(told), world_size) if told.isdigit() and int(told) > 0 else world_size
 
 
-def build_dataloader(cfg, seed=0, rank=0, world_size=1, device='cpu', training=True,
-                     where='dataloader.train'):
+def build_dataloader(cfg: dict[str, Any], seed: int = 0, rank: int = 0, world_size: int = 1, device: str = 'cpu',
+                     training: bool = True, where: str = 'dataloader.train') -> ImageLoader:
     """The paddle.io.DataLoader that `cfg` (`{loader, sampler, dataset}`) describes.
 
     Its `batch_sampler` is an EpochBatchSampler: call `loader.batch_sampler.set_epoch(epoch)`
@@ -139,7 +144,9 @@ def build_dataloader(cfg, seed=0, rank=0, world_size=1, device='cpu', training=T
         options['use_shared_memory'] = use_shared_memory(
             options.get('use_shared_memory'), batch_bytes(dataset, collate, sampler.batch_size), options['num_workers'],
             options.get('prefetch_factor', _PREFETCH), _processes_here(world_size), f'{where}.loader')
-    loader = ImageLoader(dataset, batch_sampler=sampler, return_list=True, collate_fn=collate,
+    # Paddle's annotations know its own samplers and collation only
+    loader = ImageLoader(dataset, batch_sampler=sampler,            # type: ignore[arg-type]
+                         return_list=True, collate_fn=collate,      # type: ignore[arg-type]
                          worker_init_fn=init_worker, **options)
     loader.input_transform = input_transform
     loader.batch_timeout = timeout

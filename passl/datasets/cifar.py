@@ -4,7 +4,8 @@ import io
 import os
 import tarfile
 import zlib
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal, Optional, Union
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -34,7 +35,7 @@ def _read_batch(data, name):
 class _Source:
     """Files of an extracted folder or of a .tar.gz, found by their base names."""
 
-    def __init__(self, path, inner):
+    def __init__(self, path: Union[str, os.PathLike], inner: str) -> None:
         self.path = os.path.expanduser(str(path))
         self.inner = inner
         if not os.path.exists(self.path):
@@ -42,7 +43,7 @@ class _Source:
                             "version "
                             f'of the data set and give its .tar.gz or the folder {inner}.')
 
-    def read(self, names):
+    def read(self, names: Sequence[str]) -> dict[str, bytes]:
         """{name: bytes} of those `names` that are there."""
         if os.path.isdir(self.path):
             roots = [self.path, os.path.join(self.path, self.inner)]
@@ -113,10 +114,10 @@ class _Cifar(ImageDataset):
         self.classes = [n.decode('latin1') if isinstance(n, bytes) else n for n in names]
         self._filled()
 
-    def load(self, index):
+    def load(self, index: int) -> np.ndarray:
         return self.images[index].copy()
 
-    def label(self, index):
+    def label(self, index: int) -> int:
         return self.labels[index]
 
 

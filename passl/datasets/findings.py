@@ -2,6 +2,8 @@
 
 import mmap
 import struct
+from collections.abc import Sequence
+from typing import Optional
 
 import numpy as np
 from paddle.io import get_worker_info
@@ -15,6 +17,8 @@ _NUMBER = struct.Struct('=q')
 
 class Findings:
     """Part of ImageDataset: which images were unreadable, what each worker reads, why one stopped."""
+
+    samples: Sequence       # of the data set that this is a part of
 
     def _make_shared(self):
         self._bad = bytearray()
@@ -34,26 +38,26 @@ class Findings:
         return True
 
     @property
-    def num_bad(self):
+    def num_bad(self) -> int:
         """How many different images were unreadable so far, in all workers together."""
         return int(np.frombuffer(self._bad, np.uint8).sum()) if len(self._bad) else 0
 
-    def image_name(self, index):
+    def image_name(self, index: int) -> str:
         """The name of image `index` for messages and lists."""
         entry = self.samples[index]
         return str(entry[0] if isinstance(entry, tuple) else entry)
 
     @property
-    def bad_events(self):
+    def bad_events(self) -> int:
         """A number that changes whenever another image turns out to be unreadable: cheap to look at."""
         return _NUMBER.unpack_from(self._reading, 8 * _MOST_WORKERS)[0]
 
-    def bad_names(self):
+    def bad_names(self) -> list[str]:
         """The names of the images that were unreadable so far, in all workers together, in the order of the set."""
         found = np.flatnonzero(np.frombuffer(self._bad, np.uint8)) if len(self._bad) else ()
         return [self.image_name(int(i)) for i in found]
 
-    def reading(self, worker):
+    def reading(self, worker: int) -> Optional[str]:
         """The name of the image that the worker process of that number is reading or transforming, or None."""
         number = _NUMBER.unpack_from(self._reading, 8 * worker)[0] if worker < _MOST_WORKERS else 0
         return self.image_name(number - 1) if number else None
@@ -64,11 +68,11 @@ class Findings:
             _NUMBER.pack_into(self._reading, 8 * worker.id, number)
 
     @property
-    def failure(self):
+    def failure(self) -> Optional[str]:
         """Why a worker process stopped, or None."""
         return self._reason[:].rstrip(b'\0').decode('utf-8', 'ignore') or None
 
-    def report_failure(self, error):
+    def report_failure(self, error: Exception) -> None:
         """Keep the reason of a failing worker where the main process and the reader of the log find it."""
         if get_worker_info() is None:
             return

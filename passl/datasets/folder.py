@@ -26,7 +26,7 @@ NamesOrFile = Annotated[Union[str, os.PathLike, Sequence[str]], Check(
 _SPLITS = {'train', 'training', 'val', 'valid', 'validation', 'test', 'testing'}
 
 
-def check_folder(path, key='dataroot'):
+def check_folder(path: Union[str, os.PathLike], key: str = 'dataroot') -> str:
     """`path` as a string if it is a folder that can be listed; DataError otherwise."""
     if not isinstance(path, (str, os.PathLike)) or not str(path):
         raise ConfigError(f'{key} must be the name of a folder, not {path!r}.')
@@ -45,7 +45,7 @@ def check_folder(path, key='dataroot'):
     return path
 
 
-def read_names(value, key):
+def read_names(value: Union[str, os.PathLike, Sequence[str]], key: str) -> list[str]:
     """A list of names from a list, or from a text file with one name per line."""
     if isinstance(value, (list, tuple)):
         names = [str(v) for v in value]
@@ -64,13 +64,13 @@ def read_names(value, key):
 class _FileDataset(ImageDataset):
     """`samples` holds paths, or (path, class number) pairs."""
 
-    def read_bytes(self, index):
+    def read_bytes(self, index: int) -> tuple[bytes, str]:
         """(bytes of the file, its path) of image `index`. Raises ImageReadError."""
         entry = self.samples[index]
         path = entry if isinstance(entry, str) else entry[0]
         return read_file(path), path
 
-    def label(self, index):
+    def label(self, index: int) -> int:
         return self.samples[index][1]
 
 
@@ -154,7 +154,7 @@ class UnlabelledFolder(_FileDataset):
     def __init__(self, dataroot: PathOrPaths, return_label: Flag = False, *, recursive: Flag = True,
                  **views: Any) -> None:
         super().__init__(return_label, **views)
-        roots = dataroot if isinstance(dataroot, (list, tuple)) else [dataroot]
+        roots: Any = dataroot if isinstance(dataroot, (list, tuple)) else [dataroot]
         if not roots:
             raise ConfigError('dataroot must name at least one folder.')
         roots = [check_folder(root) for root in roots]

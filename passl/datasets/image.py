@@ -6,6 +6,8 @@ import io
 import os
 import stat
 import struct
+from collections.abc import Iterator
+from typing import Optional, Union
 
 import cv2
 import numpy as np
@@ -31,7 +33,7 @@ class ImageReadError(DataError):
     """An image file is missing, empty, truncated, too large or no image."""
 
 
-def shown(name):
+def shown(name: object) -> str:
     """`name` in quotes for a message: line ends, terminal escapes and bytes that are no UTF-8 are written as \\x...
 
     A file's name may hold anything; as it is it could forge a line of the log, or end the writing of one.
@@ -60,13 +62,13 @@ def _plain_jpeg(data):
     return None
 
 
-def jpeg_size(data):
+def jpeg_size(data: bytes) -> Optional[tuple[int, int]]:
     """(height, width) in the header of a complete JPEG with 1 or 3 channels; None for anything else."""
     size = _plain_jpeg(data) if data[:3] == b'\xff\xd8\xff' else None
     return None if size is None or 0 in size else size
 
 
-def is_turned(data):
+def is_turned(data: bytes) -> bool:
     """True if the EXIF tag of an image file says that its pixels are to be turned or mirrored."""
     if data.find(b'Exif\0\0', 0, 65536) < 0:
         return False
@@ -148,7 +150,7 @@ def _with_opencv(data, reduction, upright=True):
 
 
 @contextlib.contextmanager
-def pillow_errors(name, size, too_large=''):
+def pillow_errors(name: object, size: int, too_large: str = '') -> Iterator[None]:
     """What Pillow raises about a file of `size` bytes, as an ImageReadError; `too_large`: what can be done then."""
     try:
         yield
@@ -162,7 +164,8 @@ def pillow_errors(name, size, too_large=''):
         raise ImageReadError(f'{shown(name)} cannot be decoded: {shown(str(e) or type(e).__name__)[1:-1]}') from None
 
 
-def decode_image(data, name='image', reduction=1, max_pixels=MAX_PIXELS, upright=True):
+def decode_image(data: bytes, name: object = 'image', reduction: int = 1, max_pixels: int = MAX_PIXELS,
+                 upright: bool = True) -> np.ndarray:
     """The bytes of an image file -> uint8 array [H, W, 3], RGB, turned upright by its EXIF tag.
 
     Greyscale, palette, CMYK and 16-bit images are converted; an alpha channel is dropped. Of an animation the
@@ -183,7 +186,7 @@ def decode_image(data, name='image', reduction=1, max_pixels=MAX_PIXELS, upright
         raise ImageReadError(f'{shown(name)} is empty (0 bytes).')
     size = _opencv_size(data)
     if size is not None:
-        _check_pixels(*size, max_pixels, name)
+        _check_pixels(size[0], size[1], max_pixels, name)
         # what OpenCV cannot decode is left to Pillow, which says what is wrong
         img = _with_opencv(data, reduction, upright)
         if img is not None:
@@ -212,7 +215,7 @@ def _read_all(f, expected):
     return parts[0] if len(parts) == 1 else b''.join(parts)
 
 
-def read_file(path):
+def read_file(path: Union[str, os.PathLike]) -> bytes:
     """The bytes of a file of at most MAX_FILE_BYTES.
 
     Raises:
@@ -233,7 +236,7 @@ def read_file(path):
     return data
 
 
-def read_image(path):
+def read_image(path: Union[str, os.PathLike]) -> np.ndarray:
     """Read `path` as uint8 [H, W, 3] RGB; see `decode_image`.
 
     Raises:

@@ -1,7 +1,8 @@
 """Images named by a text file."""
 
 import os
-from typing import Any
+from typing import Any, Optional, Union
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -16,7 +17,7 @@ _LOOKED_FOR = 1000      # so many files are looked for at start-up, evenly over 
 MAX_CLASSES = 10**6     # there is a name for each: a larger label in a hostile list would fill the memory
 
 
-def read_list(path):
+def read_list(path: Union[str, os.PathLike]) -> tuple[list[str], Optional[list[int]]]:
     """(names, labels or None) of a list file with lines `name` or `name label`.
 
     The label is a whole number from 0 on behind the last space or tab; names may hold spaces.
@@ -54,7 +55,8 @@ def read_list(path):
     return names, labels or None
 
 
-def paths_in(root, names, list_file, allow_outside=False):
+def paths_in(root: str, names: Iterable[str], list_file: Union[str, os.PathLike],
+             allow_outside: bool = False) -> list[str]:
     """Paths of the files `names` below the folder `root`.
 
     The names are taken as text: `a/../b` is `b`, and a link that lies inside `root` is followed wherever it leads,

@@ -1,6 +1,8 @@
 """Which images a folder holds, and in which order."""
 
 import os
+from collections.abc import Iterator, Sequence
+from typing import Callable, Optional
 
 import numpy as np
 
@@ -9,12 +11,12 @@ from .image import EXTENSIONS, shown
 from .path_list import Names, PathList
 
 
-def is_image_name(name):
+def is_image_name(name: str) -> bool:
     """By its ending; hidden files (`._photo.jpg` of other systems) are none."""
     return not name.startswith('.') and name.lower().endswith(EXTENSIONS)
 
 
-def is_folder(entry):
+def is_folder(entry: os.DirEntry) -> bool:
     """For an os.DirEntry; follows links, mostly without asking the file system again."""
     try:
         return entry.is_dir()
@@ -22,12 +24,13 @@ def is_folder(entry):
         return False
 
 
-def is_hidden(name):
+def is_hidden(name: str) -> bool:
     """By its name: such files and folders are no part of a data set."""
     return name.startswith('.') or name == '__MACOSX'
 
 
-def scan(top, recursive=True, left_out=None, unlistable=None):
+def scan(top: str, recursive: bool = True, left_out: Optional[Callable[[os.DirEntry, str], object]] = None,
+         unlistable: Optional[Callable[[str, OSError], object]] = None) -> Iterator[tuple[str, list[str]]]:
     """Yields (folder relative to `top`, sorted names of its images), folders in sorted order.
 
     Links are followed, each real folder once. Broken links, pipes and other special files with the name of an image
@@ -73,7 +76,8 @@ def scan(top, recursive=True, left_out=None, unlistable=None):
             waiting += [os.path.join(inside, f) for f in sorted(folders, reverse=True)]
 
 
-def list_trees(tops, recursive=True, labelled=False, **told):
+def list_trees(tops: Sequence[str], recursive: bool = True, labelled: bool = False,
+               **told: Optional[Callable]) -> tuple[PathList, np.ndarray]:
     """(PathList of the images below the folders `tops`, one after the other; number of images of each: int64).
 
     Args:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from typing import Optional
 
 import cv2
 import paddle
@@ -40,7 +41,7 @@ def _on_sigterm(parent):
     return handle
 
 
-def init_worker(worker_id):
+def init_worker(worker_id: int) -> None:
     """Runs first in every worker process."""
     forked()
     parent = multiprocessing.parent_process()
@@ -77,7 +78,7 @@ class ImageLoader(paddle.io.DataLoader):
     batch_timeout = 0
     _kept = None            # persistent workers: (Paddle's iterator, watch)
 
-    def hand_over(self, model):
+    def hand_over(self, model: paddle.nn.Layer) -> None:
         """Let `model` normalise: it gets `input_transform` and from now on uint8 images.
 
         Nothing happens with float32 transport, or if the model has no attribute `input_transform`.
@@ -138,7 +139,7 @@ class ImageLoader(paddle.io.DataLoader):
             self._kept = pair
         return pair
 
-    def close(self):
+    def close(self) -> None:
         """End persistent workers, which otherwise live as long as the process; another iteration starts new ones."""
         self._finish(None, None, True)
 
@@ -152,7 +153,7 @@ class ImageLoader(paddle.io.DataLoader):
             end_workers(batches, failed)
 
 
-def explain_failure(loader, error, watch=None):
+def explain_failure(loader: ImageLoader, error: Exception, watch: Optional[WorkerWatch] = None) -> Exception:
     """`error` (Paddle's 'Blocking queue is killed') as a DataError with the worker's reason, if known."""
     reason = getattr(loader.dataset, 'failure', None)
     if reason:

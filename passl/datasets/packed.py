@@ -14,7 +14,8 @@ import hashlib
 import json
 import os
 import struct
-from typing import Any
+from typing import Any, Optional, Union
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -134,7 +135,7 @@ class PackedImages(ImageDataset):
         except OSError as e:
             raise DataError(f"'{self.dataroot}' cannot be read: {e}") from None
 
-    def read_bytes(self, index):
+    def read_bytes(self, index: int) -> tuple[bytes, str]:
         """(bytes of the image file, a name for messages) of image `index`. Raises ImageReadError."""
         entry = self.samples[index]
         name = f'{self.dataroot}: {entry if isinstance(entry, str) else entry[0]}'
@@ -148,7 +149,7 @@ class PackedImages(ImageDataset):
         except OSError as e:
             raise ImageReadError(f'{shown(name)} cannot be read: {e}') from None
 
-    def label(self, index):
+    def label(self, index: int) -> int:
         return self.samples[index][1]
 
     def __getstate__(self):
@@ -161,7 +162,7 @@ class PackedImages(ImageDataset):
             raise DataError(f"'{self.dataroot}' was packed anew during the run. Start again.")
 
 
-def check_output(output):
+def check_output(output: Union[str, os.PathLike]) -> None:
     """DataError unless `output` can become a packed file."""
     if os.path.lexists(output):
         raise DataError(f"'{output}' exists and is not overwritten. Give another name, or remove it.")
@@ -184,7 +185,8 @@ def _new_file(output):
         raise DataError(f"'{output}' cannot be written: {e}") from None
 
 
-def write_packed(output, batches, names, labels=None, classes=()):
+def write_packed(output: Union[str, os.PathLike], batches: Iterable[Sequence[bytes]], names: Sequence[str],
+                 labels: Optional[Sequence[int]] = None, classes: Sequence[str] = ()) -> None:
     """Write a packed file: complete or, on any error, not at all.
 
     Args:

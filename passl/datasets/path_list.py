@@ -2,10 +2,11 @@
 
 import array
 import bisect
-import collections.abc
 import hashlib
 import operator
 import os
+from collections.abc import Sequence
+from typing import Optional, Union
 
 import numpy as np
 
@@ -13,14 +14,14 @@ import numpy as np
 class Names:
     """Texts in one block of bytes (as the file system has them), each ended by a zero byte."""
 
-    def __init__(self, block):
+    def __init__(self, block: bytes) -> None:
         ends = np.flatnonzero(np.frombuffer(block, np.uint8) == 0)
         self.block = block
         self._ends = array.array('I' if len(block) < 2**32 else 'Q')
         self._ends.frombytes(ends.astype(self._ends.typecode).tobytes())
 
     @classmethod
-    def of(cls, names):
+    def of(cls, names: Sequence[str]) -> 'Names':
         """From a list of str. Raises ValueError for what cannot be the name of a file here."""
         joined = '\0'.join(names)
         if joined.count('\0') != max(0, len(names) - 1):
@@ -33,14 +34,14 @@ class Names:
     def __getitem__(self, index):
         return os.fsdecode(self.block[self._ends[index - 1] + 1 if index else 0:self._ends[index]])
 
-    def part(self, start, stop):
+    def part(self, start: int, stop: int) -> list[str]:
         """The list of names start .. stop - 1."""
         if start >= stop:
             return []
         return os.fsdecode(self.block[self._ends[start - 1] + 1 if start else 0:self._ends[stop - 1]]).split('\0')
 
 
-class PathList(collections.abc.Sequence):
+class PathList(Sequence):
     """A read-only list of paths, or of (path, class number), in few bytes.
 
     A million str in tuples cost some 200 MB, in every worker: Python's reference counts are
@@ -55,20 +56,21 @@ class PathList(collections.abc.Sequence):
 
     __hash__ = None
 
-    def __init__(self, names, folders, counts, labels=None):
+    def __init__(self, names: Names, folders: Names, counts: Union[Sequence[int], np.ndarray],
+                 labels: Union[None, Sequence[int], np.ndarray] = None) -> None:
         self._names, self._folders = names, folders
         self._starts = array.array('q', (np.cumsum(counts) - counts).astype(np.int64).tobytes())
         self._labels = None if labels is None else np.asarray(labels, np.int32)
 
     @classmethod
-    def of(cls, paths, labels=None, prefix=''):
+    def of(cls, paths: Sequence[str], labels: Optional[Sequence[int]] = None, prefix: str = '') -> 'PathList':
         """From a list of str; `prefix` is taken off where all begin with it."""
         if not all(p.startswith(prefix) for p in paths):
             prefix = ''
         return cls(Names.of([p[len(prefix):] for p in paths] if prefix else paths), Names.of([prefix]), [len(paths)],
                    labels)
 
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """Text that is the same for the same names, in the same folders' order, with the same labels, wherever they
         are: the folders' own names are left out."""
         digest = hashlib.sha256(self._names.block)

@@ -16,7 +16,7 @@ SPLITS = ('train', 'val')
 _CACHE_LIMIT = 2 ** 30          # bytes; larger sets are rendered anew each time
 
 
-def split_seed(seed, split):
+def split_seed(seed: int, split: str) -> int:
     """Train and val never share a scene."""
     return derive_seed(seed, SPLITS.index(split))
 
@@ -55,7 +55,7 @@ class Synthetic(ImageDataset):
             self._done = memory[:n]
             self._cache = memory[n:].reshape(n, self.size, self.size, 3)
 
-    def load(self, index):
+    def load(self, index: int) -> np.ndarray:
         if not 0 <= index < len(self.samples):
             raise IndexError(f'No scene {index} in a set of {len(self.samples)}.')
         if self._cache is None:
@@ -65,10 +65,10 @@ class Synthetic(ImageDataset):
             self._done[index] = 1       # set last: another worker sees all of the image or renders it too
         return self._cache[index].copy()
 
-    def label(self, index):
+    def label(self, index: int) -> int:
         return index % len(CLASSES)
 
-    def mask(self, index):
+    def mask(self, index: int) -> np.ndarray:
         """Pixel mask of an image: uint8 [size, size], class number + 1 on the object, else 0."""
         return render_scene(index, self.size, self.seed)[2]
 

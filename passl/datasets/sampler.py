@@ -34,8 +34,8 @@ class EpochBatchSampler:
             the size and number of batches, and drop_last must be False.
     """
 
-    def __init__(self, dataset_len, batch_size, shuffle=False, drop_last=False, seed=0, rank=0, world_size=1,
-                 pad=True):
+    def __init__(self, dataset_len: int, batch_size: int, shuffle: bool = False, drop_last: bool = False, seed: int = 0,
+                 rank: int = 0, world_size: int = 1, pad: bool = True) -> None:
         if not 0 <= rank < world_size:
             raise ConfigError(f'rank must be in [0, {world_size}), not {rank}.')
         if drop_last and not pad:
@@ -52,12 +52,12 @@ class EpochBatchSampler:
         self.epoch = 0
         self.start_batch = 0
 
-    def set_epoch(self, epoch, start_batch=0):
+    def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
         """Choose the epoch (from 0) to iterate over; the first `start_batch` batches are skipped."""
         self.epoch = int(epoch)
         self.start_batch = int(start_batch)
 
-    def order(self):
+    def order(self) -> np.ndarray:
         """int array: the images of this epoch in global order, before padding and splitting."""
         if not self.shuffle:
             return np.arange(self.dataset_len)

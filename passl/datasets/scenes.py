@@ -116,7 +116,7 @@ def _draw_object(rng, img, texture, shape, centre, radius):
     return cover
 
 
-def render_scene(index, size=64, seed=0):
+def render_scene(index: int, size: int = 64, seed: int = 0) -> tuple[np.ndarray, int, np.ndarray]:
     """Render scene number `index`.
 
     Args:

@@ -1,25 +1,30 @@
 """Is there room for the batches in /dev/shm? Workers that find it full die of a bus error, in the middle of a run."""
 
 import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Callable, Optional
 
 import numpy as np
 
 from ..utils.errors import ConfigError
 from ..utils.logger import get_logger
 
+if TYPE_CHECKING:
+    from paddle.io import Dataset
+
 FOLDER = '/dev/shm'
 _IN_HAND = 2            # batches that the main process holds: of this step, and of the last until it is let go
 _MIB = 2**20
 
 
-def batch_bytes(dataset, collate, batch_size):
+def batch_bytes(dataset: 'Dataset', collate: Callable[[Sequence[tuple]], list[np.ndarray]], batch_size: int) -> int:
     """Bytes of one batch, judged by the views of a made-up image; 0 if the data set cannot tell."""
     if not hasattr(dataset, 'example'):
         return 0
     return batch_size * sum(np.asarray(field).nbytes for field in collate([dataset.example()]))
 
 
-def free_bytes():
+def free_bytes() -> Optional[int]:
     """Free bytes of /dev/shm; None where there is none."""
     try:
         room = os.statvfs(FOLDER)
@@ -28,7 +33,8 @@ def free_bytes():
     return room.f_bavail * room.f_frsize
 
 
-def use_shared_memory(wanted, needed, workers, prefetch, processes, where):
+def use_shared_memory(wanted: Optional[bool], needed: int, workers: int, prefetch: int, processes: int,
+                      where: str) -> bool:
     """Whether the workers hand over their batches through /dev/shm.
 
     Args:

@@ -8,6 +8,8 @@ The parts live in scenes.py and rendered.py, so that running this file registers
 import argparse
 import os
 import sys
+from collections.abc import Sequence
+from typing import Optional, Union
 
 import cv2
 
@@ -31,7 +33,8 @@ def _write_png(path, img):
         raise DataError(f"'{path}' cannot be written: {e.strerror}.") from None
 
 
-def render_dataset(root, train=2000, val=500, size=64, seed=0):
+def render_dataset(root: Union[str, os.PathLike], train: int = 2000, val: int = 500, size: int = 64,
+                   seed: int = 0) -> None:
     """Write the images and masks of both splits below `root`, for ImageFolder and for segmentation.
 
     Existing files of the same names are overwritten (with the same content for the same arguments).
@@ -53,7 +56,7 @@ def render_dataset(root, train=2000, val=500, size=64, seed=0):
             _write_png(os.path.join(root, 'masks', split, name), mask)
 
 
-def main(argv=None):
+def main(argv: Optional[Sequence[str]] = None) -> int:
     """Command line of this module; returns the exit code."""
     parser = argparse.ArgumentParser(prog='python -m passl.datasets.synthetic', allow_abbrev=False,
                                      description='Write the embedded data set as PNG files.')

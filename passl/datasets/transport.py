@@ -1,9 +1,16 @@
 """How images travel from a worker to the model: collation, and where they are normalised."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Optional
+
 import numpy as np
 
 from ..modules.input_normalize import InputNormalize
 from ..utils.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from paddle.io import Dataset
+    from .preprocess.tensor import Normalisation
 
 TRANSPORTS = ('auto', 'uint8', 'float32')
 
@@ -17,7 +24,7 @@ class Collate:
             on its way into the batch (no copy more than that), unless `keep` leaves them as they are.
     """
 
-    def __init__(self, dataset, normalisation=None, keep=False):
+    def __init__(self, dataset: 'Dataset', normalisation: Optional['Normalisation'] = None, keep: bool = False) -> None:
         self.dataset = dataset
         self.normalisation = None if keep else normalisation
         self.keep = keep
@@ -28,7 +35,7 @@ class Collate:
         self.dataset.report_failure(error)
         raise error
 
-    def __call__(self, samples):
+    def __call__(self, samples: Sequence[tuple]) -> list[np.ndarray]:
         fields = []
         for number, field in enumerate(zip(*samples)):
             shapes = {np.shape(x) for x in field}
@@ -48,7 +55,8 @@ class Collate:
         return fields
 
 
-def build_transport(dataset, transport, device, where):
+def build_transport(dataset: 'Dataset', transport: str, device: str,
+                    where: str) -> tuple[Collate, Optional[InputNormalize]]:
     """(Collate, InputNormalize or None) for `transport`: 'auto', 'uint8' or 'float32'.
 
     The data set leaves out the normalisation if its recipe allows that; with float32 the Collate of the worker

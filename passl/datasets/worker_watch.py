@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import weakref
+from typing import Any, Callable, Optional
 
 from ..utils.logger import get_logger
 from ..utils.distributed.watch import process_state
@@ -33,7 +34,7 @@ _STATES = {'D': 'it waits for a disk or a network file system', 'T': 'it is stop
 _LIVE = weakref.WeakSet()
 
 
-def remove_batches(pid):
+def remove_batches(pid: int) -> None:
     """Remove what the dead or dying worker `pid` left in shared memory."""
     for path in glob.glob(f'/dev/shm/paddle_{pid}_*'):
         try:
@@ -75,7 +76,7 @@ class WorkerWatch(threading.Thread):
         reason: why the iteration was ended; None while all is well.
     """
 
-    def __init__(self, batches, dataset, timeout=0):
+    def __init__(self, batches: Any, dataset: object, timeout: float = 0) -> None:
         super().__init__(name='passl-worker-watch', daemon=True)
         self._batches = weakref.ref(batches)    # the iterator's own end must not wait for this thread
         self._workers = list(batches._workers)
@@ -88,7 +89,7 @@ class WorkerWatch(threading.Thread):
         _LIVE.add(self)
         self.start()
 
-    def fetch(self, function):
+    def fetch(self, function: Callable[[], Any]) -> Any:
         """function(), under the time limit."""
         self._waited = 0.0
         try:
@@ -96,7 +97,7 @@ class WorkerWatch(threading.Thread):
         finally:
             self._waited = None
 
-    def stop(self):
+    def stop(self) -> None:
         """End the thread."""
         if self._waker is not None:
             os.write(self._waker, b'.')     # closing would not wake it: workers of other iterators hold that end too
@@ -107,7 +108,7 @@ class WorkerWatch(threading.Thread):
                 self.join()
             os.close(self._wake)
 
-    def run(self):
+    def run(self) -> None:
         ends = [w.sentinel for w in self._workers] + [self._wake]
         last = time.monotonic()
         while True:
@@ -153,7 +154,7 @@ class WorkerWatch(threading.Thread):
             batches._resume_worker_cnt = 0      # persistent workers are waited for between epochs, by this number
             del batches
 
-    def end_at_exit(self):
+    def end_at_exit(self) -> None:
         """The program ends in the middle of an iteration: nobody wants the batches."""
         for worker in self._workers:
             worker.kill()
@@ -167,7 +168,7 @@ class WorkerWatch(threading.Thread):
         reading = getattr(self._dataset, 'reading', lambda number: None)(number)
         return '' if reading is None else f' while it read {shown(reading)}'
 
-    def deaths(self, patience=0):
+    def deaths(self, patience: float = 0) -> Optional[str]:
         """The sentences about workers that died within `patience` seconds from now, or before; None if none did."""
         ends = {w.sentinel: w for w in self._workers}
         for end in multiprocessing.connection.wait(list(ends), patience):
@@ -207,7 +208,7 @@ class WorkerWatch(threading.Thread):
             time.sleep(0.5)
 
 
-def end_workers(batches, failed=False):
+def end_workers(batches: Any, failed: bool = False) -> None:
     """Paddle's end of an iteration, in bounded time.
 
     Workers get some seconds to finish what they do, after a failure none. Then they are killed, and what they

@@ -6,7 +6,7 @@ from typing import Optional
 from paddle import nn
 from paddle.regularizer import L2Decay
 
-from ..utils.config.kinds import Flag, NotNegative, Share, check_of, is_number
+from ..utils.config.kinds import Flag, NotNegative, Share, is_number, mistake
 from ..utils.errors import ConfigError, suggest
 from ..utils.config.registry import Registry, accepted_arguments, build_from_config
 
@@ -109,9 +109,9 @@ def build_optimizer(cfg, lr, model, where='optimizer'):
                               f'Names look like {named[0][0]}, {named[-1][0]}.')
     cfg = _as_numbers(cfg, OPTIMIZERS, where)
     for key, kind in (('weight_decay', Optional[NotNegative]), ('momentum', Share), ('use_multi_tensor', Flag)):
-        check = check_of(kind)              # of Paddle's own optimizers, too
-        if key in cfg and check and not check.accepts(cfg[key]):
-            raise ConfigError(f"'{where}.{key}' must be {check.rule}, not {cfg[key]!r}.")
+        wrong = key in cfg and mistake(kind, cfg[key])          # of Paddle's own optimizers, too
+        if wrong:
+            raise ConfigError(f"'{where}.{key}' {wrong}")
     # One list and no parameter groups: Paddle clips every group by its own norm. A parameter's own regularizer wins
     # over the optimizer's; AdamW does not look at it and has to be asked.
     plain = {p.name for n, p in named if any(s in n for s in exclude)}

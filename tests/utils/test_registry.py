@@ -165,7 +165,8 @@ def test_installed_entry_points_are_loaded(monkeypatch):
     (Literal['auto', 'off', False], ['off', False], [0, True], 'one of auto, off, false'),
     (Literal[0, 1], [0, 1], [False, True, 1.0], 'one of 0, 1'),
     (bool, [True], [1], 'true or false'), (int, [-3], [1.5, True], 'a whole number'),
-    (float, [1, 2.5], [True, math.nan, '1'], 'a number'), (str, ['x'], [1], 'text (in quotes if it looks like a number)'),
+    (float, [1, 2.5], [True, math.nan, '1'], 'a number'),
+    (str, ['x'], [1], 'text (in quotes if it looks like a number)'),
     (Optional[dict], [{}, None], [[]], 'a mapping, or null')])
 def test_what_kinds_accept(kind, good, bad, rule):
     check = kinds.check_of(kind)

@@ -103,7 +103,8 @@ def part(cls, name, known, words):
         if owner != name and owner in known:
             bases += [owner] if owner not in bases else []
             continue
-        rule = setting.check.rule if setting.check else ''
+        check = check_of(setting.kind)
+        rule = check.rule if check else ''
         rows.append(f'| `{setting.name}` | {cell(rule)} | {cell(default_of(setting))} | '
                     f'{cell(meaning(cls, setting.name))} |')
     if name == 'ImageDataset':

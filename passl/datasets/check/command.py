@@ -1,13 +1,16 @@
 """The command `passl check-data`."""
 
+import argparse
 import os
 import sys
 import time
+from collections.abc import Sequence
 
 from tqdm import tqdm
 
 from ...utils.errors import ConfigError
 from ...utils.paddle_env import usable_cores
+from ..path_list import PathList
 from .files import find_files
 from .findings import Part, findings
 from .labels import check_labels
@@ -47,10 +50,10 @@ def _look(sources, workers):
     return parts
 
 
-class _Chained:
+class _Chained(Sequence):
     """Some PathLists as one sequence."""
 
-    def __init__(self, lists):
+    def __init__(self, lists: Sequence[PathList]) -> None:
         self._lists = lists
 
     def __len__(self):
@@ -64,7 +67,7 @@ class _Chained:
         raise IndexError(index)
 
 
-def check_data(args):
+def check_data(args: argparse.Namespace) -> int:
     """Run the check; `args` as `build_check_parser` gives them.
 
     Returns:

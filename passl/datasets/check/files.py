@@ -2,6 +2,8 @@
 
 import collections
 import os
+from collections.abc import Sequence
+from typing import Optional, Union
 
 import numpy as np
 
@@ -25,7 +27,7 @@ class Files:
         unlistable: [(folder, reason)]. splits: it looks like train/, val/ ... of a data set.
     """
 
-    def __init__(self, name, root, kind):
+    def __init__(self, name: str, root: str, kind: str) -> None:
         self.name, self.root, self.kind = name, root, kind
         self.paths, self.labels, self.classes = PathList.of([]), None, []
         self.left_out, self.odd, self.hidden, self.unlistable = collections.Counter(), [], 0, []
@@ -39,7 +41,7 @@ class Files:
         if len(self.odd) < _SHOWN:
             self.odd.append(os.path.join(here, entry.name))
 
-    def walk(self, tops, recursive=True):
+    def walk(self, tops: Sequence[str], recursive: bool = True) -> None:
         """Fill in the images below the folders `tops`, in the order in which training lists them."""
         def unlistable(here, error):
             self.unlistable.append((here, error.strerror or str(error)))
@@ -113,7 +115,8 @@ def _from_list(path, root, labelled):
     return files
 
 
-def find_files(path, root=None, labelled=None, recursive=True):
+def find_files(path: Union[str, os.PathLike], root: Optional[str] = None, labelled: Optional[bool] = None,
+               recursive: bool = True) -> Files:
     """Files of a folder or a list file.
 
     Args:

@@ -1,9 +1,12 @@
 """What the looked-at files amount to: a dict of plain values, the content of the JSON report."""
 
 import os
+from collections.abc import Sequence
+from typing import Any, Union
 
 import numpy as np
 
+from .files import Files
 from .look import FLAGS, FORMATS, OK, REASONS, flag
 
 FORMAT = 'passl data check'
@@ -22,7 +25,8 @@ class Part:
         classes: sorted names of the classes of all its PATHs.
     """
 
-    def __init__(self, role, files, records, reasons, offset):
+    def __init__(self, role: str, files: Sequence[Files], records: np.ndarray, reasons: dict[int, str],
+                 offset: int) -> None:
         self.role, self.files, self.records, self.reasons, self.offset = role, files, records, reasons, offset
         self.starts = np.cumsum([0] + [len(f.paths) for f in files])
         self.labels, self.classes = None, []
@@ -36,7 +40,7 @@ class Part:
     def __len__(self):
         return len(self.records)
 
-    def path(self, number):
+    def path(self, number: Union[int, np.integer]) -> str:
         """Name of image `number` of this part."""
         which = int(np.searchsorted(self.starts, number, 'right')) - 1
         return self.files[which].paths[int(number) - int(self.starts[which])]
@@ -45,7 +49,7 @@ class Part:
 class Images:
     """All parts behind each other: arrays over all images, and their names."""
 
-    def __init__(self, parts):
+    def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = parts
         self.records = np.concatenate([p.records for p in parts])
         self.ok = self.records['state'] == OK
@@ -59,7 +63,7 @@ class Images:
             np.array([at[c] for c in p.classes], np.int32)[p.labels] for p in parts])
         self._exact()
 
-    def path(self, number):
+    def path(self, number: int) -> str:
         part = next(p for p in reversed(self.parts) if number >= p.offset)
         return part.path(number - part.offset)
 
@@ -203,7 +207,7 @@ def _notes(report):
     return [name for name, found in tests if found]
 
 
-def findings(parts, size):
+def findings(parts: Sequence[Part], size: int) -> tuple[dict[str, Any], Images]:
     """The whole report.
 
     Args:

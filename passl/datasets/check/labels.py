@@ -1,7 +1,9 @@
 """The part of `passl check-data` that looks at masks and boxes."""
 
+import argparse
 import sys
 import time
+from typing import Callable
 
 from tqdm import tqdm
 
@@ -64,7 +66,7 @@ def _text(report):
     return lines
 
 
-def check_labels(args, workers):
+def check_labels(args: argparse.Namespace, workers: int) -> int:
     """Run the check of labels; `args` as `build_check_parser` gives them, with `segmentation` or `detection`.
 
     Returns:
@@ -75,8 +77,10 @@ def check_labels(args, workers):
     """
     _check_flags(args)
     task, kind = ('segmentation', args.segmentation) if args.segmentation else ('detection', args.detection)
-    build, look = {'segmentation': (build_segmentation, segmentation_statistics),
-                   'detection': (build_detection, detection_statistics)}[task]
+    jobs: dict[str, tuple[Callable, Callable]] = {
+        'segmentation': (build_segmentation, segmentation_statistics),
+        'detection': (build_detection, detection_statistics)}
+    build, look = jobs[task]
     dataset = build(kind, args.paths[0], args.split, **parse_options(args.option))
     start = time.monotonic()
     with tqdm(total=len(dataset), desc='check', unit=' images', disable=not sys.stderr.isatty(), dynamic_ncols=True,

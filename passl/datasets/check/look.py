@@ -28,7 +28,7 @@ RECORD = np.dtype([('state', 'u1'), ('format', 'u1'), ('flags', '<u2'), ('width'
                    ('bytes', '<u8'), ('digest', 'V16')])
 
 
-def flag(name):
+def flag(name: str) -> int:
     """The bit of one of FLAGS."""
     return 1 << FLAGS.index(name)
 
@@ -78,14 +78,14 @@ def _reduction(data):
     return max((r for r in (1, 2, 4, 8) if min(size) // r >= _SHORT_SIDE), default=1)
 
 
-def is_blank(image):
+def is_blank(image: np.ndarray) -> bool:
     """True if uint8 [H, W, 3] shows nothing, seen as a small grey picture."""
     small = cv2.resize(image, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
     grey = small.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
     return float(grey.max() - grey.min()) < _BLANK_RANGE
 
 
-def look_at(path):
+def look_at(path: str) -> tuple[tuple, str]:
     """(record of dtype RECORD as a tuple, reason or '') of the image file `path`.
 
     Only regular files are opened: a pipe would wait for ever and a device never end.

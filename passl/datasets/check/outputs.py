@@ -2,14 +2,17 @@
 
 import json
 import os
+from collections.abc import Iterable
+from typing import Any, Optional
 
 import numpy as np
 
 from ...utils.errors import ConfigError, DataError
 from ...utils.files import whole_file
+from .findings import Images, Part
 
 
-def check_output(file, overwrite, flag):
+def check_output(file: Optional[str], overwrite: bool, flag: str) -> None:
     """Raise ConfigError if `file` may not be written."""
     if file is None:
         return
@@ -22,7 +25,7 @@ def check_output(file, overwrite, flag):
         raise ConfigError(f"{flag}: there is no folder '{folder}'.")
 
 
-def write_text(file, lines, overwrite):
+def write_text(file: str, lines: Iterable[str], overwrite: bool) -> None:
     """Write texts to `file`, complete or not at all; one that has appeared meanwhile stays. Raises DataError."""
     try:
         with whole_file(file, 'w', replace=overwrite, encoding='utf-8', newline='\n') as f:
@@ -33,7 +36,7 @@ def write_text(file, lines, overwrite):
         raise DataError(f"'{file}' cannot be written: {e.strerror or e}.") from None
 
 
-def write_json(file, report, overwrite):
+def write_json(file: str, report: dict[str, Any], overwrite: bool) -> None:
     """The report; bytes of names that are no UTF-8 stand there as \\udc80 - \\udcff (os.fsencode gives them back)."""
     write_text(file, [json.dumps(report, indent=1, ensure_ascii=True), '\n'], overwrite)
 
@@ -50,7 +53,7 @@ def _fits(name, labelled):
     return labelled or not (len(parts) == 2 and parts[1].isdigit())
 
 
-def kept(images, part, drop_duplicates):
+def kept(images: Images, part: Part, drop_duplicates: bool) -> np.ndarray:
     """Numbers (in the part) of the readable images; with `drop_duplicates` the first of each content only.
 
     Images whose copies stand under two labels are all left out then: nobody knows which label is right.
@@ -68,7 +71,7 @@ def kept(images, part, drop_duplicates):
     return good[np.sort(np.unique(content, return_index=True)[1])]
 
 
-def write_list(file, images, part, drop_duplicates, overwrite):
+def write_list(file: str, images: Images, part: Part, drop_duplicates: bool, overwrite: bool) -> tuple[int, str, int]:
     """The list of good images for the data set ImageList.
 
     Returns:

@@ -4,6 +4,8 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+from collections.abc import Sequence
+from typing import Any, Callable
 
 import cv2
 import numpy as np
@@ -41,7 +43,8 @@ def _work(function, paths, connection, current, parent):
 
 
 class _Worker:
-    def __init__(self, context, function, paths):
+    def __init__(self, context: 'multiprocessing.context.ForkContext', function: Callable[[str], tuple[tuple, str]],
+                 paths: Sequence[str]) -> None:
         self.connection, other = context.Pipe()
         self.current = context.Value('q', -1, lock=False)
         self.process = context.Process(target=_work, args=(function, paths, other, self.current, os.getpid()),
@@ -51,14 +54,14 @@ class _Worker:
         other.close()
         self.task = None
 
-    def give(self, task):
+    def give(self, task: range) -> None:
         self.task = task
         try:
             self.connection.send(task)
         except BrokenPipeError:
             pass                    # it has died; receiving will tell
 
-    def end(self):
+    def end(self) -> None:
         self.connection.close()
         self.process.kill()
         self.process.join()
@@ -78,17 +81,17 @@ def _how_it_died(process):
 class _Tasks:
     """Ranges of file numbers still to be looked at; a file that has killed two workers is given up."""
 
-    def __init__(self, number):
+    def __init__(self, number: int) -> None:
         self._next, self._number, self._again, self._deaths = 0, number, [], {}
 
-    def take(self):
+    def take(self) -> range:
         """The next numbers; an empty range when there are no more."""
         if self._again:
             return self._again.pop()
         start, self._next = self._next, min(self._number, self._next + _TASK)
         return range(start, self._next)
 
-    def died_at(self, task, number):
+    def died_at(self, task: range, number: int) -> bool:
         """Return the rest of `task`; True if file `number` is given up."""
         if number not in task:      # before its first file
             self._again.append(task)
@@ -102,7 +105,8 @@ class _Tasks:
         return given_up
 
 
-def look_at_all(paths, workers, advance, function=look_at):
+def look_at_all(paths: Sequence[str], workers: int, advance: Callable[[int], object],
+                function: Callable[[str], tuple[tuple, str]] = look_at) -> tuple[np.ndarray, dict[int, str]]:
     """Look at every file in worker processes.
 
     Args:
@@ -126,7 +130,7 @@ def look_at_all(paths, workers, advance, function=look_at):
                 task = tasks.take()
                 if len(task):
                     worker.give(task)
-            busy = {w.connection: w for w in crew if w.task is not None}
+            busy: dict[Any, _Worker] = {w.connection: w for w in crew if w.task is not None}
             if not busy:
                 return records, dict(sorted(reasons.items()))
             idle = [w for w in crew if w.task is None]

@@ -1,9 +1,11 @@
 """The report as text: short, the most important first, with what to do about it."""
 
+from typing import Any
+
 _SHOWN = 3
 
 
-def shown(name):
+def shown(name: str) -> str:
     """A name in one line, as the terminal can show it."""
     text = repr(name)[1:-1] if any(not c.isprintable() for c in name) else name
     return text.encode('utf-8', 'backslashreplace').decode('utf-8')
@@ -103,7 +105,7 @@ def _head(report, role):
     return lines
 
 
-def text_report(report):
+def text_report(report: dict[str, Any]) -> list[str]:
     """Lines of text."""
     lines = [line for role in ('train', 'val') if report[role] for line in _head(report, role)]
     for title, keys in (('problem', report['problems']), ('note', report['notes'])):

@@ -1,11 +1,21 @@
 """Labelled data sets in their real layouts, checked at the start: masks, boxes, instances, several labels per image."""
 
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, Optional, Union
+
 from ...utils.errors import ConfigError
 from ...utils.config.registry import build_from_config
 from ...utils.config.yaml_text import parse_yaml
 from . import cityscapes, coco, folder, voc, voc_objects  # noqa: F401  imported so that they register themselves
+from .base import Segmentation
+from .boxes import Detection
 from .joined import Joined
 from .registry import DETECTION, MULTILABEL, SEGMENTATION
+from .voc_objects import VocMultilabel
+
+Roots = Union[str, os.PathLike, Sequence[Union[str, os.PathLike]]]
+Splits = Union[None, str, Sequence[Optional[str]]]
 
 
 def _build(table, kind, root, split, options, what):
@@ -22,7 +32,7 @@ def _build(table, kind, root, split, options, what):
     return build_from_config(cfg, table, what)
 
 
-def parse_options(texts):
+def parse_options(texts: Iterable[str]) -> dict[str, Any]:
     """{name: value} of the flags `--option KEY=VALUE` of a command. Raises ConfigError."""
     options = {}
     for text in texts:
@@ -35,7 +45,7 @@ def parse_options(texts):
     return options
 
 
-def build_segmentation(kind, root, split=None, **options):
+def build_segmentation(kind: str, root: Roots, split: Splits = None, **options: Any) -> Union[Segmentation, Joined]:
     """Images with masks: `ds[i]` is (image uint8 [H, W, 3] RGB, mask uint8 [H, W] with 255 = ignore, id).
 
     `len(ds)`, `ds.classes` (names), `ds.num_classes`, `ds.ignore_index` (255), `ds.ids`, `ds.load_mask(i)`.
@@ -53,7 +63,7 @@ def build_segmentation(kind, root, split=None, **options):
     return _build(SEGMENTATION, kind, root, split, options, 'segmentation')
 
 
-def build_detection(kind, root, split=None, **options):
+def build_detection(kind: str, root: Roots, split: Splits = None, **options: Any) -> Union[Detection, Joined]:
     """Images with boxes, and masks of objects on request: `ds[i]` is (image uint8 [H, W, 3] RGB, target, id).
 
     The target has `boxes` float32 [n, 4] (x0, y0, x1, y1 in pixels, ends exclusive), `labels` int64 [n], `crowd` and
@@ -70,7 +80,7 @@ def build_detection(kind, root, split=None, **options):
     return _build(DETECTION, kind, root, split, options, 'detection')
 
 
-def build_multilabel(kind, root, split=None, **options):
+def build_multilabel(kind: str, root: Roots, split: Splits = None, **options: Any) -> Union[VocMultilabel, Joined]:
     """Images that show several classes: `ds[i]` is (image uint8 [H, W, 3] RGB, int8 [classes]).
 
     1: shown, 0: not shown, -1: counts neither way. `ds.labels` int8 [images, classes] has those of all images.

@@ -1,7 +1,10 @@
 """What all labelled data sets share: reading the image, and the check that image and labels belong together."""
 
 import os
+from collections.abc import Sequence
+from typing import Optional, Union
 
+import numpy as np
 from paddle.io import Dataset
 
 from ...utils.errors import ConfigError, DataError
@@ -12,8 +15,10 @@ from .masks import IGNORE, MAX_CLASSES, ValueTable, read_mask
 
 _SHOWN = 3              # so many files are named
 
+ClassNames = Union[int, str, os.PathLike, Sequence[str]]         # how many, a file of them, or the names
 
-def read_class_names(value, key='classes'):
+
+def read_class_names(value: ClassNames, key: str = 'classes') -> list[str]:
     """Class names from a list, or from a text file with one name per line; of a number N `class 0` ... `class N-1`.
 
     The lines may be numbered (`0 background`), if all are, from 0 on and in order.
@@ -58,7 +63,7 @@ class LabelledImages(Dataset):
     kind = ''
     max_pixels = MAX_PIXELS
 
-    def __init__(self, root, split, exif=True):
+    def __init__(self, root: str, split: Optional[str], exif: bool = True) -> None:
         super().__init__()
         if not isinstance(exif, bool):
             raise ConfigError(f'exif must be true or false, not {exif!r}.')
@@ -66,7 +71,7 @@ class LabelledImages(Dataset):
         self.ids, self.images, self.classes = [], [], []
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         return len(self.classes)
 
     def __len__(self):
@@ -77,12 +82,12 @@ class LabelledImages(Dataset):
             raise IndexError(f'No image {index} in a data set of {len(self)}.')
         return index % len(self)
 
-    def load_image(self, index):
+    def load_image(self, index: int) -> np.ndarray:
         """uint8 [H, W, 3], RGB. Raises ImageReadError."""
         path = self.images[self._number(index)]
         return decode_image(read_file(path), path, max_pixels=self.max_pixels, upright=self.exif)
 
-    def check_size(self, index, image, size, what):
+    def check_size(self, index: int, image: np.ndarray, size: tuple[int, ...], what: str) -> None:
         """Raises ImageReadError unless `image` has the (height, width) `size` that its labels, named `what`, have."""
         if image.shape[:2] == tuple(size):
             return
@@ -111,7 +116,7 @@ class Segmentation(LabelledImages):
 
     ignore_index = IGNORE
 
-    def __init__(self, root, split, exif=True):
+    def __init__(self, root: str, split: Optional[str], exif: bool = True) -> None:
         super().__init__(root, split, exif)
         self.masks, self.table = [], None
 
@@ -152,12 +157,12 @@ class Segmentation(LabelledImages):
         self.table = ValueTable(self.classes, mapping)
         get_logger().debug('%s %s: %d images, %d classes', self.kind, self.split, len(self), len(self.classes))
 
-    def load_mask(self, index):
+    def load_mask(self, index: int) -> np.ndarray:
         """uint8 [H, W]: class numbers and 255. Raises ImageReadError."""
         path = self.masks[self._number(index)]
         return self.table(read_mask(path, self.max_pixels), path)
 
-    def mask_name(self, index):
+    def mask_name(self, index: int) -> str:
         """What the labels of an image are called in messages."""
         return f'its mask {shown(self.masks[self._number(index)])}'
 

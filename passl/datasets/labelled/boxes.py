@@ -1,5 +1,7 @@
 """Boxes of objects: the check of each, and the data sets that have them."""
 
+from typing import Any, Optional
+
 import numpy as np
 
 from ...utils.errors import ConfigError, DataError
@@ -17,12 +19,13 @@ class Dropped:
         entries: [(id, text)].
     """
 
-    def __init__(self, policy):
+    def __init__(self, policy: str) -> None:
         if policy not in ('drop', 'error'):
             raise ConfigError(f"bad_boxes must be 'drop' or 'error', not {policy!r}.")
         self.policy, self.entries = policy, []
 
-    def check(self, box, size, image_id, where):
+    def check(self, box: tuple[float, float, float, float], size: Optional[tuple[int, int]], image_id: str,
+              where: str) -> Optional[tuple[float, float, float, float]]:
         """`box` (x0, y0, x1, y1; pixels, ends exclusive) cut at the image's border, or None if it is left out.
 
         Args:
@@ -43,7 +46,7 @@ class Dropped:
             raise DataError(f"{text}. Mend the annotation, or leave such boxes out with bad_boxes='drop'.")
         self.entries.append((image_id, text))
 
-    def tell(self, root):
+    def tell(self, root: str) -> None:
         """One line of the log."""
         if self.entries:
             more = '; ...' if len(self.entries) > _SHOWN else ''
@@ -64,12 +67,16 @@ class Detection(LabelledImages):
         num_objects: number of boxes in all images.
     """
 
-    def __init__(self, root, split, exif=True, masks=False, bad_boxes='drop'):
+    def __init__(self, root: str, split: str, exif: bool = True, masks: bool = False, bad_boxes: str = 'drop') -> None:
         super().__init__(root, split, exif)
         if not isinstance(masks, bool):
             raise ConfigError(f'masks must be true or false, not {masks!r}.')
         self.with_masks, self._dropped = masks, Dropped(bad_boxes)
-        self._boxes, self._labels, self._flags, self._counts, self._sizes = [], [], [], [], []
+        self._boxes: Any = []               # these three grow as lists and become arrays
+        self._labels: Any = []
+        self._flags: Any = []
+        self._counts: list[int] = []
+        self._sizes: list[tuple[int, int]] = []
 
     def _add_image(self, size, objects):
         """Sub-classes call this for every image: `objects` is [(box, label, crowd, difficult)]."""
@@ -97,18 +104,18 @@ class Detection(LabelledImages):
             raise DataError(f"No image of the split '{self.split}' of {shown(self.root)} has an object: nothing can be "
                             'learned or measured.')
 
-    def target(self, index):
+    def target(self, index: int) -> dict[str, np.ndarray]:
         """The labels of an image, without its masks."""
         index = self._number(index)
         part = slice(self._starts[index], self._starts[index + 1])
         return {'boxes': self._boxes[part].copy(), 'labels': self._labels[part].copy(),
                 'crowd': self._flags[part, 0].copy(), 'difficult': self._flags[part, 1].copy()}
 
-    def load_masks(self, index, size):
+    def load_masks(self, index: int, size: tuple[int, ...]) -> np.ndarray:
         """bool [n, H, W] of the objects of an image of that (height, width)."""
         raise NotImplementedError
 
-    def annotation_name(self, index):
+    def annotation_name(self, index: int) -> str:
         """What the labels of an image are called in messages."""
         raise NotImplementedError
 

@@ -1,6 +1,7 @@
 """Cityscapes: photographs of streets with fine masks of 19 classes."""
 
 import os
+from typing import Union
 
 from ...utils.errors import ConfigError, DataError
 from ..image import shown
@@ -37,7 +38,8 @@ class CityscapesSegmentation(Segmentation):
 
     kind = 'cityscapes'
 
-    def __init__(self, root, split='train', labels='auto', unpaired='error', exif=True):
+    def __init__(self, root: Union[str, os.PathLike], split: str = 'train', labels: str = 'auto',
+                 unpaired: str = 'error', exif: bool = True) -> None:
         if labels not in ('auto', 'labelIds', 'labelTrainIds'):
             raise ConfigError(f"labels must be 'auto', 'labelIds' or 'labelTrainIds', not {labels!r}.")
         root = check_root(root, TREE, ['leftImg8bit', 'gtFine'], self.kind)

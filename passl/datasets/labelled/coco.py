@@ -1,6 +1,7 @@
 """COCO: boxes, instances, and masks of classes made from instances."""
 
 import os
+from typing import Optional, Union
 
 import numpy as np
 
@@ -17,17 +18,18 @@ TREE = ('train2017/*.jpg      val2017/*.jpg      (or images/<split>/, or images/
         'annotations/instances_train2017.json      annotations/instances_val2017.json')
 
 
-def open_tree(root, split, images, annotations, kind='coco'):
+def open_tree(root: Union[str, os.PathLike], split: str, images: Optional[str], annotations: Optional[str],
+              kind: str = 'coco') -> tuple[str, str, CocoFile]:
     """(root, folder of the images, CocoFile). Raises DataError for another layout."""
     split = check_text(split, 'split')
     root = check_root(root, TREE, [annotations or 'annotations'], kind)
-    file = inside(root, annotations or os.path.join('annotations', f'instances_{split}.json'), 'annotations')
-    if not os.path.isfile(file):
-        names = [n[10:-5] for n in entries_of(os.path.dirname(file))
+    path = inside(root, annotations or os.path.join('annotations', f'instances_{split}.json'), 'annotations')
+    if not os.path.isfile(path):
+        names = [n[10:-5] for n in entries_of(os.path.dirname(path))
                  if n.startswith('instances_') and n.endswith('.json')]
-        raise layout_error(root, f'The file {shown(file)} is missing.', TREE,
+        raise layout_error(root, f'The file {shown(path)} is missing.', TREE,
                            f"Splits that are there: {', '.join(names) or 'none'}. Another file: annotations=FILE.")
-    file = CocoFile(file)
+    file = CocoFile(path)
     # the names in some files begin with the folder, so that root itself is the place
     choices = [images] if images else [split, os.path.join('images', split), 'images', '.']
     tops = [p for p in (inside(root, c, 'images') for c in choices) if os.path.isdir(p)]
@@ -41,7 +43,7 @@ def _has_first(top, file):
     return bool(file.names) and os.path.isfile(image_paths(top, file)[0])
 
 
-def image_paths(top, file):
+def image_paths(top: str, file: CocoFile) -> list[str]:
     """Paths of the images of a CocoFile below the folder `top`. Raises DataError for a name that leads out of it."""
     try:
         return paths_in(top, file.names, file.path)
@@ -88,9 +90,10 @@ class CocoDetection(_CocoTree, Detection):
 
     kind = 'coco'
 
-    def __init__(self, root, split='train2017', images=None, annotations=None, masks=False, bad_boxes='drop',
-                 exif=True):
-        super().__init__(root, split, exif, masks, bad_boxes)
+    def __init__(self, root: Union[str, os.PathLike], split: str = 'train2017', images: Optional[str] = None,
+                 annotations: Optional[str] = None, masks: bool = False, bad_boxes: str = 'drop',
+                 exif: bool = True) -> None:
+        super().__init__(str(root), split, exif, masks, bad_boxes)
         self._open(root, split, images, annotations)
         self.classes, self.category_ids = self.file.classes, self.file.category_ids
         self._objects = []                  # numbers in the file of the objects that are kept
@@ -111,10 +114,10 @@ class CocoDetection(_CocoTree, Detection):
         self.file.objects = None            # arrays hold them now
         self._filled()
 
-    def annotation_name(self, index):
+    def annotation_name(self, index: int) -> str:
         return f'its entry in {shown(self.file.path)}'
 
-    def load_masks(self, index, size):
+    def load_masks(self, index: int, size: tuple[int, ...]) -> np.ndarray:
         masks = np.zeros((len(self._objects[index]), *size), bool)
         for k, number in enumerate(self._objects[index]):
             masks[k] = self._mask_of(index, int(number))
@@ -138,8 +141,9 @@ class CocoSegmentation(_CocoTree, Segmentation):
 
     kind = 'coco'
 
-    def __init__(self, root, split='train2017', images=None, annotations=None, exif=True):
-        super().__init__(root, split, exif)
+    def __init__(self, root: Union[str, os.PathLike], split: str = 'train2017', images: Optional[str] = None,
+                 annotations: Optional[str] = None, exif: bool = True) -> None:
+        super().__init__(str(root), split, exif)
         self._open(root, split, images, annotations)
         if len(self.file.classes) >= MAX_CLASSES:
             raise DataError(f'{shown(self.file.path)} has {len(self.file.classes)} categories; masks of 8 bits hold '
@@ -153,7 +157,7 @@ class CocoSegmentation(_CocoTree, Segmentation):
                             'from boxes. Use build_detection.')
         self._filled(['background', *self.file.classes])
 
-    def load_mask(self, index):
+    def load_mask(self, index: int) -> np.ndarray:
         index = self._number(index)
         mask, painted = np.zeros(self.file.sizes[index], np.uint8), []
         for number, _, label, crowd in self.file.objects[index]:
@@ -163,5 +167,5 @@ class CocoSegmentation(_CocoTree, Segmentation):
             mask[one] = value
         return mask
 
-    def mask_name(self, index):
+    def mask_name(self, index: int) -> str:
         return f'its entry in {shown(self.file.path)}'

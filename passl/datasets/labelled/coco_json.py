@@ -2,6 +2,8 @@
 
 import array
 import json
+import os
+from typing import Any, Union
 
 import numpy as np
 
@@ -18,10 +20,10 @@ class Segments:
     A million polygons as lists of Python numbers would take gigabytes in every worker.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._corners, self._ends, self._first, self._runs = array.array('d'), array.array('q', [0]), [], {}
 
-    def add(self, segmentation, size):
+    def add(self, segmentation: Any, size: tuple[int, int]) -> None:
         """Append one object's `segmentation`, which may be None. Raises DataError."""
         self._first.append(len(self._ends) - 1)
         if segmentation is None:
@@ -50,14 +52,14 @@ class Segments:
             raise DataError("the run lengths have no 'counts'")
         return counts_of_list(counts).astype(np.int32)
 
-    def close(self):
+    def close(self) -> None:
         """Everything is there."""
         self._first.append(len(self._ends) - 1)
 
-    def has(self, number):
+    def has(self, number: int) -> bool:
         return number in self._runs or self._first[number + 1] > self._first[number]
 
-    def mask(self, number, size):
+    def mask(self, number: int, size: tuple[int, int]) -> np.ndarray:
         """bool [height, width] of an object. Raises DataError."""
         if number in self._runs:
             return rle_mask(self._runs[number], *size)
@@ -66,7 +68,7 @@ class Segments:
         return polygon_mask(polygons, *size)
 
 
-def read_json(path):
+def read_json(path: Union[str, os.PathLike]) -> dict[str, Any]:
     """The dict in a JSON file. Raises DataError."""
     data = read_file(path)
     try:
@@ -91,7 +93,7 @@ class CocoFile:
         run_lengths: number of single objects (no crowds) whose masks are run lengths, which others cannot train from.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         self.path, self.incomplete, self.run_lengths = path, 0, 0
         content = read_json(path)
         self._take_images(self._part(content, 'images'))

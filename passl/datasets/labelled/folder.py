@@ -1,12 +1,14 @@
 """Images and masks in folders, or named in pairs by a list; and the layout of ADE20K."""
 
 import os
+from collections.abc import Sequence
+from typing import Optional, Union
 
 from ...utils.errors import ConfigError, DataError
 from ..image import shown
 from ..image_list import paths_in
 from ..listing import scan
-from .base import IGNORE, Segmentation, read_class_names
+from .base import IGNORE, ClassNames, Segmentation, read_class_names
 from .layout import check_all_exist, check_root, entries_of, inside, layout_error, read_ids, read_text, same_stem
 from .registry import SEGMENTATION
 
@@ -17,7 +19,7 @@ ADE_TREE = ('images/training/*.jpg      images/validation/*.jpg',
             'objectInfo150.txt          (or labels.txt: one class name per line)')
 
 
-def stems(top):
+def stems(top: str) -> dict[str, str]:
     """{name without ending: path} of all images below a folder. Raises DataError where two have the same name."""
     found = {}
     for inner, names in scan(top):
@@ -29,7 +31,7 @@ def stems(top):
     return found
 
 
-def class_names(root, classes, tree):
+def class_names(root: str, classes: Optional[ClassNames], tree: Sequence[str]) -> list[str]:
     """Names of `classes` (see `read_class_names`), by default those in `labels.txt` in `root`."""
     if classes is None:
         classes = os.path.join(root, 'labels.txt')
@@ -59,15 +61,17 @@ class FolderSegmentation(Segmentation):
 
     kind, tree, mark_split = 'folder', FOLDER_TREE, True
 
-    def __init__(self, root, split='train', images='images', masks='masks', classes=None, list_file=None,
-                 reduce_zero_label=False, unpaired='error', exif=True):
+    def __init__(self, root: Union[str, os.PathLike], split: Optional[str] = 'train', images: str = 'images',
+                 masks: str = 'masks', classes: Optional[ClassNames] = None,
+                 list_file: Union[None, str, os.PathLike] = None, reduce_zero_label: bool = False,
+                 unpaired: str = 'error', exif: bool = True) -> None:
         if not isinstance(reduce_zero_label, bool):
             raise ConfigError(f'reduce_zero_label must be true or false, not {reduce_zero_label!r}.')
         root = check_root(root, self.tree, [images, masks], self.kind)
         super().__init__(root, split, exif)
         tops = [self._part(root, folder, split, key) for folder, key in ((images, 'images'), (masks, 'masks'))]
         names = self._class_names(classes)
-        self._find(*tops, list_file, unpaired)
+        self._find(tops[0], tops[1], list_file, unpaired)
         mapping = {0: IGNORE, **{k + 1: k for k in range(len(names))}} if reduce_zero_label else None
         self._filled(names, mapping)
 
@@ -121,8 +125,9 @@ class ListSegmentation(Segmentation):
 
     kind = 'list'
 
-    def __init__(self, root, split='train', list_file=None, separator=None, classes=None, allow_outside=False,
-                 exif=True):
+    def __init__(self, root: Union[str, os.PathLike], split: str = 'train',
+                 list_file: Union[None, str, os.PathLike] = None, separator: Optional[str] = None,
+                 classes: Optional[ClassNames] = None, allow_outside: bool = False, exif: bool = True) -> None:
         if not isinstance(allow_outside, bool):
             raise ConfigError(f'allow_outside must be true or false, not {allow_outside!r}.')
         if separator is not None and (not isinstance(separator, str) or not separator):
@@ -173,8 +178,10 @@ class Ade20kSegmentation(FolderSegmentation):
 
     kind, tree = 'ade20k', ADE_TREE
 
-    def __init__(self, root, split='training', images='images', masks='annotations', classes=None, list_file=None,
-                 reduce_zero_label=True, unpaired='error', exif=True):
+    def __init__(self, root: Union[str, os.PathLike], split: Optional[str] = 'training', images: str = 'images',
+                 masks: str = 'annotations', classes: Optional[ClassNames] = None,
+                 list_file: Union[None, str, os.PathLike] = None, reduce_zero_label: bool = True,
+                 unpaired: str = 'error', exif: bool = True) -> None:
         super().__init__(root, split, images, masks, classes, list_file, reduce_zero_label, unpaired, exif)
 
     def _class_names(self, classes):

@@ -2,10 +2,14 @@
 
 import bisect
 import os
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 from paddle.io import Dataset
 
 from ...utils.errors import ConfigError, DataError
+from .base import LabelledImages
 
 
 class Joined(Dataset):
@@ -20,11 +24,12 @@ class Joined(Dataset):
         ConfigError: no parts. DataError: their classes differ, or two hold the same images.
     """
 
-    def __init__(self, parts):
+    def __init__(self, parts: Sequence[LabelledImages]) -> None:
         super().__init__()
         if not parts:
             raise ConfigError('Nothing to join: give at least one data set.')
-        self.parts, self.classes = list(parts), parts[0].classes
+        self.parts: list[Any] = list(parts)         # what else than images they have depends on the task
+        self.classes = parts[0].classes
         for part in self.parts[1:]:
             if part.classes != self.classes:
                 odd = next((c for c in part.classes if c not in self.classes), 'their order')
@@ -33,6 +38,7 @@ class Joined(Dataset):
         self._starts = [0]
         for part in self.parts:
             self._starts.append(self._starts[-1] + len(part))
+        self.root = ', '.join(str(p.root) for p in self.parts)          # for messages
         fronts = [os.path.basename(os.path.abspath(p.root)) for p in self.parts]
         self.ids = [f'{front}/{i}' for front, part in zip(fronts, self.parts) for i in part.ids]
         if len(set(self.ids)) != len(self.ids):
@@ -40,14 +46,14 @@ class Joined(Dataset):
                             f"({', '.join(fronts)}). Name each image once.")
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         return len(self.classes)
 
     @property
-    def ignore_index(self):
+    def ignore_index(self) -> int:
         return self.parts[0].ignore_index
 
-    def part(self, index):
+    def part(self, index: int) -> tuple[Any, int]:
         """(data set, index in it) of an image."""
         if not -len(self) <= index < len(self):
             raise IndexError(f'No image {index} in a data set of {len(self)}.')
@@ -55,15 +61,15 @@ class Joined(Dataset):
         number = bisect.bisect_right(self._starts, index) - 1
         return self.parts[number], index - self._starts[number]
 
-    def load_image(self, index):
+    def load_image(self, index: int) -> np.ndarray:
         part, inner = self.part(index)
         return part.load_image(inner)
 
-    def load_mask(self, index):
+    def load_mask(self, index: int) -> np.ndarray:
         part, inner = self.part(index)
         return part.load_mask(inner)
 
-    def target(self, index):
+    def target(self, index: int) -> dict[str, np.ndarray]:
         part, inner = self.part(index)
         return part.target(inner)
 

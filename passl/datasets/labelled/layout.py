@@ -1,6 +1,8 @@
 """Looking at the folders of a labelled data set before anything is read, and saying what is wrong with them."""
 
 import os
+from collections.abc import Iterable, Sequence
+from typing import Any, Optional, Union
 
 from ...utils.errors import ConfigError, DataError
 from ..folder import check_folder
@@ -13,7 +15,7 @@ _SHOWN = 12                     # so many entries of a folder are named
 _LISTED = 10**5                 # of a larger folder only so many are looked at for a message
 
 
-def entries_of(folder):
+def entries_of(folder: str) -> list[str]:
     """Sorted names in `folder`, folders with a slash; of a huge folder a part, of one that may not be read none."""
     names = []
     try:
@@ -28,7 +30,7 @@ def entries_of(folder):
     return sorted(names)
 
 
-def found_in(folder):
+def found_in(folder: str) -> str:
     """What stands in `folder`, as one line for a message."""
     names = entries_of(folder)
     folders, files = [n for n in names if n.endswith('/')], [n for n in names if not n.endswith('/')]
@@ -37,7 +39,7 @@ def found_in(folder):
     return (text or 'nothing') + (f', ... ({more} more)' if more > 0 else '')
 
 
-def nearby(root, marks):
+def nearby(root: str, marks: Sequence[str]) -> Optional[str]:
     """A folder near `root` that holds all of `marks`: above it, or up to two levels below; None if there is none.
 
     Args:
@@ -53,7 +55,7 @@ def nearby(root, marks):
     return next((f for f in above + below + deeper if fits(f)), None)
 
 
-def layout_error(root, problem, tree, way_out):
+def layout_error(root: str, problem: str, tree: Iterable[str], way_out: str) -> DataError:
     """DataError that shows what is wrong, what was expected, what is there, and the way out.
 
     Args:
@@ -66,7 +68,7 @@ def layout_error(root, problem, tree, way_out):
     return DataError(f'{problem}\n  expected:\n{lines}\n  found in {shown(root)}: {found_in(root)}\n  {way_out}')
 
 
-def check_root(root, tree, marks, kind):
+def check_root(root: Union[str, os.PathLike], tree: Iterable[str], marks: Sequence[str], kind: str) -> str:
     """`root` as a string, if it is a folder that holds all of `marks`.
 
     Args:
@@ -91,14 +93,14 @@ def check_root(root, tree, marks, kind):
                        way_out)
 
 
-def check_text(value, key):
+def check_text(value: str, key: str) -> str:
     """`value` if it is a plain non-empty text, as names of splits and folders are. Raises ConfigError."""
     if not isinstance(value, str) or not value.strip() or '\0' in value:
         raise ConfigError(f'{key} must be a name, not {value!r}.')
     return value
 
 
-def inside(root, name, key):
+def inside(root: str, name: str, key: str) -> str:
     """The path of `name` below `root`. Raises ConfigError where it leads out of it."""
     check_text(name, key)
     try:
@@ -107,7 +109,7 @@ def inside(root, name, key):
         raise ConfigError(f"{key}: '{name}' lies outside root '{root}'. Give a path below it.") from None
 
 
-def read_text(path, limit=MAX_TEXT_BYTES):
+def read_text(path: Union[str, os.PathLike], limit: int = MAX_TEXT_BYTES) -> str:
     """The text of a small UTF-8 file.
 
     Raises:
@@ -128,7 +130,7 @@ def read_text(path, limit=MAX_TEXT_BYTES):
     return text
 
 
-def read_ids(path):
+def read_ids(path: Union[str, os.PathLike]) -> list[str]:
     """The names in a list file, one per line; what follows the first blank is left out.
 
     Raises:
@@ -155,19 +157,21 @@ def _listing(folder):
         raise DataError(f'{shown(folder)} cannot be listed: {e.strerror}.') from None
 
 
-def same_stem(one, other):
+def same_stem(one: str, other: str) -> DataError:
     """DataError for two images that have one name but for the ending."""
     return DataError(f'{shown(one)} and {shown(other)} differ in their ending only: it is not clear whose mask is '
                      'meant. Rename one of them.')
 
 
-def find_images(root, folders, ids, what, tree, source):
+def find_images(root: str, folders: Sequence[str], ids: Sequence[str], what: str, tree: Iterable[str],
+                source: str) -> list[str]:
     """The image `<id>.<any ending>` of each id, in the first of the `folders` below `root` that has one.
 
     Raises:
         DataError: an id leads out of its folder, has no file, or two that differ in their ending only.
     """
-    known, found = {}, [None] * len(ids)
+    known: dict[str, dict[str, list[str]]] = {}
+    found: list[Any] = [None] * len(ids)
     for top in folders:
         for k, path in enumerate(paths_in(os.path.join(root, top), ids, source)):
             folder, stem = os.path.split(path)
@@ -188,7 +192,7 @@ def find_images(root, folders, ids, what, tree, source):
     return found
 
 
-def check_all_exist(paths, what, root, tree, way_out):
+def check_all_exist(paths: Sequence[str], what: str, root: str, tree: Iterable[str], way_out: str) -> None:
     """Raises DataError if some of `paths` are missing, with their number and the first."""
     listed, missing = {}, []
     for path in paths:

@@ -1,5 +1,9 @@
 """Reading label masks: PNG files whose values, or whose palette's indices, are class numbers."""
 
+import os
+from collections.abc import Mapping, Sequence
+from typing import Optional, Union
+
 import cv2
 import numpy as np
 
@@ -17,7 +21,7 @@ def _grey_depth(data):
     return data[24] if data[:8] == b'\x89PNG\r\n\x1a\n' and len(data) > 25 and data[25] == 0 else 8
 
 
-def decode_mask(data, name='mask', max_pixels=MAX_PIXELS):
+def decode_mask(data: bytes, name: object = 'mask', max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The bytes of a mask file -> uint8 array [H, W] of the values in it.
 
     A palette image gives its indices, not its colours. Grey images of 1, 2 and 4 bits give the stored numbers (Pillow
@@ -32,7 +36,7 @@ def decode_mask(data, name='mask', max_pixels=MAX_PIXELS):
     with pillow_errors(name, len(data)), _open(data) as img:
         if img.format != 'PNG':
             raise ImageReadError(f'{shown(name)} is a {img.format} file, no PNG. {_HOW}')
-        _check_pixels(*img.size[::-1], max_pixels, name)
+        _check_pixels(img.height, img.width, max_pixels, name)
         if img.mode not in ('1', 'L', 'P') and not img.mode.startswith('I'):
             raise ImageReadError(f"{shown(name)} is a picture in colours (mode {img.mode}), no label mask: colours are "
                                  f'no class numbers. {_HOW}')
@@ -56,7 +60,7 @@ class ValueTable:
             None: value k is class k. 255 is ignored unless it is mapped.
     """
 
-    def __init__(self, classes, mapping=None):
+    def __init__(self, classes: Sequence[str], mapping: Optional[Mapping[int, int]] = None) -> None:
         self.classes = classes
         self._table = np.full(256, _ILLEGAL, np.uint8)
         if mapping is None:
@@ -64,7 +68,7 @@ class ValueTable:
         for value, number in {IGNORE: IGNORE, **mapping}.items():
             self._table[value] = number
 
-    def __call__(self, mask, name):
+    def __call__(self, mask: np.ndarray, name: object) -> np.ndarray:
         """uint8 [H, W] of class numbers and IGNORE. Raises ImageReadError that names a value without a class."""
         numbers = cv2.LUT(mask, self._table)
         if (numbers == _ILLEGAL).any():
@@ -80,6 +84,6 @@ class ValueTable:
         return numbers
 
 
-def read_mask(path, max_pixels=MAX_PIXELS):
+def read_mask(path: Union[str, os.PathLike], max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """`decode_mask` of a file. Raises ImageReadError."""
     return decode_mask(read_file(path), path, max_pixels)

@@ -1,5 +1,8 @@
 """Masks of instances as COCO stores them: run lengths, as numbers or as text, and polygons."""
 
+from collections.abc import Iterable
+from typing import Union
+
 import numpy as np
 
 from ...utils.errors import DataError
@@ -10,7 +13,7 @@ MAX_COORDINATE = 10**6
 _MAX_CHARACTERS = 6             # of one number in the text form: 30 bits, more than MAX_PIXELS
 
 
-def check_shape(height, width):
+def check_shape(height: int, width: int) -> None:
     """Raises DataError unless both are whole numbers from 1 on and the mask is not too large."""
     for value in (height, width):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -19,7 +22,7 @@ def check_shape(height, width):
         raise DataError(f'{width} x {height} pixels are more than {MAX_PIXELS}')
 
 
-def counts_of_text(text):
+def counts_of_text(text: str) -> np.ndarray:
     """Run lengths, int64, from COCO's compressed form.
 
     Every character holds 5 bits of a number, from the lowest, behind '0'; 32 says that more follow, 16 in the last one
@@ -52,7 +55,7 @@ def counts_of_text(text):
     return numbers
 
 
-def counts_of_list(counts):
+def counts_of_list(counts: list[int]) -> np.ndarray:
     """Run lengths, int64, from a list of whole numbers. Raises DataError."""
     # types by map: a loop in Python takes most of the time of reading a file; `bool` is another type than `int`
     if counts and not (set(map(type, counts)) == {int} and 0 <= min(counts) and max(counts) <= MAX_PIXELS):
@@ -60,7 +63,7 @@ def counts_of_list(counts):
     return np.array(counts, np.int64)
 
 
-def rle_mask(counts, height, width):
+def rle_mask(counts: Union[str, list[int], np.ndarray], height: int, width: int) -> np.ndarray:
     """bool [height, width] of run lengths, which go down the columns and begin with those outside the object.
 
     Args:
@@ -89,7 +92,7 @@ def rle_mask(counts, height, width):
     return mask
 
 
-def check_polygon(points):
+def check_polygon(points: list[float]) -> np.ndarray:
     """float64 [n, 2] from [x, y, x, y, ...]. Raises DataError unless it has three points of sensible numbers."""
     if not isinstance(points, list) or len(points) < 6 or len(points) % 2:
         raise DataError('a polygon is no list of three or more points: [x, y, x, y, x, y, ...]')
@@ -103,7 +106,7 @@ def check_polygon(points):
     raise DataError(f'a polygon holds what is no number up to {MAX_COORDINATE}')
 
 
-def polygon_mask(polygons, height, width):
+def polygon_mask(polygons: Iterable[np.ndarray], height: int, width: int) -> np.ndarray:
     """bool [height, width] of all pixels whose centre lies inside one of the polygons (even-odd rule).
 
     Args:

@@ -3,11 +3,15 @@
 import concurrent.futures
 import multiprocessing
 import sys
+from typing import Any, Callable, Union
 
 import numpy as np
 
 from ...utils.errors import DataError
 from ...utils.forking import forked, forking
+from .base import Segmentation
+from .boxes import Detection
+from .joined import Joined
 from .masks import IGNORE
 
 _CHUNK = 16
@@ -65,7 +69,8 @@ def _collect(dataset, function, workers, done, length):
     return counts, bad
 
 
-def segmentation_statistics(dataset, workers=1, done=lambda n: None):
+def segmentation_statistics(dataset: Union[Segmentation, Joined], workers: int = 1,
+                            done: Callable[[int], object] = lambda n: None) -> dict[str, Any]:
     """What the masks of a data set hold; reads every image and mask.
 
     Args:
@@ -86,7 +91,8 @@ def segmentation_statistics(dataset, workers=1, done=lambda n: None):
             'absent': [name for k, name in enumerate(dataset.classes) if not pixels[k]]}
 
 
-def detection_statistics(dataset, workers=1, done=lambda n: None):
+def detection_statistics(dataset: Detection, workers: int = 1,
+                         done: Callable[[int], object] = lambda n: None) -> dict[str, Any]:
     """What the annotations of a data set hold; reads every image.
 
     Args: see `segmentation_statistics`; `dataset` as `build_detection` gives it.

@@ -2,12 +2,13 @@
 
 import os
 import re
+from typing import Optional, Union
 
 from ...utils.errors import DataError
 from ...utils.logger import get_logger
 from ..folder import check_folder
 from ..image import shown
-from .base import Segmentation, read_class_names
+from .base import ClassNames, Segmentation, read_class_names
 from .layout import check_root, check_text, entries_of, find_images, inside, layout_error, read_ids
 from .registry import SEGMENTATION
 
@@ -25,7 +26,7 @@ _AUG = ('SegmentationClassAug is not part of VOC2012: build it from the Semantic
 _YEAR = re.compile(r'VOC\d{4}')
 
 
-def open_voc(root, split, *marks):
+def open_voc(root: Union[str, os.PathLike], split: str, *marks: tuple[str, ...]) -> list[str]:
     """[the folder VOC2007, VOC2012 ... of VOC data, the name of the split, the names of `marks` in that folder].
 
     Args:
@@ -61,7 +62,7 @@ def _holds(folder, marks):
     return all(any(os.path.exists(os.path.join(folder, name)) for name in mark) for mark in marks)
 
 
-def list_path(root, folder, split, way_out=''):
+def list_path(root: str, folder: str, split: str, way_out: str = '') -> str:
     """The file ImageSets/<folder>/<split>.txt. Raises DataError with the splits that are there."""
     check_text(split, 'split')
     path = inside(root, os.path.join('ImageSets', folder, split + '.txt'), 'split')
@@ -91,7 +92,8 @@ class VocSegmentation(Segmentation):
 
     kind = 'voc'
 
-    def __init__(self, root, split='train', masks=None, classes=None, exif=True):
+    def __init__(self, root: Union[str, os.PathLike], split: str = 'train', masks: Optional[str] = None,
+                 classes: Optional[ClassNames] = None, exif: bool = True) -> None:
         root, split, *_ = open_voc(root, split, ('JPEGImages',), ('ImageSets/Segmentation',))
         super().__init__(root, split, exif)
         aug = masks is None and 'aug' in split

@@ -1,13 +1,14 @@
 """Pascal VOC: boxes of objects, and several labels per image."""
 
 import os
+from typing import Optional, Union
 
 import numpy as np
 
 from ...utils.errors import ConfigError, DataError, suggest
 from ..image import ImageReadError, shown
 from ..image_list import paths_in
-from .base import LabelledImages, read_class_names
+from .base import ClassNames, LabelledImages, read_class_names
 from .boxes import Detection
 from .layout import check_all_exist, find_images, inside, layout_error, read_text
 from .masks import read_mask
@@ -42,8 +43,10 @@ class VocDetection(Detection):
 
     kind = 'voc'
 
-    def __init__(self, root, split='trainval', images=None, annotations=None, list_file=None, classes=None,
-                 one_based=True, masks=False, bad_boxes='drop', exif=True):
+    def __init__(self, root: Union[str, os.PathLike], split: str = 'trainval', images: Optional[str] = None,
+                 annotations: Optional[str] = None, list_file: Optional[str] = None,
+                 classes: Optional[ClassNames] = None, one_based: bool = True, masks: bool = False,
+                 bad_boxes: str = 'drop', exif: bool = True) -> None:
         if not isinstance(one_based, bool):
             raise ConfigError(f'one_based must be true or false, not {one_based!r}.')
         given = root
@@ -93,10 +96,10 @@ class VocDetection(Detection):
         self._add_image(size, objects)
         self._numbers.append(np.array(numbers, np.int64))
 
-    def annotation_name(self, index):
+    def annotation_name(self, index: int) -> str:
         return f'its annotation {shown(self.annotations[index])}'
 
-    def load_masks(self, index, size):
+    def load_masks(self, index: int, size: tuple[int, ...]) -> np.ndarray:
         path = self.masks[index]
         mask, numbers = read_mask(path, self.max_pixels), self._numbers[index]
         if mask.shape != size:
@@ -138,7 +141,8 @@ class VocMultilabel(LabelledImages):
 
     kind = 'voc'
 
-    def __init__(self, root, split='trainval', classes=None, exif=True):
+    def __init__(self, root: Union[str, os.PathLike], split: str = 'trainval', classes: Optional[ClassNames] = None,
+                 exif: bool = True) -> None:
         root, split, *_ = open_voc(root, split, ('JPEGImages',), ('ImageSets/Main',))
         super().__init__(root, split, exif)
         self.classes = list(CLASSES) if classes is None else read_class_names(classes)

@@ -1,6 +1,8 @@
 """Annotation files of Pascal VOC, read by a parser that takes nothing else than elements and text."""
 
 import math
+import os
+from typing import Optional, Union
 from xml.parsers import expat
 
 from ...utils.errors import DataError
@@ -10,6 +12,8 @@ from .layout import read_text
 MAX_BYTES = 2**22               # the largest of VOC has some 20 kB
 MAX_DEPTH = 16
 MAX_OBJECTS = 10**4
+# size of the image, objects: see `parse_annotation`
+Annotation = tuple[Optional[tuple[int, int]], list[tuple[str, list[float], bool]]]
 _MAX_TEXT = 500
 _BOX = ('xmin', 'ymin', 'xmax', 'ymax')
 _SIZE = {f'annotation/size/{k}': k for k in ('width', 'height')}
@@ -24,16 +28,16 @@ class _Refused(Exception):
 
 
 class _Reader:
-    def __init__(self):
+    def __init__(self) -> None:
         self.path, self.text = [], []
         self.size, self.objects = {}, []
 
-    def doctype(self, *_):
+    def doctype(self, *_: object) -> None:
         # entities: files to be read, and texts that grow to gigabytes
         raise _Refused('it holds a DOCTYPE, which declares entities and which no annotation of VOC has. Remove that '
                        'line')
 
-    def start(self, name, _):
+    def start(self, name: str, _: dict[str, str]) -> None:
         self.path.append(name)
         if len(self.path) > MAX_DEPTH:
             raise _Refused(f'its elements are nested more than {MAX_DEPTH} deep')
@@ -45,11 +49,11 @@ class _Reader:
                 raise _Refused(f'it holds more than {MAX_OBJECTS} objects')
         self.text = []
 
-    def characters(self, text):
+    def characters(self, text: str) -> None:
         if sum(map(len, self.text)) + len(text) <= _MAX_TEXT:
             self.text.append(text)
 
-    def end(self, _):
+    def end(self, _: str) -> None:
         path, text = '/'.join(self.path), ''.join(self.text).strip()
         self.path.pop()
         self.text = []
@@ -74,7 +78,7 @@ def _number(fields, key, where):
     return value
 
 
-def parse_annotation(text, name='annotation'):
+def parse_annotation(text: str, name: object = 'annotation') -> Annotation:
     """What an annotation file says.
 
     Args:
@@ -108,7 +112,7 @@ def parse_annotation(text, name='annotation'):
             objects.append((fields['name'], box, hard == '1'))
         size = None
         if reader.size:
-            size = tuple(int(_number(reader.size, key, 'size')) for key in ('height', 'width'))
+            size = int(_number(reader.size, 'height', 'size')), int(_number(reader.size, 'width', 'size'))
             size = size if min(size) > 0 else None          # some tools write 0 x 0
         return size, objects
     except expat.ExpatError as e:
@@ -117,6 +121,6 @@ def parse_annotation(text, name='annotation'):
         raise DataError(f'{shown(name)} cannot be used: {e}.') from None
 
 
-def read_annotation(path):
+def read_annotation(path: Union[str, os.PathLike]) -> Annotation:
     """`parse_annotation` of a file of at most MAX_BYTES. Raises DataError."""
     return parse_annotation(read_text(path, MAX_BYTES), path)

@@ -22,24 +22,24 @@ def _lookup(img, values):
     return cv2.LUT(img, np.clip(np.rint(values), 0, 255).astype(np.uint8))
 
 
-def adjust_brightness(img, factor):
+def adjust_brightness(img: np.ndarray, factor: float) -> np.ndarray:
     """img * factor."""
     return cv2.convertScaleAbs(img, None, factor, 0)
 
 
-def adjust_contrast(img, factor):
+def adjust_contrast(img: np.ndarray, factor: float) -> np.ndarray:
     """Blend with the image's mean grey: factor 0 gives a grey image, 1 the original."""
     mean = cv2.mean(cv2.cvtColor(img, cv2.COLOR_RGB2GRAY))[0]
     return cv2.addWeighted(img, factor, img, 0, round(mean) * (1 - factor))
 
 
-def adjust_saturation(img, factor):
+def adjust_saturation(img: np.ndarray, factor: float) -> np.ndarray:
     """Blend with the greyscale image: factor 0 gives greyscale, 1 the original."""
     # as one matrix of colours: no grey image in between
     return cv2.transform(img, factor * _IDENTITY + (1 - factor) * _LUMINANCE)
 
 
-def adjust_hue(img, shift):
+def adjust_hue(img: np.ndarray, shift: float) -> np.ndarray:
     """Turn the hue by `shift` of the full circle (-0.5 ... 0.5)."""
     hsv = cv2.cvtColor(img, cv2.COLOR_RGB2HSV_FULL)
     rows = hsv.reshape(len(hsv), -1)
@@ -68,15 +68,13 @@ class ColorJitter:
 
     def __init__(self, brightness: FactorRange = 0, contrast: FactorRange = 0, saturation: FactorRange = 0,
                  hue: HueRange = 0) -> None:
-        ranges = [(adjust_brightness, _factor_range(brightness)), (adjust_contrast, _factor_range(contrast)),
-                  (adjust_saturation, _factor_range(saturation))]
         if isinstance(hue, (int, float)):
             hue = (-hue, hue) if hue else None
-        if hue:
-            ranges.append((adjust_hue, hue))
+        ranges = [(adjust_brightness, _factor_range(brightness)), (adjust_contrast, _factor_range(contrast)),
+                  (adjust_saturation, _factor_range(saturation)), (adjust_hue, hue)]
         self.steps = [(f, r) for f, r in ranges if r is not None]
 
-    def __call__(self, img):
+    def __call__(self, img: np.ndarray) -> np.ndarray:
         for adjust, (low, high) in random.sample(self.steps, len(self.steps)):
             img = adjust(img, random.uniform(low, high))
         return img
@@ -93,7 +91,7 @@ class RandomGrayscale:
     def __init__(self, p: Share = 0.1) -> None:
         self.p = p
 
-    def __call__(self, img):
+    def __call__(self, img: np.ndarray) -> np.ndarray:
         if random.random() >= self.p:
             return img
         return cv2.cvtColor(cv2.cvtColor(img, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
@@ -117,7 +115,7 @@ class GaussianBlur:
         self.sigma = sigma if isinstance(sigma, (list, tuple)) else (sigma, sigma)
         self.kernel_size = kernel_size
 
-    def __call__(self, img):
+    def __call__(self, img: np.ndarray) -> np.ndarray:
         sigma = random.uniform(*self.sigma)
         k = self.kernel_size or int(2 * math.ceil(3 * sigma) + 1)
         return cv2.GaussianBlur(img, (k, k), sigma, borderType=cv2.BORDER_REFLECT_101)
@@ -134,5 +132,5 @@ class Solarization:
     def __init__(self, threshold: Annotated[float, number_from(0, 256)] = 128) -> None:
         self.table = np.where(_LEVELS < threshold, _LEVELS, 255 - _LEVELS)
 
-    def __call__(self, img):
+    def __call__(self, img: np.ndarray) -> np.ndarray:
         return _lookup(img, self.table)

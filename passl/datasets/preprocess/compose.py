@@ -1,14 +1,16 @@
 """Transforms that hold other transforms: Compose and RandomApply."""
 
 import random
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence, Union
 
 from ...utils.config.kinds import Share
 from ...utils.errors import ConfigError
 from .builder import TRANSFORMS, build_transform
 
+Recipe = Union[None, dict, Callable, Sequence]
 
-def build_transforms(recipe, where='transforms'):
+
+def build_transforms(recipe: Recipe, where: str = 'transforms') -> 'Compose':
     """A callable that applies `recipe` in order.
 
     Args:
@@ -46,9 +48,9 @@ class Compose:
     def __init__(self, transforms: Sequence[Any]) -> None:
         if any(not callable(t) for t in transforms):
             transforms = build_transforms(transforms, 'Compose.transforms').transforms
-        self.transforms = list(transforms)
+        self.transforms: list[Any] = list(transforms)
 
-    def __call__(self, img):
+    def __call__(self, img: Any) -> Any:
         for transform in self.transforms:
             img = transform(img)
         return img
@@ -73,5 +75,5 @@ class RandomApply:
         self.transform = build_transforms(transforms, 'RandomApply.transforms')
         self.p = p
 
-    def __call__(self, img):
+    def __call__(self, img: Any) -> Any:
         return self.transform(img) if random.random() < self.p else img

@@ -11,6 +11,8 @@ from ...utils.config.kinds import Share
 from .builder import TRANSFORMS
 from .checks import Interpolation, PositiveRange, Side, height_width, resize, resize_part
 
+Box = tuple[int, int, int, int]         # top, left, height, width; pixels
+
 
 @TRANSFORMS.register()
 class RandomResizedCrop:
@@ -30,7 +32,7 @@ class RandomResizedCrop:
                  interpolation: Interpolation = 'bilinear') -> None:
         self.size, self.scale, self.ratio, self.interpolation = height_width(size), scale, ratio, interpolation
 
-    def draw(self, height, width):
+    def draw(self, height: int, width: int) -> Box:
         """A random box (top, left, height, width) inside an image of that size."""
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
         for _ in range(10):
@@ -44,14 +46,14 @@ class RandomResizedCrop:
         h = max(1, min(height, int(round(width / aspect))))
         return (height - h) // 2, (width - w) // 2, h, w
 
-    def cut(self, img, box, reduction=1):
+    def cut(self, img: np.ndarray, box: Box, reduction: int = 1) -> np.ndarray:
         """The part `box` of an image, resized; `img` is that image decoded at 1 / reduction."""
         if reduction > 1:
             return resize_part(img, [edge / reduction for edge in box], self.size)
         top, left, h, w = box
         return resize(img[top:top + h, left:left + w], self.size, self.interpolation)
 
-    def __call__(self, img):
+    def __call__(self, img: np.ndarray) -> np.ndarray:
         return self.cut(img, self.draw(*img.shape[:2]))
 
 
@@ -67,7 +69,7 @@ class RandomHorizontalFlip:
     def __init__(self, p: Share = 0.5, prob: Optional[Share] = None) -> None:
         self.p = p if prob is None else prob
 
-    def __call__(self, img):
+    def __call__(self, img: np.ndarray) -> np.ndarray:
         return cv2.flip(img, 1) if random.random() < self.p else img
 
 
@@ -84,7 +86,7 @@ class Resize:
         self.short = size if isinstance(size, int) else None
         self.size, self.interpolation = height_width(size), interpolation
 
-    def __call__(self, img):
+    def __call__(self, img: np.ndarray) -> np.ndarray:
         h, w = img.shape[:2]
         if self.short is None:
             return resize(img, self.size, self.interpolation)
@@ -104,7 +106,7 @@ class CenterCrop:
     def __init__(self, size: Side) -> None:
         self.size = height_width(size)
 
-    def __call__(self, img):
+    def __call__(self, img: np.ndarray) -> np.ndarray:
         th, tw = self.size
         h, w = img.shape[:2]
         if h < th or w < tw:

@@ -1,6 +1,6 @@
 """Transforms at the end of a recipe: axis order and normalisation."""
 
-from typing import Annotated, Literal, Optional, Sequence
+from typing import Annotated, Any, Callable, Literal, Optional, Sequence
 
 import cv2
 import numpy as np
@@ -28,7 +28,7 @@ class Transpose:
     def __init__(self, order: Order = (2, 0, 1)) -> None:
         self.order = tuple(order)
 
-    def __call__(self, img):
+    def __call__(self, img: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(img.transpose(self.order))
 
 
@@ -43,7 +43,7 @@ class ToRGB:
     def __init__(self, mode: Literal['RGB'] = 'RGB', return_type: Text = 'numpy') -> None:
         pass
 
-    def __call__(self, img):
+    def __call__(self, img: np.ndarray) -> np.ndarray:
         return img
 
 
@@ -58,7 +58,7 @@ class ToTensor:
     def __init__(self, data_format: Axes = 'CHW') -> None:
         self.order = (2, 0, 1) if data_format == 'CHW' else (0, 1, 2)
 
-    def __call__(self, img):
+    def __call__(self, img: np.ndarray) -> np.ndarray:
         return np.divide(img.transpose(self.order), np.float32(255), dtype=np.float32, order='C')
 
 
@@ -85,7 +85,7 @@ class NormalizeImage:
         self.offset = (_per_channel(mean) / deviation).astype(np.float32)
         self.data_format = data_format
 
-    def __call__(self, img):
+    def __call__(self, img: np.ndarray) -> np.ndarray:
         chw = self.data_format == 'CHW' or (self.data_format is None and img.shape[0] == 3)
         planes = img if chw else img.transpose(2, 0, 1)
         if planes.shape[0] != 3:
@@ -119,12 +119,13 @@ class Normalisation:
         factor, offset: float32 [3], both or None.
     """
 
-    def __init__(self, divisor=None, factor=None, offset=None):
+    def __init__(self, divisor: Optional[float] = None, factor: Optional[np.ndarray] = None,
+                 offset: Optional[np.ndarray] = None) -> None:
         self.divisor, self.factor, self.offset = divisor, factor, offset
         values = np.repeat(np.arange(256, dtype=np.float32)[None], 3, 0)
         if divisor is not None:
             values /= np.float32(divisor)
-        if factor is not None:
+        if factor is not None and offset is not None:
             values *= factor[:, None]
             values -= offset[:, None]
         self.values = values                # [3, 256]: there are only 256 levels
@@ -135,7 +136,7 @@ class Normalisation:
 
     __hash__ = None
 
-    def __call__(self, img, out=None):
+    def __call__(self, img: np.ndarray, out: Optional[np.ndarray] = None) -> np.ndarray:
         """[H, W, 3] -> float32 [3, H, W]; written to `out` if given (contiguous)."""
         out = np.empty((3,) + img.shape[:2], np.float32) if out is None else out
         for c in range(3):
@@ -145,13 +146,13 @@ class Normalisation:
             out[c] = img[..., c]            # an own transform may have returned floating point
             if self.divisor is not None:
                 out[c] /= np.float32(self.divisor)
-            if self.factor is not None:
+            if self.factor is not None and self.offset is not None:
                 out[c] *= self.factor[c]
                 out[c] -= self.offset[c]
         return out
 
 
-def split_normalisation(transforms):
+def split_normalisation(transforms: list[Callable]) -> tuple[list[Callable], Normalisation]:
     """(the transforms before, a Normalisation) of a list that ends in layout and normalisation.
 
     That is [Transpose, NormalizeImage], [NormalizeImage, Transpose], [ToTensor] or [ToTensor, NormalizeImage],
@@ -167,8 +168,8 @@ def split_normalisation(transforms):
             return 'layout'
         return 'tensor' if type(t) is ToTensor and t.order == (2, 0, 1) else None
 
-    last = transforms[-1] if transforms else None
-    before = transforms[-2] if len(transforms) > 1 else None
+    last: Any = transforms[-1] if transforms else None
+    before: Any = transforms[-2] if len(transforms) > 1 else None
     pair = kind(before), kind(last)
     if pair in (('layout', 'normalise'), ('tensor', 'normalise')) and last.data_format != 'HWC':
         return transforms[:-2], Normalisation(255 if pair[0] == 'tensor' else None, last.factor, last.offset)

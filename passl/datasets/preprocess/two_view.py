@@ -1,9 +1,14 @@
 """From one decoded image to its augmented views."""
 
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import numpy as np
+
 from ...utils.errors import ConfigError
-from .compose import Compose, build_transforms
-from .geometric import RandomResizedCrop
-from .tensor import split_normalisation
+from .compose import Compose, Recipe, build_transforms
+from .geometric import Box, RandomResizedCrop
+from .tensor import Normalisation, split_normalisation
 
 
 class Views:
@@ -19,25 +24,27 @@ class Views:
         crops: the RandomResizedCrop that begins each chain, or None if one begins otherwise.
     """
 
-    def __init__(self, chains):
+    def __init__(self, chains: Sequence[Compose]) -> None:
         self.chains = [Compose(c.transforms) for c in chains]
-        heads = [c.transforms[0] if c.transforms else None for c in self.chains]
-        # derived classes may do anything in __call__
-        self.crops = heads if all(type(h) is RandomResizedCrop for h in heads) else None
+        heads: list[Any] = [c.transforms[0] if c.transforms else None for c in self.chains]
+        self.crops: Optional[list[RandomResizedCrop]] = None
+        if all(type(h) is RandomResizedCrop for h in heads):        # derived classes may do anything in __call__
+            self.crops = heads
 
     def __len__(self):
         return len(self.chains)
 
-    def __call__(self, img):
+    def __call__(self, img: np.ndarray) -> tuple:
         if self.crops is None:
             return tuple(chain(img) for chain in self.chains)
         return self.cut(img, self.draw(*img.shape[:2]))
 
-    def draw(self, height, width):
+    def draw(self, height: int, width: int) -> list[Box]:
         """One random box (top, left, height, width) per view inside an image of that size; needs `crops`."""
+        assert self.crops is not None
         return [crop.draw(height, width) for crop in self.crops]
 
-    def reduction(self, height, width, boxes=None):
+    def reduction(self, height: int, width: int, boxes: Optional[Sequence[Box]] = None) -> int:
         """8, 4, 2 or 1: the largest at which the decoder may shrink an image of that size.
 
         Every box must keep at least as many pixels as its view has in both directions. Without `boxes` that is
@@ -51,8 +58,9 @@ class Views:
                 return factor
         return 1
 
-    def cut(self, img, boxes, reduction=1):
+    def cut(self, img: np.ndarray, boxes: Sequence[Box], reduction: int = 1) -> tuple:
         """The views of an image from the boxes of `draw`; `img` is that image decoded at 1 / reduction."""
+        assert self.crops is not None
         views = []
         for chain, crop, box in zip(self.chains, self.crops, boxes):
             view = crop.cut(img, box, reduction)
@@ -61,7 +69,7 @@ class Views:
             views.append(view)
         return tuple(views)
 
-    def split(self):
+    def split(self) -> tuple['Views', Normalisation]:
         """(Views without the layout and normalisation at their end, that Normalisation).
 
         Raises:
@@ -86,7 +94,9 @@ class TwoView(Views):
         ConfigError: only one of view_trans1 and view_trans2 is given.
     """
 
-    def __init__(self, transforms, view_trans1=None, view_trans2=None):
+    def __init__(self, transforms: Recipe,
+                 view_trans1: Recipe = None,
+                 view_trans2: Recipe = None) -> None:
         if (view_trans1 is None) != (view_trans2 is None):
             raise ConfigError('Give both view_trans1 and view_trans2, or neither (then both views use '
                               'transforms).')

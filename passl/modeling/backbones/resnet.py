@@ -19,6 +19,7 @@ from .builder import BACKBONES
 BLOCKS: dict[int, Any] = {18: vision.BasicBlock, 34: vision.BasicBlock,
                           50: vision.BottleneckBlock, 101: vision.BottleneckBlock, 152: vision.BottleneckBlock}
 
+Depth = Annotated[int, Check(f'one of {", ".join(map(str, BLOCKS))}', lambda v: is_whole(v) and v in BLOCKS)]
 Recompute = Annotated[Union[bool, Sequence[int]], Check(
     'true, false or a list of stages, 0 (stem) to 4: [0, 1]',
     lambda v: isinstance(v, bool) or isinstance(v, (list, tuple)) and all(is_whole(s) and s in range(5) for s in v))]
@@ -43,7 +44,7 @@ class ResNet(vision.ResNet):
     `forward(x [N, 3, H, W])` -> [N, C, H/32, W/32], C = 512 (18, 34) or 2048.
     """
 
-    def __init__(self, depth: Literal[18, 34, 50, 101, 152], num_classes: Whole = 0, with_pool: Flag = False,
+    def __init__(self, depth: Depth, num_classes: Whole = 0, with_pool: Flag = False,
                  zero_init_residual: Flag = False, frozen_stages: Literal[-1, 0, 1, 2, 3, 4] = -1,
                  pretrained: Optional[Text] = None, recompute: Recompute = False) -> None:
         if num_classes > 0 and not with_pool:

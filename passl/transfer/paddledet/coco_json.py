@@ -3,12 +3,12 @@
 import json
 import os
 
-from ...datasets.labelled.coco_json import read_json
+from ...datasets.labelled.coco_json import CocoFile, read_json
 from ...utils.errors import DataError
 from .masks import outlines
 
 
-def complete_coco(file, folder, masks):
+def complete_coco(file: CocoFile, folder: str, masks: bool) -> tuple[str, list[str]]:
     """Write what PaddleDetection needs and the file lacks into a copy.
 
     It takes `area` and `iscrowd` for granted, and trains masks from polygons only: run-length masks become their

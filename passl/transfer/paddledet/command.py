@@ -1,5 +1,9 @@
 """The command line of `passl transfer-det` and `tools/transfer_det.py`. Needs neither Paddle nor PaddleDetection."""
 
+import argparse
+from collections.abc import Sequence
+from typing import Optional
+
 from ...utils.options import Parser, not_empty, override, positive_int
 
 EXAMPLES = """\
@@ -15,7 +19,7 @@ PaddleDetection has an environment of its own: bash tools/detection_environment.
 """
 
 
-def build_transfer_det_parser(prog=None):
+def build_transfer_det_parser(prog: Optional[str] = None) -> argparse.ArgumentParser:
     """Parser of `tools/transfer_det.py` and `passl transfer-det`.
 
     The namespace has: config_file, override (list), pretrained, data, output, iters, evaluate_only, predict, weights,
@@ -52,7 +56,7 @@ def build_transfer_det_parser(prog=None):
     return parser
 
 
-def parse_transfer_det(argv=None, prog=None):
+def parse_transfer_det(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> argparse.Namespace:
     """The namespace of a command line; ends the program with exit code 2 where flags do not go together."""
     parser = build_transfer_det_parser(prog)
     args = parser.parse_args(argv)

@@ -2,6 +2,8 @@
 
 import inspect
 import os
+from collections.abc import Iterable
+from typing import Any, Union
 
 import yaml
 
@@ -45,7 +47,7 @@ def _tagged(loader, suffix, node):
 ConfigLoader.add_multi_constructor('!', _tagged)
 
 
-def read_config(path, overrides=()):
+def read_config(path: Union[str, os.PathLike], overrides: Iterable[str] = ()) -> dict[str, Any]:
     """The settings of a config file, with the files it inherits from and the overrides, as plain data.
 
     Args:
@@ -112,7 +114,7 @@ def _override(cfg, text):
             node = node.setdefault(key, {}) if isinstance(node, dict) else node[key]
 
 
-def check_config(cfg):
+def check_config(cfg: dict[str, Any]) -> None:
     """Compare the settings with what PaddleDetection knows; call after `shim.import_ppdet`.
 
     Raises:
@@ -199,7 +201,7 @@ def _class_of(name):
     return vars(optimizer)[name] if name in SCHEDULES else vars(_registered()[name].pymodule)[name]
 
 
-def built(value):
+def built(value: Any) -> Any:
     """`value` with every tagged mapping replaced by the component it describes."""
     if isinstance(value, list):
         return [built(v) for v in value]
@@ -220,7 +222,7 @@ def _registered():
     return _pristine
 
 
-def activate(cfg):
+def activate(cfg: dict[str, Any]) -> Any:
     """Make `cfg` PaddleDetection's config of this process, in place of any former one.
 
     PaddleDetection keeps one mapping for everything: components with their arguments, and the settings of the run.

@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Sequence
+from typing import Any, Optional
 
 from ...datasets.folder import check_folder
 from ...datasets.labelled import build_detection
@@ -14,7 +16,8 @@ from .coco_json import complete_coco
 SECTIONS = {'train': 'TrainDataset', 'eval': 'EvalDataset'}
 
 
-def prepare_data(cfg, data, folder, parts=('train', 'eval')):
+def prepare_data(cfg: dict[str, Any], data: Optional[str], folder: str,
+                 parts: Sequence[str] = ('train', 'eval')) -> tuple[list[str], list[str]]:
     """Check the data that a config names and complete the config with what was found.
 
     `num_classes: from_data` is replaced by the number of classes. Files that PaddleDetection needs beside the
@@ -41,14 +44,13 @@ def prepare_data(cfg, data, folder, parts=('train', 'eval')):
         section['dataset_dir'] = os.path.abspath(check_folder(root, '--data') if root else _no_data())
     os.makedirs(folder, exist_ok=True)
     prepare = _prepare_voc if cfg['metric'] == 'VOC' else _prepare_coco
-    classes, said = None, []
-    for part in parts:
-        found, sentences = prepare(cfg, os.path.abspath(folder), part)
+    prepared, said = [prepare(cfg, os.path.abspath(folder), part) for part in parts], []
+    classes = prepared[0][0]
+    for found, sentences in prepared:
         said += sentences
-        if classes not in (None, found):
+        if found != classes:
             raise DataError(f"The annotations of training and evaluation have different classes: "
                             f"{', '.join(classes[:20])} against {', '.join(found[:20])}. Both must list the same.")
-        classes = found
     if cfg.get('num_classes') == 'from_data':
         cfg['num_classes'] = len(classes)
     if cfg.get('num_classes') != len(classes):
@@ -124,7 +126,7 @@ def _prepare_coco(cfg, folder, part):
     return found.classes, [f'{part}: {len(found)} images, {found.num_objects} objects', *more]
 
 
-def images_at(path):
+def images_at(path: str) -> list[str]:
     """The image files at a path, itself or (sorted) in the folder; DataError if there are none."""
     if os.path.isfile(path):
         return [path]
@@ -136,8 +138,8 @@ def images_at(path):
     return found
 
 
-def known_classes(weights):
-    """Names of the classes of a trained detector: the list that the training left beside its weights.
+def known_classes(weights: str) -> tuple[list[str], str]:
+    """(names of the classes of a trained detector, the file with them that the training left beside its weights).
 
     Raises:
         DataError: there is none.

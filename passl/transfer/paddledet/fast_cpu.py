@@ -4,26 +4,31 @@ A detector's time on a CPU is that of its convolutions. A training step of a sma
 these (docs/TRANSFER_DETECTION.md).
 """
 
+from typing import TYPE_CHECKING
+
 from ppdet.modeling.backbones.resnet import BasicBlock, BottleNeck
 
 from ...modules.cpu import channels_last as cl
 
+if TYPE_CHECKING:
+    import paddle
 
-def suits(net, x):
+
+def suits(net: 'paddle.nn.Layer', x: 'paddle.Tensor') -> bool:
     """True if `blocks` can stand for the blocks of `net` with the features x [N, C, H, W]; False on other devices."""
     return (cl.suits(x) and min(x.shape[1:]) > 0 and cl.ordinary(net)
             and all(type(layer) is not BasicBlock and type(layer) is not BottleNeck or not layer.std_senet
                     for layer in net.sublayers()))
 
 
-def stem(layers, x):
+def stem(layers: 'paddle.nn.Layer', x: 'paddle.Tensor') -> 'paddle.Tensor':
     """The 7x7 convolution with norm, ReLU and pooling: images [N, 3, H, W] -> [N, H/4, W/4, 64]."""
     part = layers.conv1
     x = cl.norm(part.norm, cl.conv(part.conv, cl.to_channels_last(x)), relu=True)
     return cl.max_pool(3, 2, 1, x)
 
 
-def stage(layers, x):
+def stage(layers: 'paddle.nn.Layer', x: 'paddle.Tensor') -> 'paddle.Tensor':
     """The blocks of one stage, [N, H, W, C] -> the same layout."""
     for block in layers.blocks:
         short = x if block.shortcut else _unit(block.short, x)

@@ -1,11 +1,13 @@
 """Run-length masks into polygons that cover exactly the same pixels."""
 
+from typing import Any
+
 import numpy as np
 
 from ...datasets.labelled.rle import rle_mask
 
 
-def outlines(segmentation):
+def outlines(segmentation: dict[str, Any]) -> tuple[list[list[float]], bool]:
     """Polygons around the pixels of a run-length mask of a file that CocoFile has read, and so checked.
 
     The outlines run along the edges of the pixels, not through their centres as OpenCV's, so that drawing them gives

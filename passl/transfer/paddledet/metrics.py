@@ -1,5 +1,8 @@
 """AP over ten overlaps on VOC, computed with PaddleDetection's own VOC evaluator."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from ppdet.metrics import Metric, VOCMetric
 
@@ -19,27 +22,27 @@ class VOCStyleAP(Metric):
         map_type: '11point' or 'integral'.
     """
 
-    def __init__(self, label_list, class_num, map_type='11point'):
+    def __init__(self, label_list: str, class_num: int, map_type: str = '11point') -> None:
         self.parts = [VOCMetric(label_list, class_num, overlap_thresh=t, map_type=map_type) for t in OVERLAPS]
 
-    def reset(self):
+    def reset(self) -> None:
         for part in self.parts:
             part.reset()
 
-    def update(self, inputs, outputs):
+    def update(self, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
         for part in self.parts:
             part.update(inputs, outputs)
 
-    def accumulate(self):
+    def accumulate(self) -> None:
         for part in self.parts:
             part.detection_map.accumulate()
 
-    def get_results(self):
+    def get_results(self) -> dict[str, list[float]]:
         values = [float(part.detection_map.get_map()) for part in self.parts]
         return {'bbox': [float(np.mean(values)), values[0], values[5]]}
 
 
-def as_percent(results):
+def as_percent(results: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
     """PaddleDetection's results, {'bbox': [AP, AP50, ...], 'mask': ...}, as {'bbox': {'AP': percent, ...}, ...}.
 
     A kind of size that no object has is -1 in COCO's figures and is left out.

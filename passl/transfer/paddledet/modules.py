@@ -1,7 +1,11 @@
 """Components that PaddleDetection lacks, registered in it: a res5 head with norm, a mask head with norm, a schedule.
 
-Imported by `shim.import_ppdet` only.
+Imported by `shim.import_ppdet` only. The arguments of registered constructors have no annotations: PaddleDetection
+would compare a config's values with them by whatever typeguard is installed, placeholders of shared settings included.
 """
+
+from collections.abc import Sequence
+from typing import Any, Optional
 
 import paddle
 from paddle import nn
@@ -34,7 +38,7 @@ class PlainResNet(ResNet):
     __shared__ = ['norm_type']
 
     def __init__(self, depth=50, norm_type='bn', return_idx=[0, 1, 2, 3], num_stages=4, freeze_at=-1,
-                 freeze_norm=False):
+                 freeze_norm=False) -> None:
         super().__init__(depth=depth, norm_type=norm_type, return_idx=return_idx, num_stages=num_stages,
                          freeze_at=freeze_at, freeze_norm=freeze_norm)
         first = self.res_layers[0].blocks[0]
@@ -42,7 +46,7 @@ class PlainResNet(ResNet):
             del first.short
             first.shortcut = True
 
-    def forward(self, inputs):
+    def forward(self, inputs: dict[str, paddle.Tensor]) -> list[paddle.Tensor]:
         image = inputs['image']
         if not fast_cpu.suits(self, image):
             return super().forward(inputs)
@@ -72,7 +76,7 @@ class Res5NormHead(nn.Layer):
 
     __shared__ = ['norm_type']
 
-    def __init__(self, depth=50, norm_type='bn', norm_decay=0., freeze_norm=False):
+    def __init__(self, depth=50, norm_type='bn', norm_decay=0., freeze_norm=False) -> None:
         super().__init__()
         bottleneck = depth >= 50
         block, channels = (BottleNeck, 1024) if bottleneck else (BasicBlock, 256)
@@ -83,10 +87,10 @@ class Res5NormHead(nn.Layer):
         self.norm = nn.BatchNorm2D(self.feat_out, weight_attr=decay, bias_attr=decay)
 
     @property
-    def out_shape(self):
+    def out_shape(self) -> list[ShapeSpec]:
         return [ShapeSpec(channels=self.feat_out, stride=16)]
 
-    def forward(self, roi_feat, stage=0):
+    def forward(self, roi_feat: paddle.Tensor, stage: int = 0) -> paddle.Tensor:
         if not fast_cpu.suits(self.res5, roi_feat):
             return self.norm(self.res5(roi_feat))
         x = fast_cpu.stage(self.res5, fast_cpu.to_channels_last(roi_feat))
@@ -108,7 +112,7 @@ class NormMaskFeat(nn.Layer):
 
     __shared__ = ['norm_type']
 
-    def __init__(self, in_channel=256, out_channel=256, num_convs=4, norm_type='bn'):
+    def __init__(self, in_channel=256, out_channel=256, num_convs=4, norm_type='bn') -> None:
         super().__init__()
         self.out_channel = out_channel
         layers = []
@@ -120,14 +124,14 @@ class NormMaskFeat(nn.Layer):
         self.upsample = nn.Sequential(*layers, deconv, nn.ReLU())
 
     @classmethod
-    def from_config(cls, cfg, input_shape):
+    def from_config(cls, cfg: dict[str, Any], input_shape: Any) -> dict[str, int]:
         shape = input_shape[0] if isinstance(input_shape, (list, tuple)) else input_shape
         return {'in_channel': shape.channels}
 
-    def out_channels(self):
+    def out_channels(self) -> int:
         return self.out_channel
 
-    def forward(self, feats):
+    def forward(self, feats: paddle.Tensor) -> paddle.Tensor:
         return self.upsample(feats)
 
 
@@ -141,10 +145,12 @@ class IterationSteps:
 
     use_warmup = True       # PaddleDetection asks for this
 
-    def __init__(self, milestones, gamma=0.1):
+    def __init__(self, milestones: Sequence[int], gamma: float = 0.1) -> None:
         self.milestones, self.gamma = list(milestones), gamma
 
-    def __call__(self, base_lr, boundary=None, value=None, step_per_epoch=None):
+    def __call__(self, base_lr: float, boundary: Optional[Sequence[int]] = None,
+                 value: Optional[Sequence[float]] = None,
+                 step_per_epoch: Optional[int] = None) -> paddle.optimizer.lr.LRScheduler:
         """The scheduler; `boundary` and `value` are those of the warm-up, in iterations."""
         boundary, value = list(boundary or []), list(value or [base_lr])
         for i, step in enumerate(self.milestones):

@@ -1,6 +1,7 @@
 """What a detection training leaves in log.jsonl, and the stop when its loss is no number."""
 
 import math
+from typing import Any
 
 from ppdet.engine.callbacks import Callback
 
@@ -16,12 +17,12 @@ class Record(Callback):
         first, last: the losses written first and last, {'loss': ..., 'loss_rpn_cls': ..., ...}.
     """
 
-    def __init__(self, trainer, path):
+    def __init__(self, trainer: Any, path: str) -> None:
         super().__init__(trainer)
         self.lines = JsonLines(path) if dist.is_main() else None
         self.iteration, self.first, self.last = 0, None, None
 
-    def on_step_end(self, status):
+    def on_step_end(self, status: dict[str, Any]) -> None:
         if status['mode'] != 'train' or self.lines is None:
             return
         self.iteration += 1

@@ -1,9 +1,11 @@
 """One run of PaddleDetection's own trainer and evaluator: build, train, evaluate, predict."""
 
+import argparse
 import math
 import os
 import re
 import time
+from typing import TYPE_CHECKING, Any
 
 from ...engine.device import select_device
 from ...engine.run_folder import LOG, RunFolder, folder_of
@@ -18,10 +20,13 @@ from .schedule import Budget, move_schedule
 from .shim import import_ppdet, no_downloads
 from .weights import load_backbone, load_detector, trained_flags
 
+if TYPE_CHECKING:
+    import paddle
+
 METRICS, EVALUATION, PREDICTIONS, PICTURES = 'metrics.json', 'evaluation.json', 'predictions.json', 'predictions'
 
 
-def transfer(args):
+def transfer(args: argparse.Namespace) -> int:
     """What `tools/transfer_det.py` does; `args` are those of `command.build_transfer_det_parser`.
 
     Returns:
@@ -149,7 +154,7 @@ def _evaluate(cfg, args, output):
     return dict(weights=args.weights, **evaluate(active, _model(active, args.weights), output))
 
 
-def evaluate(active, model, output):
+def evaluate(active: Any, model: 'paddle.nn.Layer', output: str) -> dict[str, dict[str, float]]:
     """Evaluate a detector with PaddleDetection's evaluator, in this process alone.
 
     Args:

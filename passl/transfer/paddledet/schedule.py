@@ -1,12 +1,14 @@
 """How long a run is: in iterations, which PaddleDetection's trainer does not know."""
 
+from typing import Any, Optional
+
 from .config import TAG
 
 
 class Budget:
     """PaddleDetection's loader, ended after so many batches: its trainer counts epochs only."""
 
-    def __init__(self, loader, batches):
+    def __init__(self, loader: Any, batches: int) -> None:
         self.loader, self.left, self.dataset = loader, batches, loader.dataset
 
     def __len__(self):
@@ -23,7 +25,7 @@ class Budget:
             yield batch
 
 
-def move_schedule(cfg, iterations):
+def move_schedule(cfg: dict[str, Any], iterations: Optional[int]) -> None:
     """Change the config's length; steps and a long warm-up keep their place in proportion.
 
     Args:

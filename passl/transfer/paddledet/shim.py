@@ -4,6 +4,8 @@ import contextlib
 import functools
 import importlib.util
 import logging
+from collections.abc import Iterator
+from types import ModuleType
 
 from ...utils.errors import PasslError
 from ...utils.paddle_env import require_paddle
@@ -13,7 +15,7 @@ MISSING = ('PaddleDetection (the package paddledet 2.6.0) is not installed in th
            'makes it, see docs/TRANSFER_DETECTION.md.')
 
 
-def available():
+def available() -> bool:
     """True if PaddleDetection is installed; nothing is imported."""
     return importlib.util.find_spec('ppdet') is not None
 
@@ -34,7 +36,7 @@ def _text_size(draw, text, **font):
     return draw.textbbox((0, 0), text, **font)[2:]
 
 
-def import_ppdet():
+def import_ppdet() -> ModuleType:
     """Import PaddleDetection, with our components registered in it.
 
     `paddle.concat` is replaced in this process: PaddleDetection 2.6.0 joins counts of boxes that have no dimension
@@ -53,7 +55,7 @@ def import_ppdet():
         paddle.concat = paddle.tensor.concat = _joinable(paddle.concat)
     from PIL import ImageDraw
     if not hasattr(ImageDraw.ImageDraw, 'textsize'):
-        ImageDraw.ImageDraw.textsize = _text_size
+        setattr(ImageDraw.ImageDraw, 'textsize', _text_size)
     logging.getLogger('ppdet').propagate = False
     try:
         import ppdet
@@ -66,7 +68,7 @@ def import_ppdet():
 
 
 @contextlib.contextmanager
-def no_downloads():
+def no_downloads() -> Iterator[None]:
     """In this context PaddleDetection downloads nothing: neither data sets nor weights nor fonts."""
     from ppdet.utils import download
 

@@ -1,13 +1,17 @@
 """Our weights into PaddleDetection's models: by name, all of the backbone or nothing."""
 
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...utils.errors import CheckpointError, listed
 from ...utils.weights.key_names import resnet_depth
-from ...utils.weights import backbone_weights, load_into, load_weights, select_prefix
+from ...utils.weights import Report, backbone_weights, load_into, load_weights, select_prefix
 from ...utils.weights.names import BN_EPSILON, Arch, first_short, refuse_unless_empty, table
+
+if TYPE_CHECKING:
+    import paddle
 
 # where the stages of the backbone are in the model; a C4 model keeps the last one in the box head
 _PARTS = (('backbone.', re.compile(r'(conv1|res[2-5])\.')), ('bbox_head.head.', re.compile(r'res5\.')))
@@ -18,23 +22,23 @@ _SHORTCUT = 'res2.res2a.short.'     # an identity in files for PaddleDetection's
 class _Backbone:
     """The backbone's tensors of a PaddleDetection model, under their names in `ResNet`."""
 
-    def __init__(self, model):
+    def __init__(self, model: 'paddle.nn.Layer') -> None:
         self.own = {}
         for name, tensor in model.state_dict().items():
             for prefix, pattern in _PARTS:
                 if name.startswith(prefix) and pattern.match(name[len(prefix):]):
                     self.own[name[len(prefix):]] = tensor
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, 'paddle.Tensor']:
         return self.own
 
 
-def backbone_of(model):
+def backbone_of(model: 'paddle.nn.Layer') -> dict[str, 'paddle.Tensor']:
     """{name in PaddleDetection's ResNet: tensor} of a Faster or Mask R-CNN, a C4 model's res5 included."""
     return _Backbone(model).state_dict()
 
 
-def to_paddledet(backbone, where='the file'):
+def to_paddledet(backbone: dict[str, np.ndarray], where: str = 'the file') -> tuple[dict[str, np.ndarray], list[str]]:
     """Rename {name: array} of a plain backbone for PaddleDetection's ResNet.
 
     ResNet-18 and 34 get its convolution on the first shortcut, as an identity.
@@ -56,7 +60,7 @@ def to_paddledet(backbone, where='the file'):
     return {**{names[n]: value for n, value in backbone.items()}, **added}, sorted(added)
 
 
-def read_backbone(path):
+def read_backbone(path: str) -> dict[str, np.ndarray]:
     """{name in PaddleDetection's ResNet: array} of a weight file; nothing in the file is executed.
 
     Args:
@@ -87,7 +91,7 @@ def _is_identity(state):
             and not np.any(norm['bias'] != 0) and not np.any(norm['_mean'] != 0))
 
 
-def load_backbone(model, path):
+def load_backbone(model: 'paddle.nn.Layer', path: str) -> Report:
     """Put the backbone in the file `path` into a PaddleDetection model.
 
     Returns:
@@ -108,7 +112,7 @@ def load_backbone(model, path):
     return load_into(part, state, "detector's backbone", source=f"'{path}'")
 
 
-def load_detector(model, path):
+def load_detector(model: 'paddle.nn.Layer', path: str) -> Report:
     """Put a whole trained detector, as PaddleDetection saves it, into `model`; every tensor must fit.
 
     Raises:
@@ -117,7 +121,7 @@ def load_detector(model, path):
     return load_into(model, load_weights(path), 'detector', source=f"'{path}'")
 
 
-def trained_flags(model):
+def trained_flags(model: 'paddle.nn.Layer') -> dict[str, list[int]]:
     """What of a model's backbone a training moves, for the log and the metrics file.
 
     Returns:

@@ -1,5 +1,8 @@
 """PaddleSeg's config files: read with this project's reader, changed by flags, and handed to PaddleSeg as data."""
 
+from collections.abc import Sequence
+from typing import Any, Optional
+
 from ...utils.config import apply_overrides, read_config
 from ...utils.errors import ConfigError, suggest
 from ...utils.logger import get_logger
@@ -11,7 +14,8 @@ DATASETS = ('train_dataset', 'val_dataset')
 _INHERITED = '_inherited_'      # PaddleSeg's word for `_delete_`, the other way round
 
 
-def read(path, overrides=(), iters=None, data=None):
+def read(path: str, overrides: Sequence[str] = (), iters: Optional[int] = None,
+         data: Optional[str] = None) -> dict[str, Any]:
     """The config of one run as a dict.
 
     Args:
@@ -58,7 +62,7 @@ def _refuse_inherited(node, path, where):
             _refuse_inherited(value, path, f'{where}{key}.')
 
 
-def take_pretrained(cfg, given):
+def take_pretrained(cfg: dict[str, Any], given: Optional[str]) -> Optional[str]:
     """The weights to start from; what the config says about it is removed from it.
 
     PaddleSeg would load `pretrained` itself, from the network too, and go on when nothing matches.
@@ -92,14 +96,14 @@ def take_pretrained(cfg, given):
     return start
 
 
-def drop_pretrained(cfg):
+def drop_pretrained(cfg: dict[str, Any]) -> None:
     """Remove what the config says about weights: they come from elsewhere."""
     for settings in (cfg['model'], *cfg['model'].values()):
         if isinstance(settings, dict):
             settings.pop('pretrained', None)
 
 
-def set_normalize(cfg, mean, std, change=True):
+def set_normalize(cfg: dict[str, Any], mean: list[float], std: list[float], change: bool = True) -> None:
     """Let every Normalize of the config use the values of pre-training; PaddleSeg's default is 0.5.
 
     A backbone that saw images in one range is of little use in another, and nothing would tell.
@@ -126,7 +130,7 @@ def set_normalize(cfg, mean, std, change=True):
                                      'with %s and %s.', part, *was, mean, std)
 
 
-def as_paddleseg(cfg):
+def as_paddleseg(cfg: dict[str, Any]) -> Any:
     """`cfg` as the object that PaddleSeg's builder takes, after PaddleSeg's own checks (which may complete it)."""
     from paddleseg.cvlibs import Config
 

@@ -1,9 +1,11 @@
 """The data sets of a PaddleSeg config, read by `datasets.labelled`. Needs no PaddleSeg."""
 
 import os
+from collections.abc import Iterable
+from typing import Any, Optional, Union
 
 from ...datasets.folder import check_folder
-from ...datasets.labelled import build_segmentation
+from ...datasets.labelled import Joined, Segmentation, build_segmentation
 from ...utils.errors import ConfigError, DataError
 from .config import DATASETS
 
@@ -16,7 +18,7 @@ _LISTS = ('train_path', 'val_path', 'test_path')
 _LOOKED_AT = 50         # pairs that are decoded per part before anything is trained
 
 
-def read_parts(cfg, parts):
+def read_parts(cfg: dict[str, Any], parts: Iterable[str]) -> dict[str, Optional[Union[Segmentation, Joined]]]:
     """{part: what `read_part` gives}. Raises DataError if the classes of training and evaluation differ."""
     found = {part: read_part(cfg, part) for part in parts}
     train, val = (found.get(part) for part in DATASETS)
@@ -26,7 +28,7 @@ def read_parts(cfg, parts):
     return found
 
 
-def read_part(cfg, part):
+def read_part(cfg: dict[str, Any], part: str) -> Optional[Union[Segmentation, Joined]]:
     """The labelled pairs of one part, as `check-data` and `evaluate` read them; some are decoded.
 
     What PaddleSeg itself does not know in `cfg[part]`, such as `unpaired`, is an option of the reader.
@@ -82,7 +84,7 @@ def _agree(cfg, part, pairs):
             place['num_classes'] = pairs.num_classes
 
 
-def for_paddleseg(cfg):
+def for_paddleseg(cfg: dict[str, Any]) -> dict[str, Any]:
     """A copy of `cfg` in which PaddleSeg finds data sets of its plain type, whose pairs come from elsewhere."""
     number = cfg['model'].get('num_classes')
     own = [part for part in DATASETS if number and cfg[part].get('type') in KINDS]

@@ -29,7 +29,8 @@ class FCNHead(nn.Layer):
     `forward(x [N, in_channels, h, w])` -> scores [N, num_classes, h, w].
     """
 
-    def __init__(self, in_channels, channels, num_classes, num_convs=2, concat_input=True, dropout=0.1):
+    def __init__(self, in_channels: int, channels: int, num_classes: int, num_convs: int = 2, concat_input: bool = True,
+                 dropout: float = 0.1) -> None:
         super().__init__()
         widths = [in_channels] + [channels] * num_convs
         self.convs = nn.Sequential(*[_conv_norm_relu(a, b) for a, b in zip(widths, widths[1:])])
@@ -43,7 +44,7 @@ class FCNHead(nn.Layer):
         normal_(self.classify.weight, 0.01)
         constant_(self.classify.bias, 0.0)
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         out = self.convs(x)
         if self.join is not None:
             out = self.join(paddle.concat([x, out], axis=1))
@@ -66,8 +67,8 @@ class DilatedFCN(nn.Layer):
     The loss of the config needs as many coefficients: [1, 0.4] in the protocol.
     """
 
-    def __init__(self, num_classes, backbone, channels=512, aux_channels=256, aux_index=2, dropout=0.1,
-                 align_corners=False):
+    def __init__(self, num_classes: int, backbone: nn.Layer, channels: int = 512, aux_channels: int = 256,
+                 aux_index: int = 2, dropout: float = 0.1, align_corners: bool = False) -> None:
         super().__init__()
         self.backbone = backbone
         widths = backbone.feat_channels
@@ -76,7 +77,7 @@ class DilatedFCN(nn.Layer):
                                 dropout=dropout) if aux_channels else None
         self.aux_index, self.align_corners = aux_index, align_corners
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
         maps, size = self.backbone(x), paddle.shape(x)[2:]
         scores = [self.head(maps[-1])]
         if self.training and self.aux_head is not None:
@@ -84,7 +85,7 @@ class DilatedFCN(nn.Layer):
         return [F.interpolate(s, size, mode='bilinear', align_corners=self.align_corners) for s in scores]
 
 
-def register():
+def register() -> None:
     """Put `DilatedFCN` into PaddleSeg's MODELS."""
     from paddleseg.cvlibs import manager
     if DilatedFCN.__name__ not in manager.MODELS.components_dict:

@@ -1,5 +1,7 @@
 """The door to PaddleSeg: imports it, mends it and registers our parts."""
 
+from types import ModuleType
+
 from ...utils.errors import PasslError
 from ...utils.logger import get_logger
 from ...utils.paddle_env import require_paddle
@@ -11,7 +13,7 @@ class PaddleSegMissingError(PasslError, ImportError):
     """PaddleSeg is not installed, or cannot be imported."""
 
 
-def load():
+def load() -> ModuleType:
     """Import PaddleSeg, mended and with our backbones, models and transforms registered; returns the module.
 
     Calling it again changes nothing.

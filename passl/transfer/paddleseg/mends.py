@@ -11,6 +11,8 @@
 import os
 import re
 import sys
+from collections.abc import Sequence
+from typing import Any, Optional
 
 import numpy as np
 import paddle
@@ -24,7 +26,7 @@ _done = False
 evaluations = []            # what each evaluation within the present training gave: {'mIoU', 'accuracy', 'class_IoU'}
 
 
-def apply():
+def apply() -> None:
     """Put the mends in place; once per process."""
     global _done
     if _done:
@@ -33,13 +35,13 @@ def apply():
     from paddleseg import utils
     from paddleseg.cvlibs import manager
     from paddleseg.models.losses import CrossEntropyLoss
-    train = sys.modules['paddleseg.core.train']
+    train: Any = sys.modules['paddleseg.core.train']
     train.loss_computation = _at_least_1d(train.loss_computation)
     train.evaluate = _remembered(train.evaluate)
     train.resume = resume
     utils.metrics.calculate_area = calculate_area
-    # both places from which PaddleSeg calls them
-    for place in (utils, sys.modules['paddleseg.utils.utils']):
+    places: list[Any] = [utils, sys.modules['paddleseg.utils.utils']]           # PaddleSeg calls them from both
+    for place in places:
         place.load_entire_model = place.load_pretrained_model = load_model
     manager.LOSSES.components_dict['CrossEntropyLoss'] = _mended_loss(CrossEntropyLoss)
     _done = True
@@ -60,7 +62,7 @@ def _remembered(evaluate):
     return evaluate_and_remember
 
 
-def share_statistics(model):
+def share_statistics(model: paddle.nn.Layer) -> None:
     """Give every process the batch-norm statistics of process 0, whose model is the one that is saved.
 
     Where norms are not synchronised (on the CPU) each process has its own, and an evaluation by several processes
@@ -74,7 +76,7 @@ def share_statistics(model):
         tensor.set_value(first[name])
 
 
-def as_figures(result):
+def as_figures(result: Sequence) -> dict[str, Any]:
     """{'mIoU', 'accuracy', 'class_IoU'} (shares, 0..1) of what PaddleSeg's `evaluate` returns."""
     miou, accuracy, class_iou = result[:3]
     return {'mIoU': float(miou), 'accuracy': float(accuracy), 'class_IoU': [float(v) for v in class_iou]}
@@ -94,7 +96,8 @@ def _mended_loss(original):
     return CrossEntropyLoss
 
 
-def average(loss, label, ignore_index=255, avg_non_ignore=True, weight=None, top_k=1.0):
+def average(loss: paddle.Tensor, label: paddle.Tensor, ignore_index: int = 255, avg_non_ignore: bool = True,
+            weight: Optional[paddle.Tensor] = None, top_k: float = 1.0) -> paddle.Tensor:
     """The mean over pixels of `loss`, which is already multiplied by the class weights.
 
     Args:
@@ -122,7 +125,8 @@ def average(loss, label, ignore_index=255, avg_non_ignore=True, weight=None, top
     return loss.mean() / (share.detach().mean() + 1e-8)
 
 
-def calculate_area(pred, label, num_classes, ignore_index=255):
+def calculate_area(pred: paddle.Tensor, label: paddle.Tensor, num_classes: int,
+                   ignore_index: int = 255) -> tuple[paddle.Tensor, ...]:
     """Pixels per class: (of both, of the prediction, of the label), int64 tensors [num_classes].
 
     Args:
@@ -137,7 +141,7 @@ def calculate_area(pred, label, num_classes, ignore_index=255):
                  for v in (pred[pred == label], pred, label))
 
 
-def load_model(model, path):
+def load_model(model: paddle.nn.Layer, path: Optional[str]) -> None:
     """Put all weights of `path`, a model.pdparams of PaddleSeg's trainer, into `model`; None leaves it as it is.
 
     Raises:
@@ -150,7 +154,7 @@ def load_model(model, path):
     load_into(model, load_weights(path), 'model', source=f"'{path}'")
 
 
-def resume(model, optimizer, folder):
+def resume(model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer, folder: Optional[str]) -> int:
     """Load a checkpoint folder `iter_N` of PaddleSeg's trainer; returns N (0 if `folder` is None).
 
     Raises:

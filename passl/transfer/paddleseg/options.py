@@ -1,5 +1,8 @@
 """The flags of `passl transfer-seg`."""
 
+import argparse
+from typing import Optional
+
 from ...utils.options import Parser, not_empty, override, positive_int
 
 EXAMPLES = """\
@@ -15,7 +18,7 @@ several processes: python -m paddle.distributed.launch [--gpus 0,1,...] tools/tr
 """
 
 
-def build_seg_parser(prog=None):
+def build_seg_parser(prog: Optional[str] = None) -> argparse.ArgumentParser:
     """Parser of `tools/transfer_seg.py` and `passl transfer-seg`.
 
     The namespace has: config_file, override (list of 'path=value'), pretrained, data, output, iters, seed,

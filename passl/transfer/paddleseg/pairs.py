@@ -1,7 +1,13 @@
 """PaddleSeg's data set over the pairs that `data.read_part` found."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Callable, Union
+
 from paddleseg.datasets import Dataset
 from paddleseg.transforms import Compose
+
+if TYPE_CHECKING:
+    from ...datasets.labelled import Joined, Segmentation
 
 
 class Pairs(Dataset):
@@ -17,7 +23,8 @@ class Pairs(Dataset):
         edge: add the edges of the classes, for losses that need them.
     """
 
-    def __init__(self, pairs, mode, transforms, edge=False):
+    def __init__(self, pairs: Union['Segmentation', 'Joined'], mode: str, transforms: Sequence[Callable],
+                 edge: bool = False) -> None:
         self.file_list, self.mode, self.edge = _Decoded(pairs), mode, edge
         self.transforms = Compose(transforms, to_rgb=False)
         self.num_classes, self.ignore_index, self.img_channels = pairs.num_classes, pairs.ignore_index, 3
@@ -26,7 +33,7 @@ class Pairs(Dataset):
 class _Decoded:
     """In the place of PaddleSeg's list of [image, mask], which may be arrays as well as paths."""
 
-    def __init__(self, pairs):
+    def __init__(self, pairs: Union['Segmentation', 'Joined']) -> None:
         self.pairs = pairs
 
     def __len__(self):

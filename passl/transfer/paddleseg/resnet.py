@@ -1,6 +1,8 @@
 """ResNet 18 to 101 with the plain 7x7 stem as a backbone for PaddleSeg, which itself has the deep-stem variant only."""
 
-from paddle import nn
+from typing import Any
+
+from paddle import Tensor, nn
 from paddle.vision.models import resnet as vision
 
 from ...modeling.backbones import ResNet
@@ -30,7 +32,7 @@ class DilatedResNet(ResNet):
     with output_stride 8.
     """
 
-    def __init__(self, depth, output_stride=8, in_channels=3):
+    def __init__(self, depth: int, output_stride: int = 8, in_channels: int = 3) -> None:
         if in_channels != 3:
             raise ConfigError(f"'model.backbone.in_channels' is {in_channels!r}; the pre-trained stem takes 3 (RGB).")
         if output_stride not in LAYOUTS:
@@ -44,7 +46,7 @@ class DilatedResNet(ResNet):
         for number, (stride, dilation) in enumerate(zip(*self.layout), 1):
             _reshape_stage(getattr(self, f'layer{number}'), stride, dilation)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Any:       # list[Tensor]; in paddle.vision it is a Tensor
         return self.stages(x)       # without dilation by the CPU kernels of pre-training
 
 
@@ -67,22 +69,22 @@ def _conv(conv, stride, dilation):
     return nn.Conv2D(inside, out, size, stride=stride, padding=size // 2 * dilation, dilation=dilation, bias_attr=False)
 
 
-def ResNet18(**settings):
+def ResNet18(**settings: Any) -> DilatedResNet:
     """`DilatedResNet` of depth 18."""
     return DilatedResNet(18, **settings)
 
 
-def ResNet34(**settings):
+def ResNet34(**settings: Any) -> DilatedResNet:
     """`DilatedResNet` of depth 34."""
     return DilatedResNet(34, **settings)
 
 
-def ResNet50(**settings):
+def ResNet50(**settings: Any) -> DilatedResNet:
     """`DilatedResNet` of depth 50."""
     return DilatedResNet(50, **settings)
 
 
-def ResNet101(**settings):
+def ResNet101(**settings: Any) -> DilatedResNet:
     """`DilatedResNet` of depth 101."""
     return DilatedResNet(101, **settings)
 
@@ -90,7 +92,7 @@ def ResNet101(**settings):
 PLAIN = (ResNet18, ResNet34, ResNet50, ResNet101)
 
 
-def register():
+def register() -> None:
     """Put the four into PaddleSeg's BACKBONES."""
     from paddleseg.cvlibs import manager
     for backbone in PLAIN:

@@ -1,11 +1,14 @@
 """From the flags of `passl transfer-seg` to PaddleSeg's trainer, evaluator and predictor."""
 
+import argparse
 import contextlib
 import os
 import random
 import re
 import sys
 import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from ...engine.run_folder import STATUS, RunFolder, folder_of
 from ...utils.config import dump_config
@@ -18,8 +21,11 @@ from ...utils.weights.checkpoint import load_file
 from . import config, library
 from .data import for_paddleseg, read_parts
 
+if TYPE_CHECKING:
+    from ...datasets.labelled import Joined, Segmentation
 
-def run(args):
+
+def run(args: argparse.Namespace) -> None:
     """Train, or with --evaluate-only or --predict use a trained model.
 
     Args:
@@ -67,13 +73,13 @@ def run(args):
 class SegFolder(RunFolder):
     """The folder of a run of PaddleSeg, whose checkpoints are folders iter_N with two files."""
 
-    def prepare(self, doing, args):
+    def prepare(self, doing: str, args: argparse.Namespace) -> Optional[str]:
         """Make the folder ready to 'train', 'evaluate' or 'predict'; the checkpoint to go on from, or None."""
         if doing == 'train':
             return self.start(args.resume, args.overwrite, [('--pretrained', args.pretrained), ('--data', args.data)])
         return self.add(rf'{doing}\.json' + r'|\w+_prediction' * (doing == 'predict'), args.overwrite)
 
-    def states(self, folder):
+    def states(self, folder: str) -> list[str]:
         names = [n for n in os.listdir(folder) if re.fullmatch(r'iter_\d+', n)] if os.path.isdir(folder) else []
         return sorted(names, key=lambda n: int(n[5:]), reverse=True)
 
@@ -111,7 +117,7 @@ def _plain(cfg):
 
 
 @contextlib.contextmanager
-def refusals():
+def refusals() -> Iterator[None]:
     """PaddleSeg's own complaints about a config, as a ConfigError."""
     try:
         yield
@@ -127,7 +133,8 @@ class _Job:
     `record`: what is told of it afterwards.
     """
 
-    def __init__(self, args, cfg, folder, pairs):
+    def __init__(self, args: argparse.Namespace, cfg: dict[str, Any], folder: str,
+                 pairs: dict[str, Union[None, 'Segmentation', 'Joined']]) -> None:
         import paddle
         self.args, self.cfg, self.folder, self.record, self.device = args, cfg, folder, {}, paddle.get_device()
         self.pairs = pairs
@@ -150,7 +157,7 @@ class _Job:
         transforms = [builder.build_component(dict(t)) for t in settings.get('transforms') or []]
         return Pairs(pairs, 'val' if part == 'val_dataset' else 'train', transforms, bool(settings.get('edge')))
 
-    def train(self, start, resume):
+    def train(self, start: Optional[str], resume: Optional[str]) -> None:
         """PaddleSeg's trainer; its evaluations are kept in the record."""
         from paddleseg.core import train
 
@@ -214,7 +221,7 @@ class _Job:
         pairs, iou = self.pairs['val_dataset'], figures['class_IoU']
         self.record.update(figures, class_IoU=dict(zip(pairs.classes, iou)) if pairs is not None else iou)
 
-    def evaluate(self):
+    def evaluate(self) -> None:
         """PaddleSeg's evaluator on the weights."""
         from paddleseg.core import evaluate
 
@@ -228,7 +235,7 @@ class _Job:
         self._keep(mends.as_figures(result))
         get_logger().info('mIoU %.4f on %d images.', self.record['mIoU'], len(data))
 
-    def predict(self):
+    def predict(self) -> None:
         """PaddleSeg's predictor: label maps and overlays as pictures."""
         from paddleseg.core import predict
         from paddleseg.transforms import Compose

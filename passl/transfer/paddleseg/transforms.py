@@ -1,5 +1,8 @@
 """The random crop of the paper's protocol for PaddleSeg."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from ...utils.errors import ConfigError
@@ -22,7 +25,8 @@ class ClassBalancedCrop:
     `__call__(data)`: data['img'] [H, W, 3] float32 RGB in 0..255 and the label maps named by data['gt_fields'].
     """
 
-    def __init__(self, crop_size=(512, 512), max_ratio=0.75, ignore_index=255, tries=10):
+    def __init__(self, crop_size: Sequence[int] = (512, 512), max_ratio: float = 0.75, ignore_index: int = 255,
+                 tries: int = 10) -> None:
         if len(crop_size) != 2 or min(crop_size) < 1:
             raise ConfigError(f"'crop_size' is {crop_size!r}; it must be [width, height].")
         if not 0 < max_ratio <= 1 or tries < 1:
@@ -30,12 +34,12 @@ class ClassBalancedCrop:
         self.width, self.height = crop_size
         self.max_ratio, self.ignore_index, self.tries = max_ratio, ignore_index, tries
 
-    def __call__(self, data):
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
         names = data.get('gt_fields', [])
         height, width = data['img'].shape[:2]
         below, right = max(self.height - height, 0), max(self.width - width, 0)
         if below or right:
-            data['img'] = _padded(data['img'], below, right, np.float32(IMAGENET_MEAN) * 255)
+            data['img'] = _padded(data['img'], below, right, np.array(IMAGENET_MEAN, np.float32) * 255)
             for name in names:
                 data[name] = _padded(data[name], below, right, self.ignore_index)
         for _ in range(self.tries):
@@ -61,7 +65,7 @@ def _padded(array, below, right, value):
     return out
 
 
-def register():
+def register() -> None:
     """Put `ClassBalancedCrop` into PaddleSeg's TRANSFORMS."""
     from paddleseg.cvlibs import manager
     if ClassBalancedCrop.__name__ not in manager.TRANSFORMS.components_dict:

@@ -1,13 +1,18 @@
 """Puts pre-trained weights into a PaddleSeg backbone: all of them, or none and an error."""
 
+from typing import TYPE_CHECKING, Any
+
 from ...utils.errors import CheckpointError
 from ...utils.weights import backbone_weights, load_into, load_weights, strip_wrappers
 from ..weights.certificate import sha256
 
+if TYPE_CHECKING:
+    import paddle
+
 _DEEP_STEM = ('conv1_1._conv.weight', 'stem.0.weight', 'conv1.conv1_1.conv.weight', 'stem.0.conv.weight')
 
 
-def load_backbone(backbone, path):
+def load_backbone(backbone: 'paddle.nn.Layer', path: str) -> dict[str, Any]:
     """Load `path` into `backbone`; every tensor of the backbone must be in the file.
 
     Args:

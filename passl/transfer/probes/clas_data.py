@@ -2,16 +2,21 @@
 
 import hashlib
 import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Union
 
 import numpy as np
 
 from ...datasets.builder import build_dataset
-from ...datasets.folder import check_folder
+from ...datasets.folder import ImageFolder, check_folder
 from ...datasets.image import read_image
-from ...datasets.labelled import build_multilabel
+from ...datasets.labelled import VocMultilabel, build_multilabel
 from ...datasets.preprocess.compose import build_transforms
 from ...utils.errors import DataError
 from .metrics import single_labels
+
+if TYPE_CHECKING:
+    from .seg_data import SegmentationSplit
 
 KINDS = ('folder', 'voc')
 
@@ -28,7 +33,7 @@ class ClassificationSplit:
         digest: hash of names, sizes and times of the files and of the labels.
     """
 
-    def __init__(self, paths, truth, classes, size):
+    def __init__(self, paths: Iterable[str], truth: np.ndarray, classes: Iterable[str], size: int) -> None:
         self.paths, self.truth, self.classes, self.size = list(paths), truth, list(classes), size
         self.labels = single_labels(truth)
         self._recipe = build_transforms([{'name': 'Resize', 'size': round(size * 8 / 7)},
@@ -42,16 +47,16 @@ class ClassificationSplit:
     def __len__(self):
         return len(self.paths)
 
-    def image(self, i):
+    def image(self, i: int) -> np.ndarray:
         """uint8 [size, size, 3]."""
         return np.ascontiguousarray(self._recipe(read_image(self.paths[i])))
 
-    def flipped(self, i):
+    def flipped(self, i: int) -> np.ndarray:
         """`image(i)` mirrored."""
         return np.ascontiguousarray(self.image(i)[:, ::-1])
 
 
-def build_classification(kind, root, split, size):
+def build_classification(kind: str, root: str, split: str, size: int) -> ClassificationSplit:
     """A ClassificationSplit.
 
     Args:
@@ -62,20 +67,23 @@ def build_classification(kind, root, split, size):
     """
     root = check_folder(root, '--data')
     if kind == 'voc':
-        dataset = build_multilabel('voc', root, split)
-        return ClassificationSplit(dataset.images, np.asarray(dataset.labels), dataset.classes, size)
+        found = build_multilabel('voc', root, split)
+        assert isinstance(found, VocMultilabel)         # of one root
+        return ClassificationSplit(found.images, np.asarray(found.labels), found.classes, size)
     if not os.path.isdir(os.path.join(root, split)):
         there = sorted(n for n in os.listdir(root) if os.path.isdir(os.path.join(root, n)))
         raise DataError(f"'{root}' has no folder '{split}' (it has: {', '.join(there[:8]) or 'none'}). The tasks on "
                         f'whole images need {root}/{split}/<class>/<image>; other names: --train-split, --val-split.')
     dataset = build_dataset({'name': 'ImageFolder', 'dataroot': os.path.join(root, split), 'index': False}, '--data')
+    assert isinstance(dataset, ImageFolder)
     entries = [dataset.samples[i] for i in range(len(dataset))]
     labels = np.array([label for _, label in entries])
     truth = (labels[:, None] == np.arange(len(dataset.classes))).astype(np.int8)
     return ClassificationSplit([path for path, _ in entries], truth, dataset.classes, size)
 
 
-def check_pair(train, val):
+def check_pair(train: Union[ClassificationSplit, 'SegmentationSplit'],
+               val: Union[ClassificationSplit, 'SegmentationSplit']) -> None:
     """Both splits must have the same classes and at least two of them."""
     if train.classes != val.classes:
         differing = sorted(set(train.classes) ^ set(val.classes))[:5]

@@ -1,5 +1,8 @@
 """The classification tasks on one vector per image: k-NN, linear, SVM and low-shot."""
 
+from collections.abc import Sequence
+from typing import Callable
+
 import numpy as np
 
 from ...utils.seed import derive_seed
@@ -15,12 +18,13 @@ _BATCH = 256
 _QUERIES = 1024
 
 
-def one_hot(labels, classes):
+def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
     """int8 [N, classes]."""
     return (np.asarray(labels)[:, None] == np.arange(classes)).astype(np.int8)
 
 
-def knn(train, train_labels, val, val_labels, classes, ks=NEIGHBOURS, temperature=0.07):
+def knn(train: np.ndarray, train_labels: np.ndarray, val: np.ndarray, val_labels: np.ndarray, classes: int,
+        ks: Sequence[int] = NEIGHBOURS, temperature: float = 0.07) -> dict[int, float]:
     """Top-1 accuracy in percent of the weighted vote of the k nearest training images.
 
     Args:
@@ -40,7 +44,7 @@ def knn(train, train_labels, val, val_labels, classes, ks=NEIGHBOURS, temperatur
     return out
 
 
-def held_out(labels, seed, share=0.2):
+def held_out(labels: np.ndarray, seed: int, share: float = 0.2) -> np.ndarray:
     """True for a fifth of the images of every class (none of a class of one image)."""
     rng, out = np.random.RandomState(seed), np.zeros(len(labels), bool)
     for c in np.unique(labels):
@@ -49,7 +53,8 @@ def held_out(labels, seed, share=0.2):
     return out
 
 
-def fit_views(views, labels, classes, rate, epochs, seed):
+def fit_views(views: Sequence[np.ndarray], labels: np.ndarray, classes: int, rate: float, epochs: int,
+              seed: int) -> Callable[[np.ndarray], np.ndarray]:
     """Softmax regression on several views of every image.
 
     Args:
@@ -75,7 +80,8 @@ def fit_views(views, labels, classes, rate, epochs, seed):
     return lambda x: scale(x) @ w + b
 
 
-def linear(views, labels, val, val_labels, classes, seed, epochs=40, rates=RATES):
+def linear(views: Sequence[np.ndarray], labels: np.ndarray, val: np.ndarray, val_labels: np.ndarray, classes: int,
+           seed: int, epochs: int = 40, rates: Sequence[float] = RATES) -> dict[str, float]:
     """Linear classification: the rate is chosen on a held-out fifth of the training images, then all are used.
 
     Returns:
@@ -92,7 +98,8 @@ def linear(views, labels, val, val_labels, classes, seed, epochs=40, rates=RATES
     return {'top1': top1(fit_views(views, labels, classes, rate, epochs, seed)(val), val_labels), 'rate': rate}
 
 
-def linear_svm(train, truth, val, val_truth, rule='11point'):
+def linear_svm(train: np.ndarray, truth: np.ndarray, val: np.ndarray, val_truth: np.ndarray,
+               rule: str = '11point') -> dict[str, float]:
     """One-against-the-rest SVMs on vectors of length 1; the cost is chosen by three-fold cross-validation.
 
     Args:
@@ -107,7 +114,8 @@ def linear_svm(train, truth, val, val_truth, rule='11point'):
     return dict(_svm_figures(scores, val_truth, rule), cost=cost)
 
 
-def low_shot(train, truth, val, val_truth, shots, seed, cost=1.0, rule='11point'):
+def low_shot(train: np.ndarray, truth: np.ndarray, val: np.ndarray, val_truth: np.ndarray, shots: int, seed: int,
+             cost: float = 1.0, rule: str = '11point') -> dict[str, float]:
     """The same with `shots` labelled images per class. The cost is fixed: so few images leave nothing to choose it on.
 
     Returns:

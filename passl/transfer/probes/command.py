@@ -1,9 +1,11 @@
 """The command `passl evaluate`."""
 
+import argparse
 import functools
 import os
 import sys
 import time
+from typing import Optional
 
 import cv2
 from tqdm import tqdm
@@ -15,7 +17,7 @@ from ...utils.distributed import dist
 from ...utils.errors import ConfigError
 from ...utils.logger import get_logger
 from . import report
-from .clas_data import KINDS, build_classification, check_pair
+from .clas_data import KINDS, ClassificationSplit, build_classification, check_pair
 from .features import Cache
 from .jobs import Bench, check_labels, kinds, runs_of
 from .results import FILE, Results, key_of
@@ -52,27 +54,29 @@ def _check_flags(args, whole, dense):
         raise ConfigError('passl evaluate is one process. Start it without the launcher.')
 
 
-def load_data(args):
+def load_data(args: argparse.Namespace) -> tuple[Optional[list[ClassificationSplit]],
+                                                 Optional[list[SegmentationSplit]]]:
     """((train, val) of whole images or None, (train, val) with masks or None)."""
-    whole, dense = kinds(args.tasks)
-    _check_flags(args, whole, dense)
-    out = [None, None]
-    if whole:
-        out[0] = [build_classification(args.data_format, args.data, split, args.image_size)
-                  for split in _splits(args, args.data_format)]
-        check_pair(*out[0])
-        check_labels(args.tasks, out[0][0])
-    if dense:
+    of_images, of_masks = kinds(args.tasks)
+    _check_flags(args, of_images, of_masks)
+    whole = dense = None
+    if of_images:
+        whole = [build_classification(args.data_format, args.data, split, args.image_size)
+                 for split in _splits(args, args.data_format)]
+        check_pair(whole[0], whole[1])
+        for split in whole:
+            check_labels(args.tasks, split)
+    if of_masks:
         kind = (args.seg_format or args.data_format) if args.seg_data else args.data_format
         options = parse_options(args.option)
         sets = [build_segmentation(kind, args.seg_data or args.data, split, **options)
                 for split in _splits(args, kind)]
-        out[1] = [SegmentationSplit(d, args.image_size, title) for d, title in zip(sets, ('train', 'val'))]
-        check_pair(*out[1])
-    return out
+        dense = [SegmentationSplit(d, args.image_size, title) for d, title in zip(sets, ('train', 'val'))]
+        check_pair(dense[0], dense[1])
+    return whole, dense
 
 
-def evaluate(args):
+def evaluate(args: argparse.Namespace) -> int:
     """Measure all weights with all tasks; `args` as `build_evaluate_parser` gives them.
 
     Every figure is written to results.jsonl when it is there; figures whose weights, data and settings are the same

@@ -5,8 +5,10 @@ import re
 import shutil
 import sys
 from collections import deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from typing import Any, Callable, Optional, Union
 
 import numpy as np
 import paddle
@@ -24,14 +26,16 @@ _FILES = re.compile(r'.*\.f16')
 _LARGEST = 60000.0          # of half precision, with a margin
 
 
-def to_tensor(images):
+def to_tensor(images: Union[np.ndarray, Sequence[np.ndarray]]) -> paddle.Tensor:
     """uint8 images [N, H, W, 3] or a list of them -> normalised float32 Tensor [N, 3, H, W]."""
-    x = (np.asarray(images, np.float32) / np.float32(255) - np.float32(IMAGENET_MEAN)) / np.float32(IMAGENET_STD)
+    x = (np.asarray(images, np.float32) / np.float32(255) - np.array(IMAGENET_MEAN, np.float32)) \
+        / np.array(IMAGENET_STD, np.float32)
     return paddle.to_tensor(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
 
 
 @paddle.no_grad()
-def stage_maps(net, images, stages):
+def stage_maps(net: paddle.nn.Layer, images: Union[np.ndarray, Sequence[np.ndarray]],
+               stages: Sequence[int]) -> list[np.ndarray]:
     """Outputs of stages of a ResNet in eval mode.
 
     Args:
@@ -44,7 +48,8 @@ def stage_maps(net, images, stages):
     return [m.transpose([0, 2, 3, 1]).numpy() for m in net.stages(to_tensor(images), stages)]
 
 
-def batches(load, count, size=_BATCH, title='features'):
+def batches(load: Callable[[int], Any], count: int, size: int = _BATCH,
+            title: str = 'features') -> Iterator[tuple[int, list]]:
     """Yield (first index, list of up to `size` results of load(i)), loaded ahead by threads, with a progress bar."""
     def part(start):
         return [load(i) for i in range(start, min(count, start + size))]
@@ -69,11 +74,11 @@ class Cache:
         limit_gb: of all files together. The least recently used of an earlier time give way.
     """
 
-    def __init__(self, folder, limit_gb=8.0):
+    def __init__(self, folder: str, limit_gb: float = 8.0) -> None:
         self.folder, self.limit = folder, limit_gb * 2**30
         remove_leftovers(folder, _FILES)
 
-    def array(self, key, shape, fill):
+    def array(self, key: str, shape: Sequence[int], fill: Callable[[np.ndarray], object]) -> np.ndarray:
         """The read-only float16 array [shape] of `key`; `fill(array)` writes it if it is not there.
 
         Raises:
@@ -118,7 +123,7 @@ class Features:
         channels: of all stages together.
     """
 
-    def __init__(self, arrays, grids):
+    def __init__(self, arrays: Sequence[np.ndarray], grids: Sequence[tuple[int, ...]]) -> None:
         self._arrays, self.grids = arrays, grids
         self.grid = grids[0][:2]
         self.channels = sum(g[2] for g in grids)
@@ -127,7 +132,7 @@ class Features:
     def __len__(self):
         return len(self._arrays[0])
 
-    def cells(self, indices, unit=False):
+    def cells(self, indices: Union[slice, Sequence[int], np.ndarray], unit: bool = False) -> np.ndarray:
         """float32 [images, cells, channels] of some images: coarser stages bilinear on the finest's grid.
 
         Args:
@@ -141,12 +146,12 @@ class Features:
         return np.concatenate(parts, axis=-1)
 
 
-def unit_length(x):
+def unit_length(x: np.ndarray) -> np.ndarray:
     """x / its length along the last axis; zeros stay."""
     return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), np.float32(1e-12))
 
 
-def upsampling(small, large):
+def upsampling(small: tuple[int, ...], large: tuple[int, ...]) -> Optional[np.ndarray]:
     """Matrix [cells of large, cells of small] of bilinear interpolation between cell centres; None: the same grid."""
     if tuple(small) == tuple(large):
         return None
@@ -161,7 +166,8 @@ def upsampling(small, large):
     return np.kron(axis(small[0], large[0]), axis(small[1], large[1]))
 
 
-def extract(net, load, count, stages, cache, key, title='features', pool=False):
+def extract(net: paddle.nn.Layer, load: Callable[[int], np.ndarray], count: int, stages: Sequence[int], cache: Cache,
+            key: str, title: str = 'features', pool: bool = False) -> Features:
     """Features of `count` images; `load(i)` gives uint8 [H, W, 3], all of one size.
 
     Args:

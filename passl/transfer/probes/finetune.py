@@ -1,6 +1,7 @@
 """Semi-supervised fine-tuning: the whole network is trained on a small share of the labels."""
 
 import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
 import paddle
@@ -16,22 +17,26 @@ from .features import batches, to_tensor
 from .metrics import top1
 from .softmax import Shuffled
 
+if TYPE_CHECKING:
+    from .clas_data import ClassificationSplit
+    from .sources import Source
+
 
 class Classifier(nn.Layer):
     """Backbone, global average pooling and a linear layer, N(0, 0.01)."""
 
-    def __init__(self, backbone, channels, classes):
+    def __init__(self, backbone: nn.Layer, channels: int, classes: int) -> None:
         super().__init__()
         self.backbone = backbone
         self.fc = nn.Linear(channels, classes)
         normal_(self.fc.weight, 0.01)
         constant_(self.fc.bias, 0.0)
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         return self.fc(self.backbone(x).mean([2, 3]))
 
 
-def labelled_per_class(labels, percent, seed):
+def labelled_per_class(labels: np.ndarray, percent: float, seed: int) -> np.ndarray:
     """Numbers of `percent` of the images of every class, at least one of each; a smaller share is part of a larger."""
     rng, chosen = np.random.RandomState(derive_seed(seed, 41)), []
     for c in np.unique(labels):
@@ -40,7 +45,9 @@ def labelled_per_class(labels, percent, seed):
     return np.sort(np.concatenate(chosen))
 
 
-def finetune(source, train, val, percent, seed, steps=200, batch=32, rate=0.01, head_rate=0.1, decay=1e-4):
+def finetune(source: 'Source', train: 'ClassificationSplit', val: 'ClassificationSplit', percent: float, seed: int,
+             steps: int = 200, batch: int = 32, rate: float = 0.01, head_rate: float = 0.1,
+             decay: float = 1e-4) -> dict[str, float]:
     """Train backbone and classifier with `percent` of the labels.
 
     RandomResizedCrop (scale 0.2 to 1) and flip; SGD with momentum 0.9 and a cosine to 0; the new layer has a rate of
@@ -54,6 +61,7 @@ def finetune(source, train, val, percent, seed, steps=200, batch=32, rate=0.01, 
     Returns:
         {'top1': percent, 'images': number of labelled images}
     """
+    assert train.labels is not None and val.labels is not None
     seed_everything(derive_seed(seed, 42))
     chosen = labelled_per_class(train.labels, percent, seed)
     backbone = source.build(derive_seed(seed, 43))

@@ -1,11 +1,21 @@
 """What is measured for one backbone: the single runs of every task, and the features that they share."""
 
+import argparse
 from collections import namedtuple
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Optional
+
+import numpy as np
 
 from ...utils.errors import ConfigError
 from . import classification, finetune, segmentation
-from .features import extract
+from .features import Cache, extract
 from .options import CLASSIFICATION, DENSE
+
+if TYPE_CHECKING:
+    from .clas_data import ClassificationSplit
+    from .seg_data import SegmentationSplit
+    from .sources import Source
 
 DRAWS = 5       # of low-shot
 # setting: percent of the labels, images per class, or None
@@ -13,7 +23,7 @@ Run = namedtuple('Run', 'task setting seed')
 ONE_LABEL = ('linear', 'knn', 'finetune')
 
 
-def runs_of(args):
+def runs_of(args: argparse.Namespace) -> list[Run]:
     """All Runs that the flags ask for, in the order of the table."""
     runs = []
     for task in args.tasks:
@@ -30,10 +40,10 @@ def runs_of(args):
     return runs
 
 
-def check_labels(tasks, train):
+def check_labels(tasks: Iterable[str], split: Optional['ClassificationSplit']) -> None:
     """Raises ConfigError for tasks that need one label per image, where there are several."""
     wrong = [t for t in tasks if t in ONE_LABEL]
-    if train is not None and train.labels is None and wrong:
+    if split is not None and split.labels is None and wrong:
         raise ConfigError(f"The tasks {', '.join(wrong)} need one label per image; this data has several. It suits svm "
                           'and lowshot.')
 
@@ -49,11 +59,13 @@ class Bench:
         cache: features.Cache.
     """
 
-    def __init__(self, source, args, whole, dense, labels, cache):
+    def __init__(self, source: 'Source', args: argparse.Namespace, whole: Optional[Sequence['ClassificationSplit']],
+                 dense: Optional[Sequence['SegmentationSplit']],
+                 labels: Optional[Callable[[tuple[int, ...]], np.ndarray]], cache: Cache) -> None:
         self.source, self.args, self.whole, self.dense = source, args, whole, dense
         self.labels, self.cache, self._net, self._kept = labels, cache, None, {}
 
-    def facts(self, run):
+    def facts(self, run: Run) -> dict[str, Any]:
         """All that the figures of a run depend on, for its key."""
         a, (train, val) = self.args, self.dense if run.task in DENSE else self.whole
         facts = dict(run._asdict(), weights=self.source.digest, train=train.digest, val=val.digest, size=a.image_size)
@@ -65,7 +77,7 @@ class Bench:
             facts['steps'] = a.finetune_steps
         return facts
 
-    def measure(self, run):
+    def measure(self, run: Run) -> dict[str, float]:
         """{name: figure} of one run."""
         if run.task in DENSE:
             probe = {'linear-seg': segmentation.linear_segmentation, 'knn-seg': segmentation.knn_segmentation}[run.task]
@@ -77,13 +89,14 @@ class Bench:
         if run.task == 'finetune':
             return finetune.finetune(self.source, train, val, run.setting, run.seed, self.args.finetune_steps)
         x, y = self._vectors('train'), self._vectors('val')
-        if run.task == 'knn':
-            found = classification.knn(x, train.labels, y, val.labels, classes)
-            return {f'top1_k{k}': value for k, value in found.items()}
         if run.task == 'svm':
             return classification.linear_svm(x, train.truth, y, val.truth)
         if run.task == 'lowshot':
             return classification.low_shot(x, train.truth, y, val.truth, run.setting, run.seed)
+        assert train.labels is not None and val.labels is not None          # see `check_labels`
+        if run.task == 'knn':
+            found = classification.knn(x, train.labels, y, val.labels, classes)
+            return {f'top1_k{k}': value for k, value in found.items()}
         views = [x, self._vectors('flipped')]
         return classification.linear(views, train.labels, y, val.labels, classes, run.seed)
 
@@ -109,6 +122,6 @@ class Bench:
         return self._kept[part]
 
 
-def kinds(tasks):
+def kinds(tasks: Iterable[str]) -> tuple[bool, bool]:
     """(whether a task needs whole images with labels, whether one needs masks)"""
     return any(t in CLASSIFICATION for t in tasks), any(t in DENSE for t in tasks)

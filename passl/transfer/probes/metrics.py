@@ -1,13 +1,15 @@
 """The figures: mIoU of a confusion matrix, average precision, accuracy, and the interval of a mean. NumPy only."""
 
 import math
+from collections.abc import Sequence
+from typing import Optional, Union
 
 import numpy as np
 
 IGNORE = 255
 
 
-def confusion(truth, predicted, classes):
+def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
     """Pixel counts [classes, classes]; row = truth, column = prediction.
 
     Args:
@@ -20,7 +22,7 @@ def confusion(truth, predicted, classes):
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
-def segmentation_figures(matrix):
+def segmentation_figures(matrix: np.ndarray) -> dict[str, float]:
     """Figures in percent of a confusion matrix.
 
     `miou` is the mean over the classes that are in the ground truth or predicted anywhere (union > 0), as mmseg and
@@ -41,14 +43,14 @@ def segmentation_figures(matrix):
             'pixel_accuracy': 100 * float(hit.sum() / total)}
 
 
-def precision_recall(scores, positive):
+def precision_recall(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(precision, recall) after each image, the highest score first; equal scores keep the order of the data."""
     order = np.argsort(-np.asarray(scores, np.float64), kind='stable')
     hits = np.cumsum(np.asarray(positive, bool)[order])
     return hits / np.arange(1, len(hits) + 1), hits / max(1, hits[-1] if len(hits) else 1)
 
 
-def average_precision(scores, positive, rule='11point'):
+def average_precision(scores: np.ndarray, positive: np.ndarray, rule: str = '11point') -> float:
     """Average precision of one class, 0..1; nan without a positive image.
 
     Args:
@@ -68,7 +70,7 @@ def average_precision(scores, positive, rule='11point'):
     return float(np.sum(np.diff(np.concatenate([[0.0], recall])) * best))
 
 
-def mean_average_precision(scores, truth, rule='11point'):
+def mean_average_precision(scores: np.ndarray, truth: np.ndarray, rule: str = '11point') -> float:
     """mAP in percent over the classes that have a positive image.
 
     Args:
@@ -82,17 +84,17 @@ def mean_average_precision(scores, truth, rule='11point'):
     return 100 * float(np.mean(each)) if each else math.nan
 
 
-def single_labels(truth):
+def single_labels(truth: np.ndarray) -> Optional[np.ndarray]:
     """Class numbers [N] of [N, classes] of 1, 0, -1; None unless every image has exactly one class."""
     return truth.argmax(1) if (truth >= 0).all() and (truth.sum(1) == 1).all() else None
 
 
-def top1(scores, labels):
+def top1(scores: np.ndarray, labels: np.ndarray) -> float:
     """Share of the images, in percent, whose class has the highest score (the first of equal ones)."""
     return 100 * float(np.mean(np.argmax(scores, axis=1) == np.asarray(labels)))
 
 
-def t_probability(t, freedom):
+def t_probability(t: float, freedom: int) -> float:
     """P(|T| < t) of Student's t with a whole number of degrees of freedom (Abramowitz and Stegun 26.7.3, 26.7.4)."""
     theta = math.atan(t / math.sqrt(freedom))
     sin, cos = math.sin(theta), math.cos(theta)
@@ -105,7 +107,7 @@ def t_probability(t, freedom):
     return 2 / math.pi * (theta + sin * total) if odd else sin * total
 
 
-def t_quantile(freedom, level=0.95):
+def t_quantile(freedom: int, level: float = 0.95) -> float:
     """The t with P(|T| < t) = level, by bisection; 12.706 for 1, 4.303 for 2, 1.96 for many degrees of freedom."""
     low, high = 0.0, 1.0
     while t_probability(high, freedom) < level:
@@ -116,7 +118,7 @@ def t_quantile(freedom, level=0.95):
     return (low + high) / 2
 
 
-def summary(values, kind='t95'):
+def summary(values: Union[np.ndarray, Sequence[float]], kind: str = 't95') -> tuple[float, Optional[float]]:
     """(mean, half width) of some runs.
 
     Args:

@@ -1,6 +1,7 @@
 """The flags of `passl evaluate`. Needs no Paddle."""
 
 import argparse
+from typing import Optional
 
 from ...utils.options import Parser, not_empty, override, positive_int
 
@@ -72,7 +73,7 @@ def _gigabytes(text):
     return value
 
 
-def build_evaluate_parser(prog=None):
+def build_evaluate_parser(prog: Optional[str] = None) -> argparse.ArgumentParser:
     """Parser of `tools/evaluate.py` and `passl evaluate`.
 
     The namespace has: tasks, weights, names, depth, data, data_format, seg_data, seg_format, option (list),

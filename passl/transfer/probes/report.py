@@ -5,16 +5,22 @@ import io
 import json
 import os
 import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Optional
 
 from ...utils.files import replace_text
 from .metrics import summary
+
+if TYPE_CHECKING:
+    from .jobs import Run
+    from .sources import Source
 
 TABLE, CSV, JSON_FILE, PICTURE = 'comparison.txt', 'comparison.csv', 'comparison.json', 'comparison.png'
 INTERVALS = {'lowshot': 'sd', 'knn': 'none', 'svm': 'none'}         # others: t95
 _LABELS = {'miou': 'mIoU', 'map': 'mAP', 'top1': 'top-1'}
 
 
-def rows_of(measured):
+def rows_of(measured: Iterable[tuple[str, 'Run', dict[str, float]]]) -> list[dict[str, Any]]:
     """Rows from [(source name, Run, figures)], in the order of the first appearance.
 
     Returns:
@@ -36,7 +42,7 @@ def rows_of(measured):
     return list(rows.values())
 
 
-def label(task, setting, figure):
+def label(task: str, setting: Optional[float], figure: str) -> str:
     """'linear-seg mIoU, 10 % labels' and the like."""
     name, _, k = figure.partition('_k')
     text = f'{task} {_LABELS.get(name, figure)}' + (f', k {k}' if k else '')
@@ -45,25 +51,25 @@ def label(task, setting, figure):
     return f'{text}, {setting} per class' if task == 'lowshot' else f'{text}, {setting:g} % labels'
 
 
-def shown(row):
+def shown(row: dict[str, Any]) -> bool:
     """Whether a row is for the table and the picture; the others (settings, further figures) are in CSV and JSON."""
     return row['figure'].partition('_k')[0] in _LABELS and not (row['task'] in ('svm', 'lowshot')
                                                                 and row['figure'] == 'top1')
 
 
-def cell_text(cell):
+def cell_text(cell: Optional[dict[str, Any]]) -> str:
     """'12.34 ± 0.42', '12.34', or '-' for what is not measured yet."""
     if cell is None:
         return '-'
     return f"{cell['mean']:.2f}" + ('' if cell['half'] is None else f" ± {cell['half']:.2f}")
 
 
-def width(text):
+def width(text: str) -> int:
     """Columns of a terminal that a text takes: names may be Chinese."""
     return sum(2 if unicodedata.east_asian_width(c) in 'WF' else 1 for c in text)
 
 
-def table(rows, names):
+def table(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
     """The text of the comparison, a list of lines."""
     lines = [['percent'] + list(names)]
     lines += [[r['label']] + [cell_text(r['cells'].get(n)) for n in names] for r in rows if shown(r)]
@@ -76,7 +82,7 @@ def table(rows, names):
     return out + notes(rows)
 
 
-def notes(rows):
+def notes(rows: Iterable[dict[str, Any]]) -> list[str]:
     """What the figures after ± are."""
     kinds = {}
     for row in rows:
@@ -88,7 +94,7 @@ def notes(rows):
             for (kind, n), tasks in sorted(kinds.items(), reverse=True)]
 
 
-def csv_text(rows, names):
+def csv_text(rows: Iterable[dict[str, Any]], names: Sequence[str]) -> str:
     """Long form, one line per figure and backbone; all values in full precision."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator='\n')
@@ -103,7 +109,7 @@ def csv_text(rows, names):
     return out.getvalue()
 
 
-def write(folder, rows, sources, settings):
+def write(folder: str, rows: Sequence[dict[str, Any]], sources: Sequence['Source'], settings: dict[str, Any]) -> None:
     """Write the comparison as comparison.{txt,csv,json,png} in a results folder.
 
     Args:

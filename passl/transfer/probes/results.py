@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from typing import Any, Optional
 
 from ...utils.logger import JsonLines, read_json_lines
 
@@ -10,7 +11,7 @@ FILE = 'results.jsonl'
 PROTOCOL = 1        # raise it when figures are no longer comparable with those of earlier code
 
 
-def key_of(facts):
+def key_of(facts: dict[str, Any]) -> str:
     """20 digits that stand for everything that a figure depends on: {name: plain value}."""
     text = json.dumps({'protocol': PROTOCOL, **facts}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
@@ -25,17 +26,17 @@ def _is_record(r):
 class Results:
     """Finished figures by key, in <folder>/results.jsonl. Use as a context manager, in a folder that is claimed."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: str) -> None:
         path = os.path.join(folder, FILE)
         records = read_json_lines(path) if os.path.isfile(path) else []
         self._done = {r['key']: r for r in records if _is_record(r)}
         self._file = JsonLines(path)
 
-    def get(self, key):
+    def get(self, key: str) -> Optional[dict[str, Any]]:
         """The record of a finished figure, or None."""
         return self._done.get(key)
 
-    def add(self, record):
+    def add(self, record: dict[str, Any]) -> None:
         """Keep a record: a dict with 'key' and 'figures'."""
         self._done[record['key']] = record
         self._file.write(record)

@@ -2,6 +2,7 @@
 
 import hashlib
 import zlib
+from typing import TYPE_CHECKING, Union
 
 import cv2
 import numpy as np
@@ -9,6 +10,9 @@ import numpy as np
 from ...utils.errors import DataError
 from .features import batches
 from .metrics import IGNORE
+
+if TYPE_CHECKING:
+    from ...datasets.labelled import Joined, Segmentation
 
 SUB = 4         # label samples per side of a cell
 KEPT_BYTES = 2**28      # of resized images per split: some 5400 of 128 x 128; later ones are decoded for every backbone
@@ -30,7 +34,7 @@ class SegmentationSplit:
         DataError: no image, or a label that is no class.
     """
 
-    def __init__(self, dataset, size, title='read'):
+    def __init__(self, dataset: Union['Segmentation', 'Joined'], size: int, title: str = 'read') -> None:
         self.dataset, self.size, self.classes = dataset, size, list(dataset.classes)
         if not len(dataset):
             raise DataError(f'The {title} split holds no image.')
@@ -67,7 +71,7 @@ class SegmentationSplit:
         # masks are mostly flat: some fifty times smaller, and read back faster than from their files
         return digest, zlib.compress(data, 1), mask.shape, worst, name, square
 
-    def image(self, i):
+    def image(self, i: int) -> np.ndarray:
         """uint8 [size, size, 3]."""
         return self._squares[i] if i < len(self._squares) else self._square(self.dataset.load_image(i))
 
@@ -75,11 +79,11 @@ class SegmentationSplit:
         shrinks = image.shape[0] * image.shape[1] > self.size * self.size
         return cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
-    def mask(self, i):
+    def mask(self, i: int) -> np.ndarray:
         """uint8 [H, W] at full size."""
         return np.frombuffer(zlib.decompress(self._masks[i]), np.uint8).reshape(self.shapes[i])
 
-    def labels(self, grid):
+    def labels(self, grid: tuple[int, ...]) -> np.ndarray:
         """uint8 [images, cells, 16]: labels at 4 x 4 places of every cell of a grid = (rows, columns)."""
         out = np.empty((len(self), grid[0] * grid[1], SUB * SUB), np.uint8)
         for i in range(len(self)):
@@ -88,14 +92,14 @@ class SegmentationSplit:
         return out
 
 
-def nearest(mask, shape):
+def nearest(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """`mask` sampled at the centres of a grid of this shape."""
     rows = ((np.arange(shape[0]) + 0.5) * mask.shape[0] / shape[0]).astype(int)
     columns = ((np.arange(shape[1]) + 0.5) * mask.shape[1] / shape[1]).astype(int)
     return mask[rows[:, None], columns]
 
 
-def soft_labels(labels, classes):
+def soft_labels(labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Class shares of cells.
 
     Args:
@@ -117,7 +121,7 @@ def soft_labels(labels, classes):
     return shares.reshape(labels.shape[:-1] + (classes,)), weight.reshape(labels.shape[:-1])
 
 
-def predict_mask(scores, grid, shape):
+def predict_mask(scores: np.ndarray, grid: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
     """Class of every pixel: scores [cells, classes] on a grid, bilinear at [H, W], the highest wins.
 
     Interpolated class by class with a running maximum: all scores of a large image at once would take gigabytes.
@@ -134,7 +138,7 @@ def predict_mask(scores, grid, shape):
     return winner
 
 
-def possible_winners(scores):
+def possible_winners(scores: np.ndarray) -> np.ndarray:
     """Classes that may win at some place between the cells of scores [rows, columns, classes].
 
     Inside the square between four cell centres a class cannot win if another one is at least as high in all four.

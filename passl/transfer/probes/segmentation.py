@@ -1,21 +1,22 @@
 """The dense probes: a linear classifier per cell, and k-NN between cells."""
 
 import sys
+from typing import Callable
 
 import numpy as np
 from tqdm import tqdm
 
 from ...utils.seed import derive_seed
 from . import softmax
-from .features import unit_length
+from .features import Features, unit_length
 from .metrics import confusion, segmentation_figures
-from .seg_data import predict_mask, soft_labels
+from .seg_data import SegmentationSplit, predict_mask, soft_labels
 
 IMAGES_PER_STEP = 8
 _QUERY_CELLS = 2048
 
 
-def labelled_images(count, percent, seed):
+def labelled_images(count: int, percent: float, seed: int) -> np.ndarray:
     """Numbers of the images whose labels may be used: `percent` of them, at least one.
 
     Of one seed, a smaller share is part of every larger one.
@@ -24,7 +25,8 @@ def labelled_images(count, percent, seed):
     return np.sort(order[:max(1, int(round(count * percent / 100)))])
 
 
-def score(split, grid, predict, title):
+def score(split: SegmentationSplit, grid: tuple[int, ...], predict: Callable[[np.ndarray], np.ndarray],
+          title: str) -> dict[str, float]:
     """Figures of predictions at the full size of every mask.
 
     Args:
@@ -37,13 +39,15 @@ def score(split, grid, predict, title):
         for first in range(0, len(split), IMAGES_PER_STEP):
             numbers = np.arange(first, min(len(split), first + IMAGES_PER_STEP))
             for i, scores in zip(numbers, predict(numbers)):
-                truth = split.mask(i)
+                truth = split.mask(int(i))
                 total += confusion(truth, predict_mask(scores, grid, truth.shape), classes)
             bar.update(len(numbers))
     return segmentation_figures(total)
 
 
-def linear_segmentation(train, labels, val, features, val_features, percent, seed, steps=300, rate=2e-2, decay=1e-2):
+def linear_segmentation(train: SegmentationSplit, labels: np.ndarray, val: SegmentationSplit, features: Features,
+                        val_features: Features, percent: float, seed: int, steps: int = 300, rate: float = 2e-2,
+                        decay: float = 1e-2) -> dict[str, float]:
     """Train a 1x1 convolution on frozen maps and measure it.
 
     Loss: cross-entropy of every labelled place with its cell's prediction (`soft_labels`), 8 images a step, Adam.
@@ -72,7 +76,7 @@ def linear_segmentation(train, labels, val, features, val_features, percent, see
     return dict(figures, images=len(chosen))
 
 
-def knn_vote(bank, shares, queries, k, temperature):
+def knn_vote(bank: np.ndarray, shares: np.ndarray, queries: np.ndarray, k: int, temperature: float) -> np.ndarray:
     """Class scores of queries: the k most similar of the bank vote, weighted by exp(cosine / temperature).
 
     Args:
@@ -91,8 +95,9 @@ def knn_vote(bank, shares, queries, k, temperature):
     return (weight[:, None] @ shares[nearest])[:, 0].astype(np.float32)
 
 
-def knn_segmentation(train, labels, val, features, val_features, percent, seed, k=20, temperature=0.07,
-                     patches=10000):
+def knn_segmentation(train: SegmentationSplit, labels: np.ndarray, val: SegmentationSplit, features: Features,
+                     val_features: Features, percent: float, seed: int, k: int = 20, temperature: float = 0.07,
+                     patches: int = 10000) -> dict[str, float]:
     """Label every cell of the validation images by the most similar cells of the labelled training images.
 
     Nothing is trained. Each stage has length 1 in every cell, then their concatenation.
@@ -105,14 +110,14 @@ def knn_segmentation(train, labels, val, features, val_features, percent, seed, 
     rng = np.random.RandomState(derive_seed(seed, 13))
     cells = features.grid[0] * features.grid[1]
     each = min(cells, -(-patches // len(chosen)))
-    bank, shares = [], []
+    kept, voted = [], []
     for i in chosen:
         target, weight = soft_labels(labels[i], classes)
         usable = np.flatnonzero(weight > 0)
         taken = np.sort(rng.permutation(usable)[:each])
-        bank.append(features.cells([i], unit=True)[0][taken])
-        shares.append(target[taken])
-    bank, shares = np.concatenate(bank), np.concatenate(shares)
+        kept.append(features.cells([i], unit=True)[0][taken])
+        voted.append(target[taken])
+    bank, shares = np.concatenate(kept), np.concatenate(voted)
     if len(bank) > patches:
         taken = np.sort(rng.permutation(len(bank))[:patches])
         bank, shares = bank[taken], shares[taken]

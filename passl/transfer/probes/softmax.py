@@ -1,17 +1,21 @@
 """Softmax regression on cached features: Adam, cosine schedule, no augmentation beyond what is cached. NumPy only."""
 
+from collections.abc import Iterable
+from typing import Any, Callable
+
 import numpy as np
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 
-def log_softmax(scores):
+def log_softmax(scores: np.ndarray) -> np.ndarray:
     """Along the last axis."""
     scores = scores - scores.max(-1, keepdims=True)
     return scores - np.log(np.exp(scores).sum(-1, keepdims=True))
 
 
-def gradient(x, target, weight, w, b):
+def gradient(x: np.ndarray, target: np.ndarray, weight: np.ndarray, w: np.ndarray,
+             b: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     """Weighted mean cross-entropy and its gradients.
 
     Args:
@@ -30,26 +34,29 @@ def gradient(x, target, weight, w, b):
 class Standardise:
     """Per-channel (x - mean) / deviation; constant channels become 0."""
 
-    def __init__(self, mean, deviation):
+    def __init__(self, mean: np.ndarray, deviation: np.ndarray) -> None:
         self.mean = np.asarray(mean, np.float32)
         known = np.asarray(deviation) > 1e-6
         self.factor = np.where(known, 1 / np.where(known, deviation, 1), 0).astype(np.float32)
 
     @classmethod
-    def of(cls, parts):
+    def of(cls, parts: Iterable[np.ndarray]) -> 'Standardise':
         """From an iterable of float32 arrays [..., C], in float64."""
-        count, total, squares = 0, 0.0, 0.0
+        count = 0
+        total: Any = 0.0            # arrays [C] from the first part on
+        squares: Any = 0.0
         for part in parts:
             part = part.reshape(-1, part.shape[-1]).astype(np.float64)
             count, total, squares = count + len(part), total + part.sum(0), squares + np.square(part).sum(0)
         mean = total / count
         return cls(mean, np.sqrt(np.maximum(squares / count - mean * mean, 0)))
 
-    def __call__(self, x):
+    def __call__(self, x: np.ndarray) -> np.ndarray:
         return (x - self.mean) * self.factor
 
 
-def fit(draw, channels, classes, steps, rate, decay, rng):
+def fit(draw: Callable[[int], tuple[np.ndarray, np.ndarray, np.ndarray]], channels: int, classes: int, steps: int,
+        rate: float, decay: float, rng: np.random.RandomState) -> list[np.ndarray]:
     """Train W [channels, classes] and b with Adam, decoupled weight decay and a cosine to 0.
 
     Args:
@@ -77,10 +84,10 @@ def fit(draw, channels, classes, steps, rate, decay, rng):
 class Shuffled:
     """Endless batches of numbers: permutation after permutation, each cut in parts of `size` (the rest too)."""
 
-    def __init__(self, numbers, size, rng):
+    def __init__(self, numbers: np.ndarray, size: int, rng: np.random.RandomState) -> None:
         self.numbers, self.size, self.rng, self._left = np.asarray(numbers), size, rng, []
 
-    def __call__(self):
+    def __call__(self) -> np.ndarray:
         if not self._left:
             order = self.numbers[self.rng.permutation(len(self.numbers))]
             self._left = [order[i:i + self.size] for i in range(0, len(order), self.size)][::-1]

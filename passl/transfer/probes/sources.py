@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
@@ -10,6 +12,9 @@ from ...utils.errors import CheckpointError, ConfigError
 from ...utils.weights.key_names import has_deep_stem, resnet_depth
 from ...utils.seed import seed_everything
 from ...utils.weights import backbone_weights, load_into, load_weights
+
+if TYPE_CHECKING:
+    import paddle
 
 RANDOM = 'random'
 
@@ -25,11 +30,12 @@ class Source:
             start: of its kind and depth.
     """
 
-    def __init__(self, name, path, depth, state=None, kind='ResNet'):
+    def __init__(self, name: str, path: str, depth: int, state: Optional[dict[str, np.ndarray]] = None,
+                 kind: str = 'ResNet') -> None:
         self.name, self.path, self.depth, self.kind, self._state = name, path, depth, kind, state
         self.digest = f'random-{kind}-{depth}' if state is None else digest_of(state)
 
-    def build(self, seed=0):
+    def build(self, seed: int = 0) -> 'paddle.nn.Layer':
         """The backbone in eval mode; `seed` matters for the random start only.
 
         Raises:
@@ -43,7 +49,7 @@ class Source:
         return net
 
 
-def digest_of(state):
+def digest_of(state: Mapping[str, np.ndarray]) -> str:
     """SHA-256 (16 digits) of {name: array}, independent of the order."""
     total = hashlib.sha256()
     for name in sorted(state):
@@ -53,7 +59,7 @@ def digest_of(state):
     return total.hexdigest()[:16]
 
 
-def default_name(path, taken):
+def default_name(path: str, taken: Collection[str]) -> str:
     """A short name that differs from those `taken`: the file's, or for latest.pdparams its folder's."""
     folder, file = os.path.split(os.path.abspath(path))
     stem = os.path.splitext(file)[0]
@@ -66,7 +72,8 @@ def default_name(path, taken):
     return name
 
 
-def find_sources(paths, names=None, depth=None):
+def find_sources(paths: Sequence[str], names: Optional[Sequence[str]] = None,
+                 depth: Optional[int] = None) -> list[Source]:
     """The Sources of a command line.
 
     Args:
@@ -85,14 +92,17 @@ def find_sources(paths, names=None, depth=None):
     states = [None if path == RANDOM else _backbone(path) for path in paths]
     depths = [None if state is None else resnet_depth(state) for state in states]
     kinds = [None if state is None else 'ResNet_vd' if has_deep_stem(state) else 'ResNet' for state in states]
-    start, start_kind = (next((x for x in found if x), None) for found in ([depth] + depths, kinds))
+    start = next((x for x in [depth, *depths] if x), None)
+    start_kind = next((x for x in kinds if x), 'ResNet')
     if None in depths and start is None:
         raise ConfigError("--weights has only 'random': say which ResNet with --depth 18, 34, 50, 101 or 152.")
     sources = []
     for i, path in enumerate(paths):
         taken = {s.name for s in sources}
         name = names[i] if names else RANDOM if path == RANDOM and RANDOM not in taken else default_name(path, taken)
-        sources.append(Source(name, path, depths[i] or start, states[i], kinds[i] or start_kind or 'ResNet'))
+        own = depths[i] or start
+        assert own is not None          # otherwise None in depths
+        sources.append(Source(name, path, own, states[i], kinds[i] or start_kind))
     return sources
 
 

@@ -1,5 +1,8 @@
 """Linear SVMs, one against the rest, by a Newton method for all classes at once. NumPy only."""
 
+from collections.abc import Sequence
+from typing import Optional
+
 import numpy as np
 
 from .metrics import mean_average_precision
@@ -9,7 +12,8 @@ POSITIVE_WEIGHT = 2.0       # of a positive image's loss, as in the usual VOC07 
 _ROUNDS, _CG_ROUNDS = 60, 60
 
 
-def train_svm(x, truth, cost, start=None, tolerance=1e-4):
+def train_svm(x: np.ndarray, truth: np.ndarray, cost: float, start: Optional[np.ndarray] = None,
+              tolerance: float = 1e-4) -> np.ndarray:
     """Minimise |w|^2 / 2 + cost * sum of weight * max(0, 1 - y (w x + b))^2 for every class.
 
     b is the weight of a constant feature 1 and is regularised too, as in liblinear. The problem is strictly convex,
@@ -70,17 +74,17 @@ def _conjugate_gradient(apply, b):
     return v
 
 
-def with_constant(x):
+def with_constant(x: np.ndarray) -> np.ndarray:
     """[x, 1] in float64."""
     return np.concatenate([np.asarray(x, np.float64), np.ones((len(x), 1))], axis=1)
 
 
-def decide(w, x):
+def decide(w: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Scores [N, classes]."""
     return with_constant(x) @ w
 
 
-def folds_of(truth, folds, rng):
+def folds_of(truth: np.ndarray, folds: int, rng: np.random.RandomState) -> np.ndarray:
     """Fold number of every image; of each class as many in every fold as possible (by its first class)."""
     first = np.argmax(truth > 0, axis=1)
     fold, offset = np.empty(len(truth), int), 0
@@ -91,7 +95,8 @@ def folds_of(truth, folds, rng):
     return fold
 
 
-def choose_cost(x, truth, costs=COSTS, folds=3, seed=0, rule='11point'):
+def choose_cost(x: np.ndarray, truth: np.ndarray, costs: Sequence[float] = COSTS, folds: int = 3, seed: int = 0,
+                rule: str = '11point') -> tuple[float, dict[float, float]]:
     """The cost with the best mAP in cross-validation on these (training) images; the smaller one of equals.
 
     Returns:
@@ -110,7 +115,7 @@ def choose_cost(x, truth, costs=COSTS, folds=3, seed=0, rule='11point'):
     return max(sorted(means), key=lambda c: round(means[c], 6)), means
 
 
-def draw_low_shot(truth, shots, rng):
+def draw_low_shot(truth: np.ndarray, shots: int, rng: np.random.RandomState) -> np.ndarray:
     """Numbers of `shots` images of every class (all of a class that has fewer), without doubles, ascending."""
     chosen = set()
     for c in range(truth.shape[1]):

@@ -4,12 +4,14 @@ import hashlib
 import json
 import os
 import platform
+from typing import Any, Union
 
 import numpy as np
 
 from ... import __version__
 from ...utils.config import load_config
 from ...utils.errors import PasslError
+from ...utils.weights.names import Arch
 from ...utils.misc import IMAGENET_MEAN, IMAGENET_STD
 from .proof import version
 
@@ -17,12 +19,12 @@ VERSION = 1
 _IMAGENET = {'scale': 1 / 255, 'mean': IMAGENET_MEAN, 'std': IMAGENET_STD}
 
 
-def path_of(output):
+def path_of(output: Union[str, os.PathLike]) -> str:
     """The certificate's path: `<output>.json`."""
     return f'{os.fspath(output).rstrip(os.sep)}.json'
 
 
-def sha256(path):
+def sha256(path: Union[str, os.PathLike]) -> str:
     """Hexadecimal SHA-256 of a file."""
     digest = hashlib.sha256()
     with open(path, 'rb') as f:
@@ -31,13 +33,14 @@ def sha256(path):
     return digest.hexdigest()
 
 
-def files(path):
+def files(path: str) -> list[dict[str, Any]]:
     """[{file, bytes, sha256}] of a file, or of the files in a folder."""
     names = [path] if os.path.isfile(path) else [os.path.join(path, n) for n in sorted(os.listdir(path))]
     return [{'file': os.path.basename(n), 'bytes': os.path.getsize(n), 'sha256': sha256(n)} for n in names]
 
 
-def make(direction, library, source, encoder, arch, tensors, proof, content):
+def make(direction: str, library: str, source: str, encoder: str, arch: Arch, tensors: dict[str, Any],
+         proof: dict[str, Any], content: Any) -> dict[str, Any]:
     """The certificate as a dict; `output` is added when the file lies in its place.
 
     Args:
@@ -59,14 +62,14 @@ def _paddle_version():
     return version('paddlepaddle') or version('paddlepaddle-gpu')
 
 
-def write(certificate, path):
+def write(certificate: dict[str, Any], path: str) -> None:
     """Write it as JSON."""
     with open(path, 'w', encoding='utf-8') as f:
         json.dump(certificate, f, indent=2)
         f.write('\n')
 
 
-def expected_input(content, source):
+def expected_input(content: Any, source: str) -> dict[str, Any]:
     """What images the backbone was trained on: channel order, scale of the pixels, mean and std.
 
     They stand in the config that a checkpoint of this project holds, or in the run folder's config.yaml; other files

@@ -1,5 +1,8 @@
 """The commands `passl export` and `passl import`. Importing this module needs no Paddle."""
 
+import argparse
+from typing import Any, Optional
+
 from ...utils.logger import setup_logger
 from ...utils.options import Parser, not_empty
 
@@ -19,7 +22,7 @@ exit codes: as of `export`
 """
 
 
-def build_export_parser(prog=None):
+def build_export_parser(prog: Optional[str] = None) -> argparse.ArgumentParser:
     """Parser of `tools/export_weights.py` and `passl export`.
 
     The namespace has: checkpoint, target, output, encoder, proof, overwrite.
@@ -41,7 +44,7 @@ def build_export_parser(prog=None):
     return parser
 
 
-def build_import_parser(prog=None):
+def build_import_parser(prog: Optional[str] = None) -> argparse.ArgumentParser:
     """Parser of `tools/import_weights.py` and `passl import`.
 
     The namespace has: file, output, library, prefix, overwrite.
@@ -61,7 +64,7 @@ def build_import_parser(prog=None):
     return parser
 
 
-def run_export(args):
+def run_export(args: argparse.Namespace) -> int:
     """Carry out `passl export`; 0."""
     from .exporting import export_weights
     log = setup_logger()
@@ -71,7 +74,7 @@ def run_export(args):
     return 0
 
 
-def run_import(args):
+def run_import(args: argparse.Namespace) -> int:
     """Carry out `passl import`; 0."""
     from .importing import import_weights
     log = setup_logger()
@@ -80,7 +83,7 @@ def run_import(args):
     return 0
 
 
-def summary(made, source, output):
+def summary(made: dict[str, Any], source: str, output: str) -> str:
     """What a certificate says, in two sentences."""
     tensors, proof, expected = made['tensors'], made['proof'], made['input']
     return (f"Wrote {made['architecture']} (stem: {made['stem']}; {made['library']}) from '{source}' to '{output}': "

@@ -4,6 +4,8 @@ import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
@@ -14,15 +16,19 @@ from ...utils.weights.extract import check_output
 from ...utils.weights.safetensors_file import bfloat16_to_float32
 from ...utils.weights import backbone_weights, find_state_dict, load_into, prefixes, select_prefix, weights_in
 from . import certificate, formats
-from ...utils.weights.names import check_complete, check_exists, nearest_arch
+from ...utils.weights.names import Arch, check_complete, check_exists, nearest_arch
 from .proof import ONLY_RUN, prove, source_maps
+
+if TYPE_CHECKING:
+    import paddle
 
 ENCODERS = {'q': 'query', 'k': 'key'}
 _KEY_PREFIXES = ('encoder_k.0.', 'encoder_k.module.0.', 'encoder_k.')
 _STATIC_FILES = {'model.pdmodel', 'model.json', 'model.pdiparams', 'model.pdiparams.info'}
 
 
-def export_weights(checkpoint, target, output, encoder='q', overwrite=False, proof='auto', depth=None):
+def export_weights(checkpoint: str, target: str, output: str, encoder: str = 'q', overwrite: bool = False,
+                   proof: str = 'auto', depth: Optional[int] = None) -> dict[str, Any]:
     """Write the backbone of `checkpoint` for the library `target`, prove it, and write the certificate beside it.
 
     Args:
@@ -77,7 +83,7 @@ def _write(target, path, net, state, arch):
     return {**total, 'added': len(added), 'written': len(tensors), 'read_back': 'equal bit for bit'}
 
 
-def check_equal(path, tensors):
+def check_equal(path: str, tensors: dict[str, np.ndarray]) -> None:
     """CheckpointError unless the file holds exactly these arrays, bit for bit."""
     back = find_state_dict(load_file(path), f"'{path}'")
     wrong = [n for n in set(back) | set(tensors) if n not in back or n not in tensors
@@ -87,7 +93,7 @@ def check_equal(path, tensors):
                               'Is the disk sound?')
 
 
-def encoder_weights(state, encoder, where):
+def encoder_weights(state: dict[str, np.ndarray], encoder: str, where: str) -> dict[str, np.ndarray]:
     """The backbone's tensors in our names, of the query encoder ('q') or the key encoder ('k').
 
     Raises:
@@ -103,7 +109,7 @@ def encoder_weights(state, encoder, where):
                           'of MoCo or DenseCL, or --encoder q.')
 
 
-def as_float32(state, where):
+def as_float32(state: dict[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
     """{name: array} in float32.
 
     Raises:
@@ -122,7 +128,7 @@ def as_float32(state, where):
     return found
 
 
-def backbone(arch, state, where):
+def backbone(arch: Arch, state: dict[str, np.ndarray], where: str) -> 'paddle.nn.Layer':
     """Our model with these weights, on the CPU."""
     from ...engine.device import select_device
     from ...modeling import build_backbone
@@ -132,7 +138,7 @@ def backbone(arch, state, where):
     return net
 
 
-def check_place(output, overwrite, source, endings):
+def check_place(output: str, overwrite: bool, source: str, endings: Sequence[str]) -> None:
     """CheckpointError if the output or its certificate cannot be written."""
     check_output(output, overwrite, source, endings)
     if not overwrite and os.path.exists(certificate.path_of(output)):
@@ -146,7 +152,7 @@ def check_place(output, overwrite, source, endings):
 
 
 @contextlib.contextmanager
-def place(output):
+def place(output: str) -> Iterator[str]:
     """A path of the same name in a fresh folder beside the output; the folder is removed at the end.
 
     So a file is proven before it appears, and an older one stays if the proof fails.
@@ -164,7 +170,7 @@ def place(output):
         shutil.rmtree(work, ignore_errors=True)
 
 
-def put(path, output, made):
+def put(path: str, output: str, made: dict[str, Any]) -> dict[str, Any]:
     """Move the proven file and its certificate to where they belong; the certificate."""
     made['output'] = certificate.files(path)
     output, beside = os.path.abspath(output), certificate.path_of(os.path.abspath(output))

@@ -2,13 +2,16 @@
 
 import inspect
 import os
-from typing import NamedTuple
+from typing import NamedTuple, TYPE_CHECKING
 
 import numpy as np
 
 from ...utils.weights.checkpoint import save_file
 from ...utils.errors import CheckpointError, PasslError
-from ...utils.weights.names import TORCH, first_short, table
+from ...utils.weights.names import Arch, TORCH, first_short, table
+
+if TYPE_CHECKING:
+    import paddle
 
 _PADDLE = ('.pdparams',)
 
@@ -37,7 +40,7 @@ TARGETS = {
 }
 
 
-def convert(state, arch, target):
+def convert(state: dict[str, np.ndarray], arch: Arch, target: str) -> tuple[dict[str, np.ndarray], list[str]]:
     """{their name: array} of a backbone in our names, with what only the library has.
 
     Returns:
@@ -52,7 +55,7 @@ def convert(state, arch, target):
     return {**{names[n]: value for n, value in state.items()}, **added}, sorted(added)
 
 
-def write(target, path, tensors):
+def write(target: str, path: str, tensors: dict[str, np.ndarray]) -> None:
     """Write the renamed tensors in the target's format."""
     if target == 'detectron2':
         # matching by name endings, since the model's own names have a prefix: backbone. or backbone.bottom_up.
@@ -64,14 +67,14 @@ def write(target, path, tensors):
     save_file(content, path, torch_layout=target in TORCH)
 
 
-def write_static(net, path):
+def write_static(net: 'paddle.nn.Layer', path: str) -> None:
     """Write the backbone as a static model into the folder `path`: any image size, any batch size."""
     from ...engine.export import save_static
     os.makedirs(path)
     save_static(net, [3, -1, -1], os.path.join(path, 'model'))
 
 
-def write_onnx(net, path):
+def write_onnx(net: 'paddle.nn.Layer', path: str) -> None:
     """Write the backbone as an ONNX model: any image size, any batch size.
 
     Raises:

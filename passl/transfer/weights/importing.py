@@ -1,12 +1,14 @@
 """Import: the backbone in a file of another library as a weight file of this project, proven and certified."""
 
+from typing import Any, Optional
+
 import numpy as np
 
 from ...utils.errors import CheckpointError
 from ...utils.weights import find_state_dict, select_prefix
 from ...utils.weights.checkpoint import load_file, save_file
 from ...utils.weights.identify import identify
-from ...utils.weights.names import (check_complete, check_exists, first_short, nearest_arch, refuse_unless_empty,
+from ...utils.weights.names import (Arch, check_complete, check_exists, first_short, nearest_arch, refuse_unless_empty,
                                     table)
 from . import certificate
 from .exporting import as_float32, backbone, check_equal, check_place, place, put
@@ -16,7 +18,8 @@ from .proof import INDEPENDENT, compare, images, source_maps
 _HEADS = ('fc.', 'head.', 'neck.', 'classifier.', 'queue', 'prototypes.', 'encoder_')
 
 
-def import_weights(source, output, library=None, prefix=None, overwrite=False):
+def import_weights(source: str, output: str, library: Optional[str] = None, prefix: Optional[str] = None,
+                   overwrite: bool = False) -> dict[str, Any]:
     """Write the backbone in `source` with this project's names, for `--pretrained`, and the certificate beside it.
 
     Args:
@@ -55,7 +58,7 @@ def import_weights(source, output, library=None, prefix=None, overwrite=False):
         return put(path, output, made)
 
 
-def rename(theirs, library, where):
+def rename(theirs: dict[str, np.ndarray], library: str, where: str) -> tuple[Arch, dict[str, np.ndarray]]:
     """(Arch, {our name: array}) of a backbone in the names of `library`.
 
     Raises:

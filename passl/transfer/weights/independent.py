@@ -41,10 +41,10 @@ _PATTERNS['passl'] = _PATTERNS['timm'] = _PATTERNS['torchvision']
 class _Layer:
     """A convolution and its norm, whose tensors arrive one by one."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.conv, self.norm = None, {}
 
-    def put(self, leaf, value):
+    def put(self, leaf: str, value: np.ndarray) -> bool:
         """Take in a tensor; False if there is one already."""
         if leaf == 'weight' and np.ndim(value) == 4:
             free, self.conv = self.conv is None, value
@@ -53,10 +53,10 @@ class _Layer:
             self.norm[leaf] = value
         return free
 
-    def whole(self):
+    def whole(self) -> bool:
         return self.conv is not None and set(self.norm) == {'weight', 'bias', 'mean', 'variance'}
 
-    def __call__(self, x, stride=1):
+    def __call__(self, x: np.ndarray, stride: int = 1) -> np.ndarray:
         scale = self.norm['weight'] / np.sqrt(np.asarray(self.norm['variance'], np.float64) + _EPSILON)
         shift = self.norm['bias'] - self.norm['mean'] * scale
         return _convolution(x, self.conv, stride) * scale[:, None, None] + shift[:, None, None]
@@ -104,7 +104,7 @@ class Network:
         CheckpointError: a name means nothing in that library, or the tensors make no whole ResNet.
     """
 
-    def __init__(self, state, library, where='the file'):
+    def __init__(self, state: dict[str, np.ndarray], library: str, where: str = 'the file') -> None:
         self.where, self.stem, self.blocks = where, {}, {}
         patterns = [re.compile(p + _LEAF) for p in _PATTERNS[library]]
         strange = [name for name, value in state.items() if not self._take(name, value, patterns)]
@@ -154,7 +154,7 @@ class Network:
             stages[-1].append(block)
         return stages
 
-    def maps(self, x):
+    def maps(self, x: np.ndarray) -> list[np.ndarray]:
         """The four stages' maps [N, C, H, W] in float64 for images x [N, 3, H, W]."""
         x = np.asarray(x, np.float64)
         try:

@@ -6,6 +6,7 @@ import numpy as np
 
 from ...utils.weights.checkpoint import load_file
 from ...utils.errors import CheckpointError
+from ...utils.weights.names import Arch
 from ...utils.weights import find_state_dict
 
 
@@ -33,7 +34,7 @@ def _paddle_maps(net, compute, x):
         return [m.numpy() for m in compute(paddle.to_tensor(x))]
 
 
-def paddleseg(path, arch, x):
+def paddleseg(path: str, arch: Arch, x: np.ndarray) -> list[np.ndarray]:
     """PaddleSeg's ResNet_vd without dilation; it has no plain ResNet."""
     if not arch.vd:
         raise MissingLibrary("PaddleSeg has no ResNet with a 7x7 stem of its own")
@@ -43,7 +44,7 @@ def paddleseg(path, arch, x):
     return _paddle_maps(net, net, x)
 
 
-def paddledet(path, arch, x):
+def paddledet(path: str, arch: Arch, x: np.ndarray) -> list[np.ndarray]:
     """PaddleDetection's ResNet, variant b or d, nothing frozen."""
     from ppdet.modeling.backbones.resnet import ResNet
     from ppdet.utils.checkpoint import load_pretrain_weight
@@ -53,7 +54,7 @@ def paddledet(path, arch, x):
     return _paddle_maps(net, lambda images: net({'image': images}), x)
 
 
-def paddleclas(path, arch, x):
+def paddleclas(path: str, arch: Arch, x: np.ndarray) -> list[np.ndarray]:
     """PaddleClas's ResNet; its classifier stays as it is."""
     from paddleclas.ppcls.arch.backbone.legendary_models import resnet
     from paddleclas.ppcls.utils.save_load import load_dygraph_pretrain
@@ -71,7 +72,7 @@ def paddleclas(path, arch, x):
     return _paddle_maps(net, compute, x)
 
 
-def torchvision(path, arch, x):
+def torchvision(path: str, arch: Arch, x: np.ndarray) -> list[np.ndarray]:
     """torchvision's ResNet without classifier."""
     from torchvision.models import resnet
     net = getattr(resnet, f'resnet{arch.depth}')(weights=None)
@@ -80,7 +81,7 @@ def torchvision(path, arch, x):
     return _torch_maps(net, path, x)
 
 
-def timm(path, arch, x):
+def timm(path: str, arch: Arch, x: np.ndarray) -> list[np.ndarray]:
     """timm's resnet50, resnet50d, ... without classifier."""
     from timm import create_model
     return _torch_maps(create_model(f'resnet{arch.depth}{"d" if arch.vd else ""}', num_classes=0), path, x)
@@ -107,14 +108,14 @@ def _torch_maps(net, path, x):
     return found
 
 
-def onnx(path, arch, x):
+def onnx(path: str, arch: Arch, x: np.ndarray) -> list[np.ndarray]:
     """onnxruntime on the CPU; the last stage only."""
     import onnxruntime
     session = onnxruntime.InferenceSession(os.fspath(path), providers=['CPUExecutionProvider'])
     return session.run(None, {session.get_inputs()[0].name: x})
 
 
-def paddle_inference(path, arch, x):
+def paddle_inference(path: str, arch: Arch, x: np.ndarray) -> list[np.ndarray]:
     """paddle.inference on the CPU; the last stage only."""
     from paddle import inference
     prefix = os.path.join(path, 'model')

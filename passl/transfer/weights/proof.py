@@ -1,15 +1,21 @@
 """The proof that a file computes what its source computes, and what is said about it."""
 
 import logging
+from collections.abc import Sequence
 from importlib import metadata
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
 from ...utils.weights.checkpoint import load_file
 from ...utils.errors import CheckpointError
+from ...utils.weights.names import Arch
 from ...utils.weights import find_state_dict
 from . import libraries
 from .independent import Network
+
+if TYPE_CHECKING:
+    import paddle
 
 # Largest difference relative to the largest value of a stage. Rounding of float32 gives about 2e-6; a transposed
 # kernel, exchanged statistics or a tensor in the wrong place give 1e-3 and more.
@@ -20,12 +26,12 @@ INDEPENDENT = 'independent forward pass (numpy, float64)'
 ONLY_RUN = ('onnx', 'paddle-inference')     # no named tensors to read: the runtime is the only judge
 
 
-def images():
+def images() -> np.ndarray:
     """The fixed input, normalised already: float32 [2, 3, 75, 101]."""
     return np.random.RandomState(0).standard_normal((2, 3, *SIZE)).astype(np.float32)
 
 
-def source_maps(net):
+def source_maps(net: 'paddle.nn.Layer') -> list[np.ndarray]:
     """The four stages of our backbone in eval mode for `images()`: list of float32 arrays [2, C, h, w]."""
     import paddle
     net.eval()
@@ -33,7 +39,7 @@ def source_maps(net):
         return [m.numpy() for m in net.stages(paddle.to_tensor(images()))]
 
 
-def prove(target, path, arch, maps, kind='auto'):
+def prove(target: str, path: str, arch: Arch, maps: Sequence[np.ndarray], kind: str = 'auto') -> dict[str, Any]:
     """Compute the stages from the written file alone and compare them with the source's.
 
     Args:
@@ -56,13 +62,12 @@ def prove(target, path, arch, maps, kind='auto'):
     elif kind == 'library':
         raise CheckpointError(f"There is no proof by the library for '{target}' here. Use --proof independent.")
     if found is None:
-        by = INDEPENDENT
         found = Network(find_state_dict(load_file(path), f"'{path}'"), target, f"'{path}'").maps(images())
-    record = compare(found, maps, by, f"'{path}'")
+    record = compare(found, maps, by or INDEPENDENT, f"'{path}'")
     return {**record, 'library_not_used': skipped} if skipped else record
 
 
-def compare(found, wanted, by, what):
+def compare(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray], by: str, what: str) -> dict[str, Any]:
     """The comparison of maps as a dict for the certificate; `found` may hold the last of the `wanted` stages only.
 
     Raises:
@@ -107,7 +112,7 @@ def _by_library(target, path, arch, required):
     return None, None, why
 
 
-def version(package):
+def version(package: str) -> Optional[str]:
     """Version of an installed distribution, or None."""
     try:
         return metadata.version(package)

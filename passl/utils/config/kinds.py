@@ -93,3 +93,9 @@ def check_of(kind: Any) -> Optional[Check]:
         rule = ', or '.join([' or '.join(r for r in rules if r != 'null')] + [r for r in rules if r == 'null'])
         return Check(rule, lambda v: any(part.accepts(v) for part in known))
     return check_of(_PLAIN[kind]) if isinstance(kind, type) and kind in _PLAIN else None
+
+
+def mistake(kind: Any, value: Any) -> str:
+    """What is wrong with `value` where `kind` is wanted, to follow the setting's name; '' if it fits."""
+    check = check_of(kind)
+    return '' if check is None or check.accepts(value) else f'must be {check.rule}, not {value!r}.'

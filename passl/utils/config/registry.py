@@ -11,7 +11,7 @@ from importlib import metadata
 from typing import Any, Callable, NamedTuple, Optional, Sequence, Union
 
 from ..errors import ConfigError, suggest
-from .kinds import Check, check_of
+from .kinds import check_of, mistake
 
 ENTRY_POINT_GROUP = 'passl.plugins'
 _tables: list[dict] = []            # of all registries
@@ -68,10 +68,10 @@ def plugin_modules() -> list[types.ModuleType]:
 
 
 class Setting(NamedTuple):
-    """An argument of a part: `default` is `inspect.Parameter.empty` where it must be given; `check` may be None."""
+    """An argument of a part: `default` is `inspect.Parameter.empty` where it must be given, `kind` the annotation."""
     name: str
     default: Any
-    check: Optional[Check]
+    kind: Any
     owner: Any
 
 
@@ -105,7 +105,7 @@ def settings_of(obj: Any) -> tuple[dict[str, Setting], bool]:
         hints = _hints(constructor)
         for p in parameters[1:] if inspect.isclass(obj) else parameters:
             if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
-                found.setdefault(p.name, Setting(p.name, p.default, check_of(hints.get(p.name)), constructor))
+                found.setdefault(p.name, Setting(p.name, p.default, hints.get(p.name), constructor))
         if not any(p.kind == p.VAR_KEYWORD for p in parameters):
             return found, False
     return found, bool(constructors)
@@ -119,11 +119,9 @@ def accepted_arguments(obj: Any) -> tuple[set[str], set[str], bool]:
 
 def _misfit(setting: Setting, value: Any, owner: str) -> str:
     """What is wrong with the value of a setting, to follow its name; nothing if it fits."""
-    if setting.check is not None:
-        return '' if setting.check.accepts(value) else f'must be {setting.check.rule}, not {value!r}.'
-    if isinstance(value, str) and isinstance(setting.default, (bool, int, float)):
+    if check_of(setting.kind) is None and isinstance(value, str) and isinstance(setting.default, (bool, int, float)):
         return f'is {value!r}; {owner} wants a number or a flag there, like its default {setting.default!r}.'
-    return ''
+    return mistake(setting.kind, value)
 
 
 def build_from_config(cfg: Any, registry: Registry, where: Optional[str] = None, **given: Any) -> Any:

@@ -17,6 +17,7 @@ def test_two_years_of_voc(tmp_path):
     roots = [tmp_path / 'VOC2007', tmp_path / 'VOC2012']
     ds = build_detection('voc', roots, 'trainval')
     parts = [build_detection('voc', r, 'trainval') for r in roots]
+    assert ds.root == f'{roots[0]}, {roots[1]}'
     assert len(ds) == 5 + 6 and ds.classes == parts[0].classes and ds.num_classes == 20
     for i, (part, inner) in {0: (0, 0), 4: (0, 4), 5: (1, 0), 10: (1, 5), -1: (1, 5)}.items():
         np.testing.assert_array_equal(ds[i][0], parts[part][inner][0])

@@ -133,6 +133,17 @@ def test_several_labels_per_image_as_in_voc07(backbone_file, tmp_path, capsys):
     refused(call(evaluate_main, ['--tasks', 'svm,knn', *words, *SMALL], capsys), 'one label per image')
 
 
+def test_a_test_split_with_several_labels_is_refused_too(backbone_file, tmp_path, capsys):
+    """Its scores would be compared with nothing, and be 0."""
+    root = write_voc(tmp_path / 'VOC2007')
+    for path in (tmp_path / 'VOC2007/ImageSets/Main').glob('*_trainval.txt'):
+        label = 1 if path.name.startswith('aeroplane') else -1
+        path.write_text(''.join(f'{line.split()[0]} {label}\n' for line in path.read_text().splitlines()))
+    words = ['--tasks', 'knn', '--weights', backbone_file, '--data', root, '--data-format', 'voc', '--train-split',
+             'trainval', '--val-split', 'test', '--output', tmp_path / 'out']
+    refused(call(evaluate_main, [*words, *SMALL], capsys), 'one label per image')
+
+
 WRONG = [
     (['--tasks', 'knn-seg', '--weights', 'random', '--data', '{masks}'], ['--depth']),
     (['--tasks', 'knn', '--weights', '{file}', '--data', '{masks}'], ["no folder 'train'", 'images, masks']),

@@ -6,7 +6,10 @@ import sys
 import pytest
 
 from passl.cli import main
+from passl.transfer.paddleseg.data import read_parts
 from passl.transfer.paddleseg.options import build_seg_parser
+from passl.utils.errors import DataError
+from tests.datasets.labelled.render import render_folder
 
 HIDE = """
 import sys
@@ -42,3 +45,14 @@ def test_flags(capsys):
     assert e.value.code == 2 and "Did you mean '--pretrained'?" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(['transfer-seg', '-c', 'x.yml', '--evaluate-only', '--predict', 'y'])
+
+
+def test_other_classes_are_told_of_several_roots_too(tmp_path):
+    for name in 'abc':
+        render_folder(tmp_path / name)
+    (tmp_path / 'c/labels.txt').write_text('ground\nsquare\nbrick\n')
+    a, b, c = (str(tmp_path / name) for name in 'abc')
+    cfg = {'model': {}, 'train_dataset': {'type': 'folder', 'dataset_root': [a, b], 'mode': 'train'},
+           'val_dataset': {'type': 'folder', 'dataset_root': c, 'mode': 'train'}}
+    with pytest.raises(DataError, match=f"'{a}, {b}' and '{c}' have different classes"):
+        read_parts(cfg, ['train_dataset', 'val_dataset'])
