@@ -1,5 +1,7 @@
 """DenseCL (Wang et al., CVPR 2021): MoCo v2 and a contrastive loss at every location."""
 
+import paddle
+
 from ...modules.correspondence import match, take_matched
 from ...utils.errors import ConfigError
 from .base import need_two_views
@@ -27,7 +29,7 @@ class DenseCL(MomentumContrast):
         self.loss_lambda, self.cells = loss_lambda, None
         self.add_queue('queue2', dim, int(K))
 
-    def train_iter(self, *inputs):
+    def train_iter(self, *inputs: paddle.Tensor) -> dict[str, paddle.Tensor]:
         """Two views [N, 3, H, W] -> {'loss', 'loss_global', 'loss_dense', 'acc1', 'acc5', 'acc1_dense', 'acc5_dense',
         'std', 'std_dense'}.
 

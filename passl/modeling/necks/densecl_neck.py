@@ -45,11 +45,11 @@ class DenseCLNeck(nn.Layer):
         for conv in (self.mlp2[0], self.mlp2[2]):
             torch_default_conv_(conv)
 
-    def to_grid(self, x):
+    def to_grid(self, x: paddle.Tensor) -> paddle.Tensor:
         """The map that `dense` is made of and that correspondences are searched in."""
         return x if self.pool is None else self.pool(x)
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
         whole = self.mlp(self.avgpool(x).flatten(1))                 # [N, D]
         cells = self.to_grid(x).transpose([0, 2, 3, 1])               # [N, S_h, S_w, C]
         n, rows, columns, c = cells.shape
