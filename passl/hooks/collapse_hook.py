@@ -2,12 +2,16 @@
 
 import collections
 import math
+from typing import TYPE_CHECKING
 
 from ..utils.distributed.dist import is_main
 from ..utils.errors import ConfigError
 from ..utils.logger import get_logger
 from .builder import HOOKS
 from .hook import Hook, Priority, check_count
+
+if TYPE_CHECKING:
+    from ..engine.trainer import Trainer
 
 SMALL_GRID = 9              # cells: up to 3 x 3 the dense loss is solved by position
 _SLACK = 0.01               # of ln(K + 1): so near is 'chance'
@@ -50,11 +54,11 @@ class CollapseHook(Hook):
         self.chance_patience = check_count(chance_patience, "'collapse_config.chance_patience'")
         self.early_epochs = check_count(early_epochs, "'collapse_config.early_epochs'", low=0)
 
-    def run_begin(self, trainer):
+    def run_begin(self, trainer: 'Trainer') -> None:
         self.bad, self.good, self.told = {}, {}, set()          # per cause: log steps in a row; what was told
         self.told_of_grid, self.losses = False, {}
 
-    def train_iter_end(self, trainer):
+    def train_iter_end(self, trainer: 'Trainer') -> None:
         record, model = trainer.record, trainer.model
         if self.check == 'off' or not (trainer.is_log_step and is_main()) or \
                 getattr(model, 'negatives', None) is None or trainer.iteration <= self._judged_after(trainer):

@@ -1,8 +1,13 @@
 """Evaluation during training."""
 
+from typing import TYPE_CHECKING
+
 from ..utils.errors import ConfigError, suggest
 from .builder import HOOKS
 from .hook import Hook, Priority, check_count, check_flag
+
+if TYPE_CHECKING:
+    from ..engine.trainer import Trainer
 
 
 @HOOKS.register()
@@ -23,7 +28,7 @@ class EvaluateHook(Hook):
         self.init_eval = check_flag(init_eval, "'init_eval' of EvaluateHook")
         self.eval_kargs = _checked(eval_kargs)
 
-    def run_begin(self, trainer):
+    def run_begin(self, trainer: 'Trainer') -> None:
         trainer.need_val_loader()
         if not trainer.model.supervised:
             name = type(trainer.model).__name__
@@ -33,7 +38,7 @@ class EvaluateHook(Hook):
         if self.init_eval and trainer.iteration == 0:
             trainer.evaluate(**self.eval_kargs)
 
-    def train_epoch_end(self, trainer):
+    def train_epoch_end(self, trainer: 'Trainer') -> None:
         if trainer.epoch % self.interval == 0 or trainer.iteration >= trainer.max_iters:
             trainer.evaluate(**self.eval_kargs)
 
