@@ -7,6 +7,7 @@ saving, where there was something to save). Anything else is a fault of the prog
 
 import os
 import sys
+from typing import Any, Callable, Optional, Sequence
 
 from . import __version__
 from .utils.errors import PasslError, suggest
@@ -30,7 +31,7 @@ commands:
 """
 
 
-def guarded(function, *args, **kwargs):
+def guarded(function: Callable[..., Optional[int]], *args: Any, **kwargs: Any) -> int:
     """Call `function` and turn the user's errors and Ctrl-C into exit codes.
 
     Returns:
@@ -48,7 +49,7 @@ def guarded(function, *args, **kwargs):
         return 130
 
 
-def build_plot_parser(prog=None):
+def build_plot_parser(prog: Optional[str] = None) -> Parser:
     """Parser of `tools/plot_log.py` and `passl plot`; the namespace has: run, output."""
     parser = Parser(prog=prog, description='Draw loss, accuracy and learning rate of a run as a PNG.')
     parser.add_argument('run', metavar='RUN', type=not_empty, help='run folder, or its log.jsonl')
@@ -57,7 +58,7 @@ def build_plot_parser(prog=None):
     return parser
 
 
-def train_main(argv=None, prog=None):
+def train_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> int:
     """`tools/train.py` and `passl train`."""
     args = build_train_parser(prog).parse_args(argv)
 
@@ -67,7 +68,7 @@ def train_main(argv=None, prog=None):
     return guarded(run)
 
 
-def extract_main(argv=None, prog=None):
+def extract_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> int:
     """`tools/extract_weight.py` and `passl extract-weight`."""
     args = build_extract_parser(prog).parse_args(argv)
 
@@ -79,19 +80,19 @@ def extract_main(argv=None, prog=None):
     return guarded(run)
 
 
-def export_main(argv=None, prog=None):
+def export_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> int:
     """`tools/export_weights.py` and `passl export`."""
     from .transfer.weights.command import build_export_parser, run_export
     return guarded(run_export, build_export_parser(prog).parse_args(argv))
 
 
-def import_main(argv=None, prog=None):
+def import_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> int:
     """`tools/import_weights.py` and `passl import`."""
     from .transfer.weights.command import build_import_parser, run_import
     return guarded(run_import, build_import_parser(prog).parse_args(argv))
 
 
-def plot_main(argv=None, prog=None):
+def plot_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> int:
     """`tools/plot_log.py` and `passl plot`."""
     args = build_plot_parser(prog).parse_args(argv)
 
@@ -105,7 +106,7 @@ def plot_main(argv=None, prog=None):
     return guarded(run)
 
 
-def check_main(argv=None, prog=None):
+def check_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> int:
     """`tools/check_data.py` and `passl check-data`; exit code 1: problems were found."""
     args = build_check_parser(prog).parse_args(argv)
 
@@ -117,7 +118,7 @@ def check_main(argv=None, prog=None):
     return guarded(run)
 
 
-def env_main(argv=None, prog=None):
+def env_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> int:
     """`tools/env.py` and `passl env`; exit code 1: --check has found something that does not work."""
     args = build_env_parser(prog).parse_args(argv)
 
@@ -127,7 +128,7 @@ def env_main(argv=None, prog=None):
     return guarded(run)
 
 
-def evaluate_main(argv=None, prog=None):
+def evaluate_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> int:
     """`tools/evaluate.py` and `passl evaluate`."""
     from .transfer.probes.options import build_evaluate_parser
     args = build_evaluate_parser(prog).parse_args(argv)
@@ -140,7 +141,7 @@ def evaluate_main(argv=None, prog=None):
     return guarded(run)
 
 
-def transfer_seg_main(argv=None, prog=None):
+def transfer_seg_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> int:
     """`tools/transfer_seg.py` and `passl transfer-seg`."""
     from .transfer.paddleseg.options import build_seg_parser
     args = build_seg_parser(prog).parse_args(argv)
@@ -151,7 +152,7 @@ def transfer_seg_main(argv=None, prog=None):
     return guarded(run)
 
 
-def transfer_det_main(argv=None, prog=None):
+def transfer_det_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> int:
     """`tools/transfer_det.py` and `passl transfer-det`."""
     from .transfer.paddledet.command import parse_transfer_det
     args = parse_transfer_det(argv, prog)
@@ -167,7 +168,7 @@ COMMANDS = {'train': train_main, 'extract-weight': extract_main, 'export': expor
             'plot': plot_main, 'check-data': check_main, 'env': env_main}
 
 
-def main(argv=None):
+def main(argv: Optional[Sequence[str]] = None) -> int:
     """`passl` and `python -m passl`.
 
     Args:

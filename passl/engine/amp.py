@@ -1,11 +1,15 @@
 """Mixed precision."""
 
 import contextlib
+from typing import Any, Callable
 
 import paddle
 
 from ..utils.errors import ConfigError
 from ..utils.logger import get_logger
+
+AutoCast = Callable[[], contextlib.AbstractContextManager[None]]
+Decorate = Callable[[paddle.nn.Layer, paddle.optimizer.Optimizer], paddle.optimizer.Optimizer]
 
 # With O2 the weights are in half precision, and the update writes them and their float32 copies: what has a GPU kernel
 # for that in Paddle 2.6.2 (read in its registry; LARS scales gradients by itself, from float32 weights).
@@ -32,7 +36,7 @@ def _supported(dtype):
     return getattr(paddle.amp, f'is_{dtype}_supported')()
 
 
-def build_amp(cfg):
+def build_amp(cfg: dict[str, Any]) -> tuple[AutoCast, LossScaler, Decorate]:
     """(context factory, GradScaler, decorate(model, optimizer)) of `use_amp` and `AMP`.
 
     With `use_amp: false` the same three with mixed precision switched off. On the CPU Paddle has no mixed precision.

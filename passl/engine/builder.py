@@ -1,11 +1,16 @@
 """Builds a Trainer from a config: the parts, and the ordered list of hooks."""
 
+from typing import Any, Callable, Optional, Sequence
+from .signals import StopSignals
+
 import paddle
 
 from ..datasets import build_dataloader
-from ..hooks import (BadImagesHook, CheckpointHook, EvaluateHook, IterTimerHook, LogHook, LRSchedulerHook,
+from ..datasets.loader import ImageLoader
+from ..hooks import (BadImagesHook, CheckpointHook, EvaluateHook, Hook, IterTimerHook, LogHook, LRSchedulerHook,
                      OptimizerHook, build_hook)
 from ..modeling import build_model
+from ..modeling.architectures.base import Architecture
 from ..solver import build_lr_scheduler, build_optimizer
 from ..utils.distributed import dist
 from ..utils.weights.checkpoint import load_file
@@ -32,8 +37,10 @@ STANDARD_HOOKS = {
 }
 
 
-def build_trainer(cfg, run_dir=None, training=True, load=None, resume=None, val_interval=None, with_val=None,
-                  signals=None, same_config=False, read=load_file):
+def build_trainer(cfg: dict[str, Any], run_dir: Optional[str] = None, training: bool = True, load: Optional[str] = None,
+                  resume: Optional[str] = None, val_interval: Optional[int] = None, with_val: Optional[bool] = None,
+                  signals: Optional[StopSignals] = None, same_config: bool = False,
+                  read: Callable[[str], Any] = load_file) -> Trainer:
     """Build everything that `cfg` names.
 
     Args:
@@ -56,7 +63,7 @@ def build_trainer(cfg, run_dir=None, training=True, load=None, resume=None, val_
     if with_val is None:
         with_val = not training or any(isinstance(h, EvaluateHook) for h in hooks)
     device = paddle.get_device().split(':')[0]
-    loaders = {}
+    loaders: dict[str, Any] = {}
     for part, wanted in (('train', training), ('val', with_val)):
         if wanted and part not in data:
             needed_by = 'an evaluation' if not training else \
@@ -104,7 +111,7 @@ def build_trainer(cfg, run_dir=None, training=True, load=None, resume=None, val_
     return trainer
 
 
-def build_hooks(cfg, val_interval=None):
+def build_hooks(cfg: dict[str, Any], val_interval: Optional[int] = None) -> list[Hook]:
     """The standard hooks and those of `custom_config`."""
     hooks = []
     for key, name in STANDARD_HOOKS.items():
@@ -127,7 +134,7 @@ def build_hooks(cfg, val_interval=None):
     return hooks
 
 
-def check_order(hooks):
+def check_order(hooks: Sequence[Hook]) -> None:
     """What a hook reads in `trainer.record` must have been written by hooks before it."""
     written = set()
     for hook in sorted(hooks, key=lambda h: h.priority):
@@ -140,7 +147,7 @@ def check_order(hooks):
         written.update(hook.writes)
 
 
-def momentum_hooks(cfg, model):
+def momentum_hooks(cfg: dict[str, Any], model: Architecture) -> list[Hook]:
     """The momentum hook, for a model that has a momentum encoder."""
     node = cfg.get('momentum_config')
     if not hasattr(model, 'update_key_encoder'):
@@ -151,7 +158,7 @@ def momentum_hooks(cfg, model):
     return [build_hook({'name': 'MomentumUpdateHook', **(node or {})}, 'momentum_config')]
 
 
-def check_classes(model, loaders):
+def check_classes(model: Architecture, loaders: dict[str, Optional[ImageLoader]]) -> None:
     """Labels of train and val must mean the same, and a classifier must have room for them."""
     if not model.supervised:
         return

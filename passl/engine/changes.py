@@ -1,6 +1,7 @@
 """What may differ between the config of a run and the one it is resumed with."""
 
 import copy
+from typing import Any
 
 from ..utils.config import with_defaults
 from ..utils.errors import CheckpointError, ConfigError
@@ -16,7 +17,7 @@ _HARMLESS_HOOKS = ('EvaluateHook',)
 _SHOWN = 10
 
 
-def differences(old, new, prefix=''):
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = '') -> list[tuple[str, Any, Any]]:
     """[(dotted path, old value, new value)] of every setting that differs."""
     found = []
     for key in sorted(set(old) | set(new), key=str):
@@ -41,7 +42,7 @@ def _listed(node):
     return [_listed(v) for v in node] if isinstance(node, (list, tuple)) else node
 
 
-def check_changes(stored, cfg, refuse, path):
+def check_changes(stored: dict[str, Any], cfg: dict[str, Any], refuse: bool, path: str) -> None:
     """Log what the config of a resumed run and `cfg` differ in.
 
     Args:

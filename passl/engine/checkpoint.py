@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Optional
 
 import numpy as np
 import paddle
@@ -14,12 +15,15 @@ from ..utils.logger import get_logger
 from ..utils.weights import load_into
 from .changes import check_changes
 
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
 FORMAT, VERSION = 'passl-densecl', 1
 _COUNTERS = {'iteration': 0, 'iters_per_epoch': 1, 'seed': 0, 'epoch': 0}      # name -> smallest value
 _MAPPINGS = ('state_dict', 'optimizer', 'lr_scheduler', 'scaler', 'config')
 
 
-def numpy_state_dict(model):
+def numpy_state_dict(model: paddle.nn.Layer) -> dict[str, np.ndarray]:
     """{structured name: array} of parameters and buffers."""
     return {k: v.numpy() for k, v in model.state_dict().items()}
 
@@ -40,7 +44,7 @@ def _put(tensors, flat):
 
 
 @contextlib.contextmanager
-def averaged_statistics(model):
+def averaged_statistics(model: paddle.nn.Layer) -> Iterator[Optional[np.ndarray]]:
     """Inside, BN's running statistics are their mean over processes, each of which sees its own share of the data.
 
     Afterwards every process has its own again: whether and when somebody saves or evaluates changes nothing.
@@ -63,7 +67,8 @@ def averaged_statistics(model):
             _put(tensors, own)
 
 
-def training_state(trainer, with_optimizer=True, statistics=None):
+def training_state(trainer: 'Trainer', with_optimizer: bool = True,
+                   statistics: Optional[np.ndarray] = None) -> dict[str, Any]:
     """Everything that continuing needs, as plain data and arrays.
 
     Args:
@@ -87,7 +92,7 @@ def training_state(trainer, with_optimizer=True, statistics=None):
     return state
 
 
-def note_of(state):
+def note_of(state: dict[str, Any]) -> dict[str, Any]:
     """The facts of `training_state` that can be read without reading the whole file."""
     return {key: state[key] for key in ('format', 'run_id', 'iteration', 'epoch')}
 
@@ -100,7 +105,7 @@ def _plain(obj):
     return obj.numpy() if hasattr(obj, 'numpy') else obj
 
 
-def checkpoints(folder):
+def checkpoints(folder: str) -> list[str]:
     """Names of the checkpoints in `folder`, newest first: by iteration; files that do not tell it last, by time."""
     names = [n for n in os.listdir(folder) if CHECKPOINT.fullmatch(n)] if os.path.isdir(folder) else []
     return sorted(names, key=lambda n: _age(os.path.join(folder, n)), reverse=True)
@@ -112,7 +117,7 @@ def _age(path):
     return iteration if isinstance(iteration, int) else -1, os.lstat(path).st_mtime_ns
 
 
-def newest(folder):
+def newest(folder: str) -> tuple[Optional[str], Any]:
     """(path, content) of the newest checkpoint in `folder` that is whole, or (None, None); damaged ones are reported.
 
     Each file is read once. What does not tell its iteration is looked at first: it is damaged, or of somebody else.
@@ -133,7 +138,7 @@ def newest(folder):
     return found
 
 
-def load_on_all(path, read=load_file):
+def load_on_all(path: str, read: Callable[[str], Any] = load_file) -> Any:
     """Content of the checkpoint `path`, which every process reads.
 
     Args:
@@ -158,7 +163,7 @@ def load_on_all(path, read=load_file):
     return state
 
 
-def check_fields(state, path):
+def check_fields(state: dict[str, Any], path: str) -> None:
     """Check the types in a checkpoint, which may come from anywhere, before they are used.
 
     `saved_files` names files that retention will remove, so it may hold names of checkpoints only, never paths.
@@ -197,7 +202,7 @@ def check_fields(state, path):
                               'missing or not what it should be. Use another one, or --load for its weights alone.')
 
 
-def restore(trainer, state, path, same_config=False):
+def restore(trainer: 'Trainer', state: Any, path: str, same_config: bool = False) -> None:
     """Put `state` (of `training_state`) into `trainer`, so that the next step is the one that would have come.
 
     Raises:
@@ -231,7 +236,8 @@ def restore(trainer, state, path, same_config=False):
         per_epoch = state['lr_scheduler']['last_epoch'] == state['epoch']
         trainer.lr_scheduler.step(state['epoch'] if per_epoch else iteration)
     else:
-        trainer.lr_scheduler.set_state_dict(dict(state['lr_scheduler']))
+        schedule: Any = dict(state['lr_scheduler'])
+        trainer.lr_scheduler.set_state_dict(schedule)
     if state.get('scaler'):
         trainer.scaler.load_state_dict(state['scaler'])
     if state['seed'] != trainer.seed:

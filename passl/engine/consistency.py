@@ -3,11 +3,14 @@
 import hashlib
 import os
 import platform
+from types import ModuleType
+from typing import Any, Iterable, Optional, Sized
 
 import numpy
 import paddle
 
 from .. import __version__
+from ..datasets.loader import ImageLoader
 from ..utils.distributed import dist
 from ..utils.errors import ConfigError, DataError
 from ..utils.config.registry import plugin_modules
@@ -17,7 +20,7 @@ _OWN = ('output_dir',)          # may differ: only process 0 writes there, and i
 _SHOWN = 5
 
 
-def code_hash(plugins=()):
+def code_hash(plugins: Iterable[ModuleType] = ()) -> str:
     """SHA-256 over the package's Python files and those of `plugins` (modules)."""
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     files = sorted(os.path.join(here, n) for here, _, names in os.walk(root) for n in names if n.endswith('.py'))
@@ -38,7 +41,7 @@ def _add(digest, name, path):
     digest.update(content)
 
 
-def check_processes(cfg, device):
+def check_processes(cfg: dict[str, Any], device: str) -> None:
     """Compare code, versions, device and config of all processes.
 
     Args:
@@ -61,7 +64,7 @@ def check_processes(cfg, device):
                       'same code and the same configuration: bring the machines to the same state and start again.')
 
 
-def check_data(loaders):
+def check_data(loaders: dict[str, Optional[ImageLoader]]) -> None:
     """Compare the listings of the data of all processes.
 
     Args:
@@ -83,9 +86,9 @@ def check_data(loaders):
                             'must see the same files: compare the folders on the machines, and remove a stale index.')
 
 
-def data_facts(dataset):
+def data_facts(dataset: Sized) -> tuple[int, str]:
     """(number of images, hash of their names and labels) of a data set; folders above the data do not matter."""
-    samples = getattr(dataset, 'samples', None)
+    samples: Any = getattr(dataset, 'samples', None)
     digest = samples.fingerprint() if hasattr(samples, 'fingerprint') else ''
     return len(dataset), digest
 

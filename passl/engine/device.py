@@ -1,6 +1,7 @@
 """Choice of the device, and what is set and said about it."""
 
 import contextlib
+from typing import Iterator, Optional
 
 import paddle
 
@@ -10,7 +11,7 @@ from ..utils.logger import get_logger
 KINDS = ('cpu', 'gpu', 'xpu', 'npu')
 
 
-def select_device(device=None, no_cuda=False, deterministic=False):
+def select_device(device: Optional[str] = None, no_cuda: bool = False, deterministic: bool = False) -> str:
     """Set Paddle's device and return its name.
 
     On a GPU matrix products are computed in float32 (Paddle 2.6 would take TF32 on newer cards, 3.x does not);
@@ -56,7 +57,7 @@ def _set_precision(deterministic):
         paddle.set_flags({'FLAGS_cudnn_deterministic': True})
 
 
-def describe_device(name, deterministic=False):
+def describe_device(name: str, deterministic: bool = False) -> str:
     """`name` of a device as the log has it: a GPU with its model, capability and libraries."""
     if not name.startswith('gpu'):
         return name
@@ -68,7 +69,7 @@ def describe_device(name, deterministic=False):
 
 
 @contextlib.contextmanager
-def memory_advice():
+def memory_advice() -> Iterator[None]:
     """Turns the error of a device or a host without room into a DeviceError that says what takes less.
 
     Raises:

@@ -2,17 +2,22 @@
 
 import sys
 import time
+from typing import Callable, Iterable, Optional, Sequence
 
 import paddle
 from tqdm import tqdm
 
+from ..modeling.architectures.base import Architecture
 from ..utils.distributed import dist
 from ..utils.errors import DataError
 from ..utils.misc import hits
+from .amp import AutoCast
 
 
 @paddle.no_grad()
-def evaluate(model, loader, auto_cast, topk=(1, 5), interrupted=None):
+def evaluate(model: Architecture, loader: Iterable[Sequence[paddle.Tensor]], auto_cast: AutoCast,
+             topk: Sequence[int] = (1, 5),
+             interrupted: Optional[Callable[[], bool]] = None) -> Optional[dict[str, float]]:
     """Top-k accuracy in percent of `model` on `loader`.
 
     Every process counts the hits of its own samples; the counts are added, so a last batch of another size

@@ -1,12 +1,14 @@
 """Static inference models."""
 
 import os
+from typing import Any, Sequence
 
 import paddle
 from paddle import nn
 from paddle.static import InputSpec
 
 from ..modeling import build_model
+from ..modeling.architectures.base import Architecture
 from ..utils.errors import ConfigError
 from ..utils.logger import get_logger
 from ..utils.weights import load_into, load_weights
@@ -15,13 +17,13 @@ from ..utils.weights import load_into, load_weights
 class _Inference(nn.Layer):
     """What is exported: the classifier's scores, or the features of a self-supervised model's backbone."""
 
-    def __init__(self, model, softmax):
+    def __init__(self, model: Architecture, softmax: bool) -> None:
         super().__init__()
         self.backbone = model.backbone
         self.head = model.head if model.supervised else None
         self.softmax = softmax and model.supervised
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         x = self.backbone(x)
         if self.head is None:
             return x
@@ -29,7 +31,7 @@ class _Inference(nn.Layer):
         return nn.functional.softmax(x, axis=1) if self.softmax else x
 
 
-def save_static(net, shape, prefix):
+def save_static(net: nn.Layer, shape: Sequence[int], prefix: str) -> None:
     """Write `net` (a Layer in eval mode) as `<prefix>.pdiparams` and `.pdmodel` (Paddle 2) or `.json` (Paddle 3).
 
     Args:
@@ -39,7 +41,7 @@ def save_static(net, shape, prefix):
     paddle.jit.save(static, prefix)
 
 
-def export(cfg, weights, run_dir):
+def export(cfg: dict[str, Any], weights: str, run_dir: str) -> int:
     """Write a static model of `weights` that `paddle.jit.load` and paddle.inference read.
 
     `save_inference_dir` (default: `<run folder>/inference`) gets `model.*`; `image_shape` ([3, 224, 224])

@@ -3,6 +3,9 @@
 import os
 import platform
 import signal
+import argparse
+from typing import Any, Optional
+from .trainer import Trainer
 
 import cv2
 import numpy
@@ -24,13 +27,13 @@ from .run_folder import RunFolder, on_main, run_folder
 from .signals import EXIT_CODES, StopSignals
 
 
-def train(args):
+def train(args: argparse.Namespace) -> int:
     """`run`, with signals that stop it between two steps."""
     with StopSignals() as signals:
         return run(args, signals)
 
 
-def run(args, signals):
+def run(args: argparse.Namespace, signals: StopSignals) -> int:
     """Run what `passl train` was asked for: training, `--evaluate-only` or `--export`.
 
     Args:
@@ -62,7 +65,7 @@ def run(args, signals):
         dist.end_watch()
 
 
-def run_in_folder(args, cfg, device, signals):
+def run_in_folder(args: argparse.Namespace, cfg: dict[str, Any], device: str, signals: StopSignals) -> int:
     """Find or claim the run folder, and work there; as `run`."""
     training, resume = not args.evaluate_only, None
     saves = (cfg.get('checkpoint') or {}).get('out_dir')
@@ -81,7 +84,8 @@ def run_in_folder(args, cfg, device, signals):
             return work(args, cfg, folder, resume, device, signals)
 
 
-def work(args, cfg, folder, resume, device, signals):
+def work(args: argparse.Namespace, cfg: dict[str, Any], folder: RunFolder, resume: Optional[str], device: str,
+         signals: StopSignals) -> int:
     """The training or the evaluation in a run folder that is ready for it."""
     training, path = not args.evaluate_only, folder.folder
     on_main(lambda: os.makedirs(path, exist_ok=True))
@@ -123,7 +127,7 @@ def work(args, cfg, folder, resume, device, signals):
     return 0
 
 
-def permitted_imports(args, cfg):
+def permitted_imports(args: argparse.Namespace, cfg: dict[str, Any]) -> list[str]:
     """What `custom_imports` names, if the command line allows it to run: a config file alone executes nothing.
 
     The user's word is `--allow-imports`, or `-o custom_imports=...`, which names the code itself.
@@ -144,7 +148,7 @@ def permitted_imports(args, cfg):
                       '--allow-imports.')
 
 
-def describe(trainer):
+def describe(trainer: Trainer) -> None:
     """Log what is about to run."""
     count = sum(p.size for p in trainer.model.parameters() if not p.stop_gradient)
     get_logger().info('%s: %.2f M trained parameters; %d images; batch %d in all; %d iterations per epoch, %d in all',

@@ -6,6 +6,7 @@ import os
 import re
 import time
 import traceback
+from typing import Any, Callable, Optional, Sequence
 
 from ..utils.distributed import dist
 from ..utils.weights.checkpoint import load_file
@@ -24,12 +25,12 @@ _WRITTEN = re.compile(r'((epoch|iter)_\d+|latest)\.pdparams|config\.ya?ml|compar
                       r'(status|metrics|evaluat\w+|predict\w*)\.json')
 
 
-def folder_of(config_path, output_dir='output_dir'):
+def folder_of(config_path: str, output_dir: str = 'output_dir') -> str:
     """The run folder of a config file: `<output_dir>/<name of the file>`."""
     return os.path.join(output_dir, os.path.splitext(os.path.basename(config_path))[0])
 
 
-def run_folder(cfg, config_path):
+def run_folder(cfg: dict[str, Any], config_path: str) -> str:
     """As `folder_of` with the config's `output_dir`, and the time if it wants that; the same on every process."""
     folder = folder_of(config_path, cfg['output_dir'])
     if cfg.get('timestamp'):
@@ -37,7 +38,7 @@ def run_folder(cfg, config_path):
     return dist.broadcast_object(folder)
 
 
-def results_in(folder):
+def results_in(folder: str) -> list[str]:
     """Names of what a run has left in `folder`: checkpoints, figures, a log with steps. [] for a free folder."""
     found = sorted(n for n in os.listdir(folder) if _RESULTS.fullmatch(n)) if os.path.isdir(folder) else []
     path = os.path.join(folder, LOG)
@@ -47,7 +48,7 @@ def results_in(folder):
     return found
 
 
-def on_main(function, *args, way_out='-o output_dir=DIR'):
+def on_main(function: Callable[..., Any], *args: Any, way_out: str = '-o output_dir=DIR') -> Any:
     """What `function(*args)` returns on process 0, on every process; its PasslError is raised on every process."""
     result, error = None, None
     if dist.is_main():
@@ -80,7 +81,8 @@ class RunFolder:
         facts: {name: plain value} that status.json tells beside how it stands.
     """
 
-    def __init__(self, folder, saves=None, way_out='--output DIR', resumes=False):
+    def __init__(self, folder: str, saves: Optional[str] = None, way_out: str = '--output DIR',
+                 resumes: bool = False) -> None:
         self.folder, self.way_out, self.resumes = os.path.normpath(folder), way_out, resumes
         self.saves = os.path.normpath(saves or folder)
         self.locks, self.claimed, self.facts, self._content = {}, False, {}, {}
@@ -99,12 +101,13 @@ class RunFolder:
             self.tell('stopped' if code in EXIT_CODES.values() else 'failed', code)
         self.release()
 
-    def holds(self, path):
+    def holds(self, path: str) -> bool:
         """Whether `path` lies directly in one of the two folders."""
         above = os.path.realpath(os.path.dirname(os.path.normpath(path)) or '.')
         return above in map(os.path.realpath, (self.folder, self.saves))
 
-    def start(self, resume=None, overwrite=False, needed=()):
+    def start(self, resume: Optional[str] = None, overwrite: bool = False,
+              needed: Sequence[tuple[str, Optional[str]]] = ()) -> Optional[str]:
         """Make the folder ready for this run, and lock it.
 
         Args:
@@ -128,7 +131,8 @@ class RunFolder:
             self.claim(overwrite or resume == 'auto', [*needed, ('--resume', path)])
         return path
 
-    def claim(self, overwrite=False, needed=(), goes_on=None, keep=()):
+    def claim(self, overwrite: bool = False, needed: Sequence[tuple[str, Optional[str]]] = (),
+              goes_on: Optional[str] = None, keep: Sequence[str] = ()) -> None:
         """Make the folder ready for a new run, and lock it.
 
         A folder that holds a run (`results_in`) is refused, or with `overwrite` moved aside to `<folder>.bak-N`. Other
@@ -174,7 +178,7 @@ class RunFolder:
             if os.path.lexists(os.path.join(aside, name)):
                 os.rename(os.path.join(aside, name), os.path.join(self.folder, name))
 
-    def add(self, names, overwrite=False):
+    def add(self, names: str, overwrite: bool = False) -> None:
         """Lock the folder to add results to it, which leaves a run in it, and its status.json, as they are.
 
         Args:
@@ -214,16 +218,16 @@ class RunFolder:
                                   f'with {self.way_out}{more}.') from None
             remove_leftovers(path, _WRITTEN)
 
-    def release(self):
+    def release(self) -> None:
         for lock in self.locks.values():
             lock.release()
         self.locks = {}
 
-    def states(self, folder):
+    def states(self, folder: str) -> list[str]:
         """Names of what --resume can go on from in `folder`, newest first."""
         return checkpoints(folder)
 
-    def read(self, path):
+    def read(self, path: str) -> Any:
         """Content of a checkpoint; what `--resume auto` has read on process 0 is handed out, and not read again."""
         return self._content.pop(path, None) or load_file(path)
 
@@ -258,7 +262,7 @@ class RunFolder:
     def _on_main(self, function, *args):
         return on_main(function, *args, way_out=self.way_out)
 
-    def tell(self, state, code=None, message=''):
+    def tell(self, state: str, code: Optional[int] = None, message: str = '') -> None:
         """Write how it stands with the run to status.json, on process 0 while it holds the lock.
 
         `state`: running, done, stopped or failed; `code`: exit code of process 0. The launcher has exit codes of its
@@ -270,7 +274,7 @@ class RunFolder:
         with contextlib.suppress(OSError):          # a full disk: the log tells it
             self._write(STATUS, {'state': state, 'code': code, 'message': message, 'time': now, **self.facts})
 
-    def write_json(self, name, content):
+    def write_json(self, name: str, content: Any) -> None:
         """Write figures as JSON, on process 0."""
         path = os.path.join(self.folder, name)
         if dist.is_main():
@@ -284,7 +288,7 @@ class RunFolder:
     def _write(self, name, content):
         replace_text(os.path.join(self.folder, name), json.dumps(content, indent=1, ensure_ascii=False) + '\n')
 
-    def write_config(self, text, name=CONFIG):
+    def write_config(self, text: str, name: str = CONFIG) -> None:
         """Write the config, on process 0. One with other content is kept as config-N.yaml."""
         self._on_main(self._write_config, text, os.path.join(self.folder, name))
 

@@ -5,9 +5,10 @@ import signal
 import sys
 import threading
 import time
+from typing import Optional
 
-EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
-_NAMES = {signal.SIGINT: 'Ctrl-C', signal.SIGTERM: 'SIGTERM'}
+EXIT_CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
+_NAMES: dict[int, str] = {signal.SIGINT: 'Ctrl-C', signal.SIGTERM: 'SIGTERM'}
 _SECOND = 1.0           # seconds; a terminal and the launcher may both send the first one
 
 
@@ -24,8 +25,9 @@ class StopSignals:
         armed: see above.
     """
 
-    def __init__(self):
-        self.received, self.armed, self._at, self._before = None, False, 0.0, {}
+    def __init__(self) -> None:
+        self.received: Optional[int] = None
+        self.armed, self._at, self._before = False, 0.0, {}
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
@@ -39,13 +41,13 @@ class StopSignals:
         self._before = {}
 
     @property
-    def exit_code(self):
+    def exit_code(self) -> int:
         """0, or the code that tells which signal ended the run."""
-        return EXIT_CODES.get(self.received, 0)
+        return EXIT_CODES.get(self.received or 0, 0)
 
     @property
-    def name(self):
-        return _NAMES.get(self.received, '')
+    def name(self) -> str:
+        return _NAMES.get(self.received or 0, '')
 
     def _handle(self, number, _frame):
         again = self.received is not None

@@ -3,15 +3,22 @@
 import contextlib
 import secrets
 import time
+from typing import Any, Iterable, Iterator, Optional, Sequence
 
 import paddle
+from paddle.optimizer import Optimizer
+from paddle.optimizer.lr import LRScheduler
 
+from ..datasets.loader import ImageLoader
+from ..hooks.hook import Hook
+from ..modeling.architectures.base import Architecture
 from ..utils.distributed import dist
 from ..utils.weights import checkpoint
 from ..utils.distributed.agreement import Agreement
 from ..utils.errors import ConfigError
 from ..utils.logger import get_logger
 from ..utils.seed import derive_seed, seed_everything
+from .amp import AutoCast
 from .evaluator import evaluate
 from .signals import StopSignals
 from .checkpoint import averaged_statistics, note_of, training_state
@@ -42,9 +49,19 @@ class Trainer:
         agreement: see `passl.utils.distributed.agreement`; to be asked on steps at which `all_wait` is True.
     """
 
-    def __init__(self, cfg, model, run_dir=None, train_loader=None, val_loader=None, optimizer=None,
-                 lr_scheduler=None, scaler=None, auto_cast=None, hooks=(), max_iters=0, accumulate_steps=1, seed=0,
-                 signals=None):
+    # of a trainer that only evaluates the first four are None: nothing there asks for them
+    train_loader: Any           # an ImageLoader, whose sampler has more than Paddle's types know
+    optimizer: Optimizer
+    lr_scheduler: LRScheduler
+    scaler: paddle.amp.GradScaler
+    auto_cast: AutoCast
+
+    def __init__(self, cfg: dict[str, Any], model: Architecture, run_dir: Optional[str] = None,
+                 train_loader: Optional[ImageLoader] = None, val_loader: Optional[ImageLoader] = None,
+                 optimizer: Optional[Optimizer] = None, lr_scheduler: Optional[LRScheduler] = None,
+                 scaler: Optional[paddle.amp.GradScaler] = None, auto_cast: Optional[AutoCast] = None,
+                 hooks: Iterable[Hook] = (), max_iters: int = 0, accumulate_steps: int = 1, seed: int = 0,
+                 signals: Optional[StopSignals] = None) -> None:
         self.cfg, self.model, self.run_dir, self.seed = cfg, model, run_dir, seed
         self.train_loader, self.val_loader = train_loader, val_loader
         self.optimizer, self.lr_scheduler, self.scaler, self.auto_cast = optimizer, lr_scheduler, scaler, auto_cast
@@ -62,7 +79,7 @@ class Trainer:
         model.seed = seed
 
     @property
-    def all_wait(self):
+    def all_wait(self) -> bool:
         """Whether in the current step the processes have waited for each other, or there is only one.
 
         On the CPU they do in every step; on an accelerator, where a host is ahead of its device, every MEET_EVERY steps
@@ -71,26 +88,26 @@ class Trainer:
         return dist.world_size() == 1 or self.met or self.is_log_step
 
     @property
-    def max_epochs(self):
+    def max_epochs(self) -> int:
         """Number of epochs that max_iters touches."""
         return -(-self.max_iters // self.iters_per_epoch)
 
     @property
-    def finished_epochs(self):
+    def finished_epochs(self) -> int:
         """Whole epochs done; without training data, those of the checkpoint that was loaded."""
         return self.iteration // self.iters_per_epoch if self.iters_per_epoch else self.loaded_epoch
 
     @property
-    def global_batch_size(self):
+    def global_batch_size(self) -> int:
         """Samples per step over all processes."""
         return self.train_loader.batch_sampler.batch_size * dist.world_size() * self.accumulate_steps
 
-    def call(self, point):
+    def call(self, point: str) -> None:
         """Call `point` of every hook, in order of priority."""
         for hook in self.hooks:
             getattr(hook, point)(self)
 
-    def run(self):
+    def run(self) -> None:
         """Train from where the state stands to `max_iters`, or until a signal stops it."""
         try:
             self.call('run_begin')
@@ -103,7 +120,7 @@ class Trainer:
             self.call('run_abort')
             raise
 
-    def train_epoch(self):
+    def train_epoch(self) -> None:
         """The rest of the current epoch."""
         self.epoch = self.finished_epochs + 1
         first = self.iteration % self.iters_per_epoch
@@ -122,7 +139,7 @@ class Trainer:
         if self.iteration % self.iters_per_epoch == 0:
             self.call('train_epoch_end')
 
-    def train_step(self, batches):
+    def train_step(self, batches: Iterator[Sequence[paddle.Tensor]]) -> None:
         """One optimizer step on the next `accumulate_steps` micro-batches."""
         # every random number of a step follows from (seed, step, rank): resuming needs no generator state
         seed_everything(derive_seed(self.seed, self.iteration, dist.rank()))
@@ -150,7 +167,7 @@ class Trainer:
         if self.all_wait and self.agreement.due('stop', self.signals.received is not None):
             self.stopping = True
 
-    def evaluate(self, **kwargs):
+    def evaluate(self, **kwargs: Any) -> dict[str, float]:
         """Evaluate on the val data, every sample once over all processes.
 
         Returns:
@@ -175,7 +192,7 @@ class Trainer:
         """Whether an evaluation is to be left: alone a process need not ask the others."""
         return dist.world_size() == 1 and self.signals.received is not None
 
-    def need_val_loader(self):
+    def need_val_loader(self) -> ImageLoader:
         """The val loader, or a ConfigError that says what to add."""
         if self.val_loader is None:
             raise ConfigError("Evaluation needs 'dataloader.val' in the config: {sampler: {batch_size: ...}, dataset: "
@@ -183,7 +200,7 @@ class Trainer:
                               'See configs/moco/moco_clas_r50.yaml.')
         return self.val_loader
 
-    def save_checkpoint(self, path, with_optimizer=True):
+    def save_checkpoint(self, path: str, with_optimizer: bool = True) -> None:
         """Write the full training state (process 0 writes; every process must call)."""
         dist.progress('saving')
         with averaged_statistics(self.model) as statistics:

@@ -4,6 +4,8 @@ Every check gives (state, words), see `passl.environment.words`.
 """
 
 import os
+from typing import Any, Optional
+from numpy.typing import ArrayLike
 
 import numpy as np
 import paddle
@@ -12,6 +14,7 @@ from paddle import nn
 
 from ..modeling import build_backbone
 from ..solver import build_optimizer
+from ..utils.numerics import as_array
 from .paddle_facts import capability, machine_code
 from .words import NO, NOT_HERE, OK
 
@@ -21,7 +24,7 @@ TF32_FROM, FLOAT16_FROM, BFLOAT16_FROM = 80, 70, 80     # compute capabilities, 
 OPERATOR, STEP = (2e-5, 2e-3), (3e-2, 0.35)
 
 
-def gpu_code():
+def gpu_code() -> Optional[int]:
     """Compute capability times 10 of the GPU in use, or None."""
     if not paddle.get_device().startswith('gpu'):
         return None
@@ -29,7 +32,7 @@ def gpu_code():
     return 10 * p.major + p.minor
 
 
-def tf32():
+def tf32() -> set[str]:
     """{'convolutions', 'matrix products'} that run in TF32 on the device in use."""
     code = gpu_code()
     if code is None or code < TF32_FROM or os.environ.get('NVIDIA_TF32_OVERRIDE') == '0':
@@ -39,14 +42,14 @@ def tf32():
     return {name for name, ask in switches.items() if getattr(core, ask, lambda: True)()}
 
 
-def deviation(got, wanted):
+def deviation(got: ArrayLike, wanted: ArrayLike) -> float:
     """|got - wanted| / |wanted| in float64; inf if anything is no number."""
     got, wanted = (np.asarray(x, 'float64') for x in (got, wanted))
     value = np.linalg.norm(got - wanted) / np.linalg.norm(wanted)
     return float(value) if np.isfinite(value) else float('inf')
 
 
-def judged(values, limits, what):
+def judged(values: dict[str, float], limits: dict[str, float], what: str) -> tuple[str, str]:
     """(state, words) of deviations: {name: value} held against {name: largest that is right}."""
     text = ', '.join(f'{name} {value:.1e} (limit {limits[name]:.0e})' for name, value in values.items())
     if all(value <= limits[name] for name, value in values.items()):
@@ -55,7 +58,7 @@ def judged(values, limits, what):
                'Paddle or another driver, and report this block.'
 
 
-def versions():
+def versions() -> tuple[str, str]:
     """NumPy, Paddle and OpenCV exchange arrays. (That Paddle is new enough is asked before any check.)"""
     import cv2
     for kind in ('float32', 'float64', 'int64', 'uint8', 'bool'):
@@ -69,7 +72,7 @@ def versions():
     return OK, f'Paddle {paddle.__version__}, NumPy {np.__version__} and OpenCV {cv2.__version__} fit together'
 
 
-def generation():
+def generation() -> tuple[str, str]:
     """The GPU's generation against the machine code in this build, and what it can compute in."""
     code, codes = gpu_code(), machine_code()
     if code is None:
@@ -84,7 +87,7 @@ def generation():
     return OK, text
 
 
-def tf32_in_use():
+def tf32_in_use() -> tuple[str, str]:
     """Which operators round their operands to TF32: an explanation, no fault."""
     if gpu_code() is None:
         return NOT_HERE, 'computes in float32 throughout'
@@ -95,7 +98,7 @@ def tf32_in_use():
                 'NVIDIA_TF32_OVERRIDE=0 in the environment turns it off')
 
 
-def convolution():
+def convolution() -> tuple[str, str]:
     """Value and both gradients of a strided 3 x 3 convolution."""
     rng = np.random.RandomState(0)
     x, w, dy = rng.randn(4, 16, 9, 9), rng.randn(24, 16, 3, 3), rng.randn(4, 24, 5, 5)
@@ -110,12 +113,12 @@ def convolution():
     tx, tw = (paddle.to_tensor(a.astype('float32'), stop_gradient=False) for a in (x, w))
     out = F.conv2d(tx, tw, stride=2, padding=1)
     out.backward(paddle.to_tensor(dy.astype('float32')))
-    values = {'value': deviation(out.numpy(), y), 'gradients': max(deviation(tx.grad.numpy(), dp[:, :, 1:-1, 1:-1]),
-                                                                   deviation(tw.grad.numpy(), dw))}
+    values = {'value': deviation(out.numpy(), y), 'gradients': max(deviation(as_array(tx.grad), dp[:, :, 1:-1, 1:-1]),
+                                                                   deviation(as_array(tw.grad), dw))}
     return judged(values, dict.fromkeys(values, OPERATOR['convolutions' in tf32()]), 'the convolution')
 
 
-def batch_norm():
+def batch_norm() -> tuple[str, str]:
     """Value, gradients and running statistics of a batch norm."""
     rng = np.random.RandomState(0)
     x, dy = 3 * rng.randn(8, 6, 5, 5) + 2, rng.randn(8, 6, 5, 5)
@@ -125,12 +128,12 @@ def batch_norm():
     scale = (1 / np.sqrt(var + 1e-5)).reshape(shape)
     unit = (x - mean.reshape(shape)) * scale
     dx = scale * (dy - dy.sum(axes, keepdims=True) / n - unit * (dy * unit).sum(axes, keepdims=True) / n)
-    layer = nn.BatchNorm2D(6)
+    layer: Any = nn.BatchNorm2D(6)
     tx = paddle.to_tensor(x.astype('float32'), stop_gradient=False)
     out = layer(tx)
     out.backward(paddle.to_tensor(dy.astype('float32')))
     values = {'value': deviation(out.numpy(), unit),
-              'gradients': max(deviation(tx.grad.numpy(), dx), deviation(layer.bias.grad.numpy(), dy.sum(axes)),
+              'gradients': max(deviation(as_array(tx.grad), dx), deviation(layer.bias.grad.numpy(), dy.sum(axes)),
                                deviation(layer.weight.grad.numpy(), (dy * unit).sum(axes))),
               'statistics': max(deviation(layer._mean.numpy(), 0.1 * mean), min(     # devices differ in the divisor
                   deviation(layer._variance.numpy(), 0.9 + 0.1 * v) for v in (var, var * n / (n - 1))))}
@@ -159,7 +162,7 @@ def _resnet_step(kind, side=64, images=8, seed=0):
     return float(loss), np.concatenate([p.numpy().ravel() for p in trained]) - np.concatenate(before)
 
 
-def resnet_step():
+def resnet_step() -> tuple[str, str]:
     """Forward, backward and Momentum of a ResNet-18 on this device, against float64 on the CPU."""
     device = paddle.get_device()
     loss, change = _resnet_step('float32')

@@ -1,13 +1,14 @@
 """The checks that run in one process, by name."""
 
 import functools
+from typing import Callable
 
 from ..utils.errors import ConfigError
 from . import arithmetic, method, mixed_precision, timing
 from .words import NO, NOT_HERE, REFUSED, in_words
 
 
-def guarded(function, otherwise):
+def guarded(function: Callable[[], tuple[str, str]], otherwise: str) -> Callable[[], tuple[str, str]]:
     """`function`, whose exceptions become outcomes. What the project refuses at the start is no failure.
 
     Args:
@@ -25,7 +26,7 @@ def guarded(function, otherwise):
     return outcome
 
 
-def measured(name):
+def measured(name: str) -> tuple[str, str]:
     """Outcome of `timing.speed`: a GPU too small for the usual batch is no fault."""
     try:
         return timing.speed(name)
@@ -33,7 +34,7 @@ def measured(name):
         return NOT_HERE, 'not measured: 32 images do not fit into the memory that is free here; use smaller batches'
 
 
-def amp(check, dtype):
+def amp(check: str, dtype: str) -> Callable[[], tuple[str, str]]:
     """`check` of `mixed_precision` for a type."""
     return lambda: getattr(mixed_precision, check)(dtype)
 

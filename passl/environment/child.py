@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from typing import Any, Iterable, Iterator, Optional, Sequence
 
 from ..utils.paddle_env import require_paddle, tune_cpu
 from .words import advised, in_words, last_error
@@ -24,7 +25,7 @@ LAUNCHERS = ('PADDLE_TRAINER', 'PADDLE_MASTER', 'PADDLE_CURRENT_ENDPOINT', 'PADD
              'PADDLE_GLOBAL_', 'PADDLE_NNODES', 'FLAGS_selected_', 'MASTER_ADDR', 'MASTER_PORT')
 
 
-def surroundings():
+def surroundings() -> dict[str, str]:
     """Environment variables of a child."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHERS)}
     env['PYTHONPATH'] = os.pathsep.join([ROOT] + [p for p in [env.get('PYTHONPATH')] if p])
@@ -38,7 +39,7 @@ class Lost(Exception):
 class _Child:
     """One process at work; a context."""
 
-    def __init__(self, kind, device, jobs):
+    def __init__(self, kind: str, device: str, jobs: Sequence[str]) -> None:
         self.errors = tempfile.TemporaryFile('w+', errors='replace')
         self.process = subprocess.Popen([sys.executable, '-m', 'passl.environment.child', kind, device, *jobs],
                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.errors, text=True,
@@ -60,7 +61,7 @@ class _Child:
         self.process.stdout.close()
         self.errors.close()
 
-    def answer(self, limit):
+    def answer(self, limit: float) -> dict[str, Any]:
         """The next line's content; Lost if none comes within `limit` seconds."""
         try:
             line = self.lines.get(timeout=limit)
@@ -86,7 +87,8 @@ class _Child:
         return advised(f"the process ended with {how}{f': {last}' if last else ''}", said)
 
 
-def results(kind, device, jobs, limit=LIMIT):
+def results(kind: str, device: str, jobs: Iterable[str],
+            limit: float = LIMIT) -> Iterator[tuple[str, Any, Optional[str]]]:
     """Do `jobs` in processes of their own.
 
     Args:
@@ -118,7 +120,7 @@ def results(kind, device, jobs, limit=LIMIT):
                 yield name, answer.get('value'), answer.get('failed')
 
 
-def main(kind, device, *jobs):
+def main(kind: str, device: str, *jobs: str) -> None:
     """The child: `python -m passl.environment.child KIND DEVICE JOB...`."""
     out = os.fdopen(os.dup(1), 'w')
     os.dup2(2, 1)                           # whatever else is printed
@@ -145,7 +147,7 @@ def main(kind, device, *jobs):
         answer(known[name])
 
 
-def import_paddle():
+def import_paddle() -> None:
     """As a training does, but of any version."""
     tune_cpu()
     try:
@@ -154,7 +156,7 @@ def import_paddle():
         require_paddle()        # says how to install it, if that is what is missing
 
 
-def choose_device(device):
+def choose_device(device: str) -> str:
     """Set Paddle's device as a training would ('', or 'cpu' as with --no-cuda), or to the one named; its name."""
     paddle = require_paddle()
     if device in ('', 'cpu'):

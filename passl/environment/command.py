@@ -1,8 +1,10 @@
 """`passl env`: a block of facts for bug reports and, with --check, what works here and what does not."""
 
 import sys
+import argparse
+from typing import Any, Iterable, Iterator, Optional, Sequence, Union
 
-from ..utils import dist
+from ..utils.distributed import dist
 from . import child, facts, processes
 from .words import NO, NOT_HERE, OK, REFUSED
 
@@ -17,7 +19,7 @@ CPU_WORDS = (('mixed precision', 'Paddle has none on the CPU: use_amp: true trai
              ('speed', 'measured on accelerators only; on a CPU see tools/benchmark.py'))
 
 
-def env(args, device=None, checks=FIRST + AMP + SPEED):
+def env(args: argparse.Namespace, device: Optional[str] = None, checks: Sequence[str] = FIRST + AMP + SPEED) -> int:
     """Run what `passl env` was asked for; everything is written to stdout. Nothing is sent anywhere.
 
     Args:
@@ -44,14 +46,14 @@ def env(args, device=None, checks=FIRST + AMP + SPEED):
     return int(any(state == NO for _, state, _ in outcomes))
 
 
-def say(line):
+def say(line: str) -> None:
     """Write a line at once, in whatever the console's encoding can show."""
     encoding = getattr(sys.stdout, 'encoding', None) or 'utf-8'
     sys.stdout.write(line.encode(encoding, 'replace').decode(encoding) + '\n')
     sys.stdout.flush()
 
 
-def tell_facts(device):
+def tell_facts(device: str) -> dict[str, Any]:
     """Write the block of facts.
 
     Returns:
@@ -76,13 +78,13 @@ def tell_facts(device):
     return found
 
 
-def tell(name, value):
+def tell(name: str, value: Union[str, Sequence[str], None]) -> None:
     """Write a fact: text, a list of texts (one line each), or None (nothing)."""
     for line in [value] if isinstance(value, str) else value or []:
         say(f'{name + ":":<14}{line}')
 
 
-def check(device, found, checks):
+def check(device: str, found: dict[str, Any], checks: Iterable[str]) -> Iterator[tuple[str, str, str]]:
     """Do the checks; yields (name, state, words)."""
     if found['failed']:
         yield 'Paddle', NO, found['failed']
@@ -103,7 +105,7 @@ def check(device, found, checks):
     yield from processes.outcomes(device, on_cpu, len(gpus) if isinstance(gpus, list) else 0)
 
 
-def verdict(outcomes, device):
+def verdict(outcomes: Sequence[tuple[str, str, str]], device: Optional[str]) -> list[str]:
     """Lines that say in words what works, what does not, and what to do."""
     states = {name: state for name, state, _ in outcomes}
     wrong = [(name, words) for name, state, words in outcomes if state == NO]

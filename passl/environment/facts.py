@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from typing import Callable, Mapping, Optional, Union
 
 from .. import __version__
 from ..utils.paddle_env import cpu_flags, cpu_quota, memory_limit, usable_cores
@@ -26,7 +27,7 @@ SECRET = re.compile('KEY|TOKEN|SECRET|PASS(?!L_)|AUTH|CREDENTIAL', re.I)
 GIB = 2**30
 
 
-def told(function):
+def told(function: Callable[[], Union[str, list[str], None]]) -> Union[str, list[str], None]:
     """What a fact's function gives, as text; an exception says why there is nothing. None: nothing to tell."""
     try:
         return function()
@@ -34,13 +35,13 @@ def told(function):
         return f'not known: {in_words(e)}'
 
 
-def run(*command, limit=10):
+def run(*command: str, limit: float = 10) -> str:
     """A program's standard output, stripped. Raises OSError or subprocess.SubprocessError."""
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
                           text=True, errors='replace', timeout=limit, check=True).stdout.strip()
 
 
-def passl(root=ROOT):
+def passl(root: str = ROOT) -> str:
     """Version, and the commit if the package lies in a clone."""
     if not os.path.exists(os.path.join(root, '.git')):
         return f'{__version__}, installed'
@@ -50,13 +51,13 @@ def passl(root=ROOT):
         return f'{__version__}, in a clone; commit not known: {in_words(e)}'
 
 
-def python():
+def python() -> str:
     where = 'a virtual environment' if sys.prefix != sys.base_prefix else \
         'conda' if os.path.isdir(os.path.join(sys.prefix, 'conda-meta')) else "the system's"
     return f'{platform.python_version()} ({platform.python_implementation()}, {where}), {platform.machine()}'
 
 
-def version_of(distribution):
+def version_of(distribution: str) -> Optional[str]:
     """The version of an installed distribution, or None."""
     try:
         return importlib.metadata.version(distribution)
@@ -64,12 +65,12 @@ def version_of(distribution):
         return None
 
 
-def wheels():
+def wheels() -> list[str]:
     """['name version'] of the Paddle distributions that pip knows."""
     return [f'{name} {version}' for name in WHEELS for version in [version_of(name)] if version]
 
 
-def paddle_wheel():
+def paddle_wheel() -> str:
     found = wheels()
     if not found:
         return "none: in the clone pip install -e '.[cpu]', or paddlepaddle-gpu as docs/INSTALL.md says"
@@ -78,7 +79,7 @@ def paddle_wheel():
     return found[0]
 
 
-def module(name):
+def module(name: str) -> str:
     """Version of a module as it is imported."""
     try:
         found = importlib.import_module(name)
@@ -91,12 +92,12 @@ def module(name):
         return f'does not import: {in_words(e)}'
 
 
-def extras():
+def extras() -> Optional[str]:
     found = [f'{label} {version}' for label, name in EXTRAS for version in [version_of(name)] if version]
     return ', '.join(found) or None
 
 
-def system():
+def system() -> str:
     name = platform.platform(aliased=True)
     try:
         with open('/etc/os-release', encoding='utf-8', errors='replace') as f:
@@ -107,11 +108,11 @@ def system():
     return f"{name}{', in a container' if os.path.exists('/.dockerenv') else ''}"
 
 
-def glibc():
+def glibc() -> str:
     return ' '.join(platform.libc_ver()).strip() or 'no glibc'
 
 
-def driver():
+def driver() -> str:
     """The NVIDIA driver's version, where nvidia-smi is there."""
     if not shutil.which('nvidia-smi'):
         return 'no nvidia-smi'
@@ -124,7 +125,7 @@ def driver():
         return f'nvidia-smi fails: {in_words(e)}'
 
 
-def cpu():
+def cpu() -> str:
     model = None
     if os.path.exists('/proc/cpuinfo'):
         with open('/proc/cpuinfo', encoding='ascii', errors='replace') as f:
@@ -134,29 +135,29 @@ def cpu():
     return f"{name}; {' '.join(f for f in CPU_FLAGS if f in flags) or 'flags not known'}"
 
 
-def cores():
+def cores() -> str:
     quota = cpu_quota()
     return f'{usable_cores()} usable of {os.cpu_count()}' + ('' if quota is None else f'; container: {quota:g}')
 
 
-def memory():
+def memory() -> str:
     whole = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
     limit = memory_limit()
     return f'{whole / GIB:.1f} GiB' + ('' if limit is None else f'; container: {limit / GIB:.1f} GiB')
 
 
-def shared_memory():
+def shared_memory() -> str:
     if not os.path.isdir('/dev/shm'):
         return 'none'
     space = shutil.disk_usage('/dev/shm')
     return f'{space.total / GIB:.2f} GiB, {space.free / GIB:.2f} free'
 
 
-def disk():
+def disk() -> str:
     return f'{shutil.disk_usage(os.getcwd()).free / GIB:.1f} GiB free in this folder'
 
 
-def variables(environ=None):
+def variables(environ: Optional[Mapping[str, str]] = None) -> Union[str, list[str]]:
     """['NAME=value'] of the variables that change a run; what could be a secret is not shown."""
     lines = []
     for name, value in sorted((os.environ if environ is None else environ).items()):
@@ -166,7 +167,7 @@ def variables(environ=None):
     return lines or 'none that changes a run'
 
 
-def text():
+def text() -> str:
     return (f"locale {'.'.join(p for p in locale.getlocale() if p) or 'C'}, stdout "
             f"{getattr(sys.stdout, 'encoding', None)}, files {sys.getfilesystemencoding()}")
 

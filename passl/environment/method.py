@@ -10,13 +10,14 @@ from paddle import nn
 from ..modules import ema
 from ..modules.contrastive_loss import info_nce, ranking_accuracy
 from ..modules.feature_queue import FeatureQueue
+from ..utils.numerics import as_array
 from .arithmetic import deviation, judged, tf32
 from .words import NO, OK
 
 EMA, LOSS = 1e-6, (2e-5, 2e-3)          # deviations that are right; LOSS: in float32, with TF32
 
 
-def momentum_update():
+def momentum_update() -> tuple[str, str]:
     """The key encoder's k <- m k + (1 - m) q."""
     source, target = (nn.Sequential(nn.Conv2D(3, 8, 3), nn.BatchNorm2D(8), nn.Flatten(), nn.Linear(8, 5))
                       for _ in range(2))
@@ -34,7 +35,7 @@ def momentum_update():
     return state, words + slow
 
 
-def queue(size=65536, dim=128, n=48):
+def queue(size: int = 65536, dim: int = 128, n: int = 48) -> tuple[str, str]:
     """Pushes over the end of the ring."""
     owner = nn.Layer()
     ring = FeatureQueue(owner, 'queue', dim, size)
@@ -58,7 +59,7 @@ def _unit(x):
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
-def loss(rows=96, dim=128, negatives=4096, temperature=0.2):
+def loss(rows: int = 96, dim: int = 128, negatives: int = 4096, temperature: float = 0.2) -> tuple[str, str]:
     """InfoNCE: value, gradient and ranks."""
     rng = np.random.RandomState(0)
     q = _unit(rng.randn(rows, dim))
@@ -77,21 +78,23 @@ def loss(rows=96, dim=128, negatives=4096, temperature=0.2):
     got.backward()
     rough = 'matrix products' in tf32()
     near = (5e-3 if rough else 2e-5) / temperature          # so near to each other two logits may change places
-    rank = rank.numpy()
-    misplaced = int(((rank < (neg > pos[:, None] + near).sum(1)) | (rank > (neg > pos[:, None] - near).sum(1))).sum())
-    values = {'value': abs(float(got) - wanted) / wanted, 'gradient': deviation(tq.grad.numpy(), gradient)}
+    ranks = as_array(rank)
+    above, below = ((neg > pos[:, None] + d).sum(1) for d in (near, -near))
+    misplaced = int(((ranks < above) | (ranks > below)).sum())
+    values = {'value': abs(float(got) - wanted) / wanted, 'gradient': deviation(as_array(tq.grad), gradient)}
     state, words = judged(values, dict.fromkeys(values, LOSS[rough]), 'the contrastive loss')
     if misplaced:
         return NO, f'{misplaced} of {rows} positives have a wrong rank here: acc1 and acc5 would be wrong. {words}'
     return state, f'{words}; ranks right'
 
 
-def collapsed(vectors=200, negatives=64, dim=128):
+def collapsed(vectors: int = 200, negatives: int = 64, dim: int = 128) -> tuple[str, str]:
     """A network that gives one vector for everything must score 0."""
     rng, hits = np.random.RandomState(0), 0
     for v in _unit(rng.randn(vectors, dim)).astype('float32'):
         key = paddle.to_tensor(v[None])
         _, rank = info_nce(key, key, paddle.to_tensor(np.repeat(v[:, None], negatives, axis=1)), 0.2, with_rank=True)
+        assert rank is not None
         hits += float(ranking_accuracy(rank, negatives)[0]) > 0
     if hits:
         return NO, (f'acc1 is 100 where 0 is right for {hits} of {vectors} collapsed vectors'

@@ -1,5 +1,7 @@
 """Mixed precision with the project's own settings: one small network, a few steps."""
 
+from typing import Any
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
@@ -16,7 +18,7 @@ NEAR, RESUMED = 0.03, 0.02      # relative: a loss in half precision to that in 
 NOT_HALF = 'mixed precision is not on here, whatever is set: a convolution computes in float32. Set use_amp: false'
 
 
-def batch(seed):
+def batch(seed: int) -> tuple[paddle.Tensor, paddle.Tensor]:
     """Images [16, 3, 32, 32] and labels [16]."""
     rng = np.random.RandomState(seed)
     return paddle.to_tensor(rng.randn(16, 3, 32, 32).astype('float32')), paddle.to_tensor(rng.randint(0, 8, 16))
@@ -25,8 +27,9 @@ def batch(seed):
 class _Training:
     """A small network with what `AMP` asks for."""
 
-    def __init__(self, level, dtype):
-        cfg = {'use_amp': True, 'AMP': {'level': level, 'dtype': dtype}, 'optimizer': {'name': 'Momentum'}}
+    def __init__(self, level: str, dtype: str) -> None:
+        cfg: dict[str, Any] = {'use_amp': True, 'AMP': {'level': level, 'dtype': dtype},
+                               'optimizer': {'name': 'Momentum'}}
         self.dtype, (self.auto_cast, self.scaler, decorate) = dtype, build_amp(cfg)
         rng = np.random.RandomState(0)
         self.model = nn.Sequential(nn.Conv2D(3, 8, 3, stride=2, padding=1, bias_attr=False), nn.BatchNorm2D(8),
@@ -39,20 +42,20 @@ class _Training:
         self.optimizer = decorate(self.model, build_optimizer({**cfg['optimizer'], 'weight_decay': 1e-4}, 0.05,
                                                               self.model))
 
-    def loss(self, seed):
+    def loss(self, seed: int) -> paddle.Tensor:
         """Loss of a batch, 0-D."""
         x, y = batch(seed)
         with self.auto_cast():
             out = self.model(x)
         return F.cross_entropy(out.astype('float32'), y)
 
-    def is_half(self):
+    def is_half(self) -> bool:
         """Whether a convolution computes in the type that was asked for. (Of one without bias: where a bias is added,
         Paddle may go back to float32.)"""
         with self.auto_cast(), paddle.no_grad():
             return self.model[0](batch(0)[0]).dtype == getattr(paddle, self.dtype)
 
-    def step(self, seed, times=1.0):
+    def step(self, seed: int, times: float = 1.0) -> float:
         loss = self.loss(seed)
         self.scaler.scale(loss * times).backward()
         self.scaler.step(self.optimizer)
@@ -60,7 +63,7 @@ class _Training:
         self.optimizer.clear_grad(set_to_zero=False)
         return float(loss)
 
-    def weights(self):
+    def weights(self) -> np.ndarray:
         """All weights in float32, one vector: the masters where there are some."""
         masters = optimizer_state(self.optimizer, self.model)['master_weights']
         parts = [masters[n] if n in masters else p.astype('float32').numpy()
@@ -68,7 +71,7 @@ class _Training:
         return np.concatenate([np.asarray(p, 'float64').ravel() for p in parts])
 
 
-def under_o1(dtype):
+def under_o1(dtype: str) -> tuple[str, str]:
     """Steps under O1; in float16 one whose gradients overflow, which must be skipped."""
     run = _Training('O1', dtype)
     with paddle.no_grad():
@@ -94,7 +97,7 @@ def under_o1(dtype):
     return OK, 'steps move the weights' + ('; one with a forced overflow is skipped' if dtype == 'float16' else '')
 
 
-def under_o2(dtype):
+def under_o2(dtype: str) -> tuple[str, str]:
     """A step under O2, the optimizer's state into a new one, and the next step on both."""
     first, second = _Training('O2', dtype), _Training('O2', dtype)
     if not first.is_half():

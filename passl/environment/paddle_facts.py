@@ -1,6 +1,7 @@
 """Facts that Paddle must be asked for; run in a process of its own (see `child`), where it may hang or crash."""
 
 import os
+from typing import Any, Optional, Union
 
 from ..utils.paddle_env import tune_cpu
 from .words import in_words
@@ -11,13 +12,13 @@ PYPI_GPU = ('2.6.2', '11.8')
 PYPI_GPU_CODE = (61, 70, 75, 80, 86)
 
 
-def import_of_paddle():
+def import_of_paddle() -> str:
     """'imports in N s'; raises what the import raises."""
     import paddle
     return f'{paddle.__version__} ({str(getattr(paddle.version, "commit", ""))[:10]}), imports'
 
 
-def built_with():
+def built_with() -> str:
     import paddle
     v = paddle.version
     if not paddle.is_compiled_with_cuda():
@@ -29,7 +30,7 @@ def built_with():
             f"{', '.join(map(capability, code)) if code else 'not told'}")
 
 
-def plugins():
+def plugins() -> str:
     """Devices that come as plug-ins of Paddle, as text."""
     import paddle
     ask = getattr(paddle.device, 'get_all_custom_device_type', None)
@@ -37,21 +38,23 @@ def plugins():
     return f", plug-ins: {', '.join(names)}" if names else ''
 
 
-def libraries():
+def libraries() -> Optional[str]:
     """The versions that are found when Paddle loads them; None for a CPU build."""
     import paddle
     if not paddle.is_compiled_with_cuda():
         return None
-    found = []
-    for name, ask in (('cuDNN', paddle.device.get_cudnn_version), ('NCCL', lambda: paddle.base.core.nccl_version())):
+    found: list[str] = []
+    core: Any = paddle.base.core
+    for name, ask in (('cuDNN', paddle.device.get_cudnn_version), ('NCCL', lambda: core.nccl_version())):
         try:
-            found.append(f"{name} {dotted(ask()) if ask() else 'not found'}")
+            version = ask()
+            found.append(f"{name} {dotted(version) if version else 'not found'}")
         except Exception as e:
             found.append(f'{name} not found ({in_words(e)})')
     return '; '.join(found)
 
 
-def dotted(number):
+def dotted(number: Union[int, str]) -> str:
     """8600 -> '8.6.0', 21602 -> '2.16.2', 90100 -> '9.1.0', as NVIDIA codes versions; texts with dots stay."""
     if not str(number).isdigit():
         return str(number)
@@ -60,7 +63,7 @@ def dotted(number):
     return f'{n // high}.{n % high // 100}.{n % 100}'
 
 
-def machine_code():
+def machine_code() -> list[int]:
     """[61, 80, ...]: GPU generations that this Paddle has machine code for; [] if it does not tell."""
     import paddle
     ask = getattr(paddle.version, 'cuda_archs', None)
@@ -70,12 +73,12 @@ def machine_code():
     return codes
 
 
-def capability(code):
+def capability(code: int) -> str:
     """86 -> '8.6'."""
     return f'{code // 10}.{code % 10}'
 
 
-def gpus():
+def gpus() -> Union[str, list[str], None]:
     """One line per GPU."""
     import paddle
     if not paddle.is_compiled_with_cuda():
@@ -87,13 +90,13 @@ def gpus():
     return lines or 'none that Paddle sees'
 
 
-def kernels():
+def kernels() -> str:
     """Which kernels a ResNet takes on the CPU."""
     from ..modules import cpu
     return f'on the CPU {cpu.convolutions()}'
 
 
-def settings():
+def settings() -> str:
     """What the project has set for the processor."""
     applied = {'OMP_NUM_THREADS': os.environ.get('OMP_NUM_THREADS'), **tune_cpu()}
     return ', '.join(f'{k}={v}' for k, v in applied.items())

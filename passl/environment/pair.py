@@ -23,14 +23,15 @@ from paddle import nn  # noqa: E402
 from passl.environment.child import choose_device  # noqa: E402
 from passl.environment.words import NO, NOT_HERE, OK, in_words  # noqa: E402
 from passl.modules.batch_shuffle import BatchShuffle, shared_permutation  # noqa: E402
-from passl.utils import dist  # noqa: E402
+from passl.utils.distributed import dist  # noqa: E402
+from passl.utils.numerics import as_array  # noqa: E402
 
 LIMIT = 40          # seconds that a check may take before the watch ends the process
 NOTICE = 20         # seconds within which a stopped process must be noticed
 ROWS = 3
 
 
-def steps_to_try():
+def steps_to_try() -> list[int]:
     """Steps whose permutation leaves some pair of processes without a row to send, and steps where all send."""
     kinds = {True: [], False: []}
     for step in range(1000):
@@ -41,7 +42,7 @@ def steps_to_try():
     return kinds[True] + kinds[False]
 
 
-def exchange():
+def exchange() -> tuple[str, str]:
     """Rows there and back, in several types, with empty splits among them."""
     me, size = dist.rank(), dist.world_size()
     everything = np.random.RandomState(0).randint(0, 200, (size * ROWS, 2, 2))
@@ -55,22 +56,22 @@ def exchange():
                 return NO, 'rows of images come from the wrong place: train with one process'
             (back,), _ = shuffle.unshuffle([there.astype('float32')], [False])
             _, (both,) = shuffle.unshuffle([there.astype('float32')], [True])
-            if not np.array_equal(back.numpy(), everything[mine]) or not np.array_equal(both.numpy(), everything):
+            if not np.array_equal(back.numpy(), everything[mine]) or not np.array_equal(as_array(both), everything):
                 return NO, 'rows of keys come back to the wrong place: train with one process'
     return OK, 'every row arrives, also where a process has none to send'
 
 
-def gathers():
+def gathers() -> tuple[str, str]:
     """What all processes give to all, and the gradient of it."""
     me, size = dist.rank(), dist.world_size()
-    x = paddle.to_tensor(np.float32([[me, 10 * me]]))
+    x = paddle.to_tensor(np.array([[me, 10 * me]], 'float32'))
     x.stop_gradient = False
-    values = np.float32([[r, 10 * r] for r in range(size)])
+    values = np.array([[r, 10 * r] for r in range(size)], 'float32')
     gathered = dist.all_gather_with_grad(x)
     (gathered * gathered).sum().backward()
     if not np.array_equal(dist.all_gather(x).numpy(), values) or not np.array_equal(gathered.numpy(), values):
         return NO, 'gathered rows are wrong: train with one process'
-    if not np.array_equal(x.grad.numpy(), 2 * size * values[me:me + 1]):
+    if not np.array_equal(as_array(x.grad), 2 * size * values[me:me + 1]):
         return NO, 'the gradient of gathered rows is wrong: SimCLR needs one process here'
     if dist.sum_over_processes([me, 1]) != [sum(range(size)), size] or dist.gather_objects([me]) != [
             [r] for r in range(size)] or dist.broadcast_object(me) != 0:
@@ -78,17 +79,17 @@ def gathers():
     return OK, 'tensors, sums, objects and gradients are right'
 
 
-def no_sync():
+def no_sync() -> tuple[str, str]:
     """Gradients stay a process's own while they are accumulated, and are averaged in the last pass."""
     me, size = dist.rank(), dist.world_size()
     layer = nn.Linear(2, 1)
     parallel = dist.wrap(layer)
-    x = np.float32([[me + 1, 2 * me - 1]])
+    x = np.array([[me + 1, 2 * me - 1]], 'float32')
     with dist.no_sync(parallel, True):
         parallel(paddle.to_tensor(x)).sum().backward()
-    own = layer.weight.grad.numpy()[:, 0].copy()
+    own = as_array(layer.weight.grad)[:, 0].copy()
     parallel(paddle.to_tensor(x)).sum().backward()
-    both = layer.weight.grad.numpy()[:, 0]
+    both = as_array(layer.weight.grad)[:, 0]
     mean = 2 * np.mean([[r + 1, 2 * r - 1] for r in range(size)], axis=0)
     if not np.array_equal(own, x[0]):
         return NO, 'gradients are averaged too early: leave out accumulate_steps'
@@ -97,7 +98,7 @@ def no_sync():
     return OK, 'gradients are accumulated alone and averaged once'
 
 
-def lost_process():
+def lost_process() -> tuple[str, str]:
     """A process that stands still is noticed by the other one."""
     if not hasattr(signal, 'SIGSTOP') or not os.path.isdir('/proc/self'):
         return NOT_HERE, 'this system does not tell whether a process stands still'
@@ -119,7 +120,7 @@ def lost_process():
 CHECKS = {'exchange': exchange, 'gathers': gathers, 'no_sync': no_sync, 'lost process': lost_process}
 
 
-def main(folder, device):
+def main(folder: str, device: str) -> int:
     if sys.platform == 'linux':
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)      # do not outlive the launcher
     with open(os.path.join(folder, f'rank{dist.rank()}.jsonl'), 'w') as out:

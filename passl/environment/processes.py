@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from typing import Iterator
 
 from .child import surroundings
 from .words import NO, NOT_HERE, OK, advised, last_error
@@ -14,7 +15,7 @@ LIMIT = 100             # seconds for all of them, with the start
 PAIR = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'pair.py')
 
 
-def launch_command(device, gpus, folder):
+def launch_command(device: str, gpus: int, folder: str) -> list[str]:
     """The launcher's command line for two processes."""
     where = ['--nproc_per_node', '2']
     if gpus:            # by the numbers that a user would give, which are those of CUDA_VISIBLE_DEVICES
@@ -24,7 +25,7 @@ def launch_command(device, gpus, folder):
             PAIR, folder, device]
 
 
-def outcomes(device, on_cpu, gpus, limit=LIMIT):
+def outcomes(device: str, on_cpu: bool, gpus: int, limit: float = LIMIT) -> Iterator[tuple[str, str, str]]:
     """Run two processes.
 
     Args:

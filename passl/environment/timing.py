@@ -13,14 +13,14 @@ SIDE, COVER = 2048, 0.1         # matrix product that keeps the device busy, for
 SLOW = 5.0                      # seconds: a step that takes longer is not repeated
 
 
-def synchronize():
+def synchronize() -> None:
     """Wait for the device."""
     paddle.zeros([1]).numpy()
     if paddle.get_device().startswith('gpu'):
         paddle.device.cuda.synchronize()
 
 
-def copies(side=SIDE):
+def copies(side: int = SIDE) -> tuple[str, str]:
     """Does the host wait when it hands a small array to a device that is busy?"""
     a, small = paddle.ones([side, side]), np.arange(64)
     a.matmul(a)
@@ -46,7 +46,8 @@ def copies(side=SIDE):
     return OK, words + (': it waits for the device (this costs speed only)' if share > 0.5 else ': it does not wait')
 
 
-def speed(method, depth=50, side=224, images=32, keys=65536, steps=8):
+def speed(method: str, depth: int = 50, side: int = 224, images: int = 32, keys: int = 65536,
+          steps: int = 8) -> tuple[str, str]:
     """Steps per second of a method on random images that lie on the device: the loader is left out."""
     width = 512 if depth < 50 else 2048
     neck = {'DenseCL': 'DenseCLNeck', 'MoCo': 'NonLinearNeckV1'}[method]

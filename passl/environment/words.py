@@ -26,7 +26,7 @@ KNOWN = (
 )
 
 
-def in_words(error, otherwise=''):
+def in_words(error: BaseException, otherwise: str = '') -> str:
     """One line for an exception: its kind, the essential part of its text, and what to do (`otherwise` if that is not
     known)."""
     text = str(error)
@@ -37,7 +37,7 @@ def in_words(error, otherwise=''):
     return advised(f'{kind}: {essence}' if essence else kind, text, otherwise)
 
 
-def essential(text):
+def essential(text: str) -> str:
     """The part of an error's text that says what happened, in one line: Paddle puts its C++ stack before it."""
     text = re.sub(r'\x1b\[[\d;]*m', '', text)
     _, mark, summary = text.rpartition('Error Message Summary:')
@@ -48,7 +48,7 @@ def essential(text):
     return text if len(text) <= LENGTH else text[:LENGTH].rsplit(' ', 1)[0] + ' ...'
 
 
-def last_error(text):
+def last_error(text: str) -> str:
     """The last error in what a process wrote, in one line; its last line if there is none; ''."""
     lines = [line for line in text.splitlines() if line.strip()]
     for at in range(len(lines) - 1, -1, -1):
@@ -57,7 +57,7 @@ def last_error(text):
     return essential(lines[-1]) if lines else ''
 
 
-def advised(sentence, text, otherwise=''):
+def advised(sentence: str, text: str, otherwise: str = '') -> str:
     """`sentence` and what to do, if the error whose full `text` is given is known."""
     library = LIBRARY.search(text)
     if library and re.search('cannot open|not configured|not found|No such file', text):

@@ -3,12 +3,15 @@
 import contextlib
 import json
 import os
-from typing import Optional
+from typing import Iterable, Optional, TYPE_CHECKING
 
 from ..utils.distributed.dist import gather_objects, is_main
 from ..utils.logger import get_logger
 from .builder import HOOKS
 from .hook import Hook, Order
+
+if TYPE_CHECKING:
+    from ..engine.trainer import Trainer
 
 try:
     import fcntl
@@ -18,7 +21,7 @@ except ImportError:             # no file locks there
 NAMES_FILE = 'bad_images.txt'
 
 
-def read_names(f):
+def read_names(f: Iterable[str]) -> list[str]:
     """The names in an open file of one JSON string per line; other lines (torn by a kill) are left out."""
     names = []
     for line in f:
@@ -29,7 +32,7 @@ def read_names(f):
     return names
 
 
-def add_names(path, names):
+def add_names(path: str, names: Iterable[str]) -> set[str]:
     """Append those of `names` that the file at `path` does not hold yet, also if several processes do so at once.
 
     Returns:
@@ -111,21 +114,21 @@ class BadImagesHook(Hook):
         elif always:
             get_logger().info('Unreadable images: none of %d.', total)
 
-    def run_begin(self, trainer):
+    def run_begin(self, trainer: 'Trainer') -> None:
         self._write(trainer, [])            # what an earlier part of the run found
 
-    def train_iter_end(self, trainer):
+    def train_iter_end(self, trainer: 'Trainer') -> None:
         self._look(trainer, 'train')
 
-    def train_epoch_end(self, trainer):
+    def train_epoch_end(self, trainer: 'Trainer') -> None:
         self._report(trainer)
 
-    def val_end(self, trainer):
+    def val_end(self, trainer: 'Trainer') -> None:
         self._report(trainer)
 
-    def run_end(self, trainer):
+    def run_end(self, trainer: 'Trainer') -> None:
         self._report(trainer, always=True)
 
-    def run_abort(self, trainer):
+    def run_abort(self, trainer: 'Trainer') -> None:
         for part in ('train', 'val'):       # alone: the other processes may be gone
             self._look(trainer, part)

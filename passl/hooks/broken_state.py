@@ -1,14 +1,19 @@
 """What is no number is not saved."""
 
+from typing import TYPE_CHECKING
+
 import paddle
 
 from ..utils.distributed.dist import gather_objects, world_size
 from ..utils.errors import PasslError
 
+if TYPE_CHECKING:
+    from ..engine.trainer import Trainer
+
 _SEE = 'To see that step: the same command with --resume auto -o health_config.check=step.'
 
 
-def check_state(trainer):
+def check_state(trainer: 'Trainer') -> None:
     """Stop before weights, queues or BN statistics that are no numbers take the place of good ones in the folder.
 
     All processes call, and all stop if one of them must: weights and queues are the same everywhere, statistics are
@@ -37,14 +42,14 @@ _WAY_OUT = {
                      f'nan). {_SEE} With float16: -o AMP.dtype=bfloat16.'}
 
 
-def broken_names(model):
+def broken_names(model: paddle.nn.Layer) -> list[str]:
     """Names of the model's tensors that hold nan or inf. One value is read from the device if there are none."""
     named = [(n, v) for n, v in model.state_dict().items() if v.is_floating_point()]
     if not named:
         return []
     with paddle.no_grad():
         fine = paddle.stack([v.astype('float32').isfinite().all() for _, v in named])
-    return [] if bool(fine.all()) else [n for (n, _), ok in zip(named, fine.tolist()) if not ok]
+    return [] if bool(fine.all()) else [n for (n, _), ok in zip(named, fine.numpy()) if not ok]
 
 
 def _worst(model, names):

@@ -1,5 +1,7 @@
 """Registry and builder of hooks."""
 
+from typing import Any
+
 from ..utils.errors import ConfigError
 from ..utils.config.registry import Registry, build_from_config
 from .hook import Hook
@@ -7,7 +9,7 @@ from .hook import Hook
 HOOKS = Registry('hook')
 
 
-def build_hook(cfg, where='custom_config', **given):
+def build_hook(cfg: dict[str, Any], where: str = 'custom_config', **given: Any) -> Hook:
     """Build the hook that `cfg` (`{name, ...arguments}`) describes."""
     hook = build_from_config(cfg, HOOKS, where, **given)
     if not isinstance(hook, Hook):

@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from typing import Optional
+from typing import Optional, TYPE_CHECKING
 
 from ..utils.weights.checkpoint import CHECKPOINT, read_note
 from ..utils.distributed.dist import broadcast_object, is_main
@@ -14,6 +14,9 @@ from ..utils.logger import get_logger
 from .broken_state import check_state
 from .builder import HOOKS
 from .hook import Hook, Order, Priority
+
+if TYPE_CHECKING:
+    from ..engine.trainer import Trainer
 
 LATEST = 'latest.pdparams'
 _FIRST_RETRY, _LAST_RETRY = 60.0, 3600.0        # seconds after a failed save; doubled from one to the other
@@ -57,17 +60,17 @@ class CheckpointHook(Hook):
         self.last, self.retry_at, self.retry_after = 0.0, None, _FIRST_RETRY
         self.checked_space, self.place = False, None
 
-    def run_begin(self, trainer):
+    def run_begin(self, trainer: 'Trainer') -> None:
         self.saved_iteration = trainer.iteration if trainer.iteration else None
         self.last = time.monotonic()
         self.place = _identity(self.out_dir or trainer.run_dir)
 
-    def train_iter_end(self, trainer):
+    def train_iter_end(self, trainer: 'Trainer') -> None:
         # in the last step of an epoch the epoch's end, with its evaluation and schedule, belongs to the state
         if trainer.iteration % trainer.iters_per_epoch:
             self._after_step(trainer)
 
-    def train_epoch_end(self, trainer):
+    def train_epoch_end(self, trainer: 'Trainer') -> None:
         if self.by_epoch and trainer.epoch % self.interval == 0:
             self.save(trainer, f'epoch_{trainer.epoch}.pdparams')
         self._after_step(trainer)
@@ -88,7 +91,7 @@ class CheckpointHook(Hook):
         wanted = now >= self.retry_at if self.retry_at is not None else wanted
         return trainer.agreement.due('save', is_main() and wanted)
 
-    def run_end(self, trainer):
+    def run_end(self, trainer: 'Trainer') -> None:
         if self.saved_iteration != trainer.iteration:
             self.save(trainer, self._name(trainer), final=True)
 
@@ -97,7 +100,7 @@ class CheckpointHook(Hook):
         return f'epoch_{trainer.finished_epochs}.pdparams' if self.by_epoch and whole \
             else f'iter_{trainer.iteration}.pdparams'
 
-    def save(self, trainer, name, final=False):
+    def save(self, trainer: 'Trainer', name: str, final: bool = False) -> None:
         """Save now, under `name`. Only process 0 writes; all must call (the others' state is gathered).
 
         Raises:
@@ -179,7 +182,7 @@ def _identity(folder):
     return found.st_dev, found.st_ino
 
 
-def remove_own(folder, name, run_id):
+def remove_own(folder: str, name: str, run_id: str) -> None:
     """Remove a checkpoint of the run `run_id`; a file that is not its own stays, whatever its name."""
     path = os.path.join(folder, name)
     if not CHECKPOINT.fullmatch(name) or not os.path.lexists(path):     # names come from a checkpoint: no '../'
@@ -193,7 +196,7 @@ def remove_own(folder, name, run_id):
         get_logger().warning("The old checkpoint '%s' cannot be removed: %s", path, e.strerror)
 
 
-def warn_of_space(folder, size):
+def warn_of_space(folder: str, size: int) -> None:
     """After the first save: say if the disk has no room for a second one."""
     try:
         free = shutil.disk_usage(folder).free
@@ -204,7 +207,7 @@ def warn_of_space(folder, size):
                              'or lower checkpoint.max_keep_ckpts.', size / 2**20, folder, free // size)
 
 
-def point(link, name):
+def point(link: str, name: str) -> None:
     """Let `link` mean the file `name` of the same folder, atomically; a copy where links cannot be made.
 
     A file called like the link that is neither a link nor a checkpoint of this project stays.

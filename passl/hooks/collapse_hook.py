@@ -2,13 +2,16 @@
 
 import collections
 import math
-from typing import Annotated, Literal, Optional
+from typing import Annotated, Literal, Optional, TYPE_CHECKING
 
 from ..utils.distributed.dist import is_main
 from ..utils.config.kinds import Count, Share, Whole, number_from
 from ..utils.logger import get_logger
 from .builder import HOOKS
 from .hook import Hook, Order, Priority
+
+if TYPE_CHECKING:
+    from ..engine.trainer import Trainer
 
 SMALL_GRID = 9              # cells: up to 3 x 3 the dense loss is solved by position
 _SLACK = 0.01               # of ln(K + 1): so near is 'chance'
@@ -47,11 +50,11 @@ class CollapseHook(Hook):
         self.min_std, self.max_acc, self.early_epochs = min_std, max_acc, early_epochs
         self.patience, self.chance_patience = patience, chance_patience
 
-    def run_begin(self, trainer):
+    def run_begin(self, trainer: 'Trainer') -> None:
         self.bad, self.good, self.told = {}, {}, set()          # per cause: log steps in a row; what was told
         self.told_of_grid, self.losses = False, {}
 
-    def train_iter_end(self, trainer):
+    def train_iter_end(self, trainer: 'Trainer') -> None:
         record, model = trainer.record, trainer.model
         if self.check == 'off' or not (trainer.is_log_step and is_main()) or \
                 getattr(model, 'negatives', None) is None or trainer.iteration <= self._judged_after(trainer):

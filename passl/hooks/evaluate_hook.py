@@ -1,11 +1,14 @@
 """Evaluation during training."""
 
-from typing import Optional
+from typing import Optional, TYPE_CHECKING
 
 from ..utils.config.kinds import Count, Flag, is_whole
 from ..utils.errors import ConfigError, suggest
 from .builder import HOOKS
 from .hook import Hook, Order, Priority
+
+if TYPE_CHECKING:
+    from ..engine.trainer import Trainer
 
 
 @HOOKS.register()
@@ -26,7 +29,7 @@ class EvaluateHook(Hook):
         self.interval, self.init_eval = interval, init_eval
         self.eval_kargs = _checked(eval_kargs)
 
-    def run_begin(self, trainer):
+    def run_begin(self, trainer: 'Trainer') -> None:
         trainer.need_val_loader()
         if not trainer.model.supervised:
             name = type(trainer.model).__name__
@@ -36,7 +39,7 @@ class EvaluateHook(Hook):
         if self.init_eval and trainer.iteration == 0:
             trainer.evaluate(**self.eval_kargs)
 
-    def train_epoch_end(self, trainer):
+    def train_epoch_end(self, trainer: 'Trainer') -> None:
         if trainer.epoch % self.interval == 0 or trainer.iteration >= trainer.max_iters:
             trainer.evaluate(**self.eval_kargs)
 

@@ -1,7 +1,7 @@
 """Stops a run whose numbers break, before they reach the weights, and keeps the images of the step."""
 
 import math
-from typing import Literal, Optional
+from typing import Literal, Optional, TYPE_CHECKING
 
 import paddle
 
@@ -13,6 +13,9 @@ from ..utils.numerics import (any_nonfinite, as_array, bad_count, bad_tensors, d
 from .builder import HOOKS
 from .hook import Hook, Order, Priority
 from .step_record import image_names, losses_of, save_step, scale_of
+
+if TYPE_CHECKING:
+    from ..engine.trainer import Trainer
 
 WAY_OUT = ('Lower lr_scheduler.learning_rate, add optimizer.grad_clip, or look for broken images in the data. Then go '
            'on with --resume auto: nothing of this step has reached the weights, and older checkpoints are intact.')
@@ -41,21 +44,21 @@ class HealthHook(Hook):
         super().__init__(priority)
         self.check, self.max_skipped = check or 'off', max_skipped         # YAML reads a bare off as false
 
-    def run_begin(self, trainer):
+    def run_begin(self, trainer: 'Trainer') -> None:
         self.mode = self.check
         if self.check == 'auto':
             self.mode = 'step' if paddle.get_device() == 'cpu' else 'log'
         self.first_bad = paddle.full([1], -1, dtype='int64') if self.mode == 'log' else None
         self.skipped = self.skipped_in_a_row = 0
 
-    def train_iter_begin(self, trainer):
+    def train_iter_begin(self, trainer: 'Trainer') -> None:
         self.batches, self.outputs = [], []
 
-    def train_forward_end(self, trainer):
+    def train_forward_end(self, trainer: 'Trainer') -> None:
         self.batches.append(trainer.batch)
         self.outputs.append(trainer.outputs)
 
-    def train_iter_end(self, trainer):
+    def train_iter_end(self, trainer: 'Trainer') -> None:
         if trainer.scaler.is_enable():
             self._look_at_scaler(trainer)
         elif self.mode == 'step':
@@ -66,7 +69,7 @@ class HealthHook(Hook):
         if trainer.is_log_step and self.skipped:
             trainer.record['skipped_steps'] = self.skipped          # in this process's run
 
-    def run_abort(self, trainer):
+    def run_abort(self, trainer: 'Trainer') -> None:
         self.batches, self.outputs = [], []         # what can be large
 
     def _look(self, trainer):

@@ -1,8 +1,11 @@
 """The contract of a hook."""
 
-from typing import Annotated, Optional
+from typing import Annotated, Optional, TYPE_CHECKING
 
 from ..utils.config.kinds import Check, is_number
+
+if TYPE_CHECKING:
+    from ..engine.trainer import Trainer
 
 
 class Priority:
@@ -68,36 +71,36 @@ class Hook:
         if priority is not None:
             self.priority = priority
 
-    def run_begin(self, trainer):
+    def run_begin(self, trainer: 'Trainer') -> None:
         """Once, before the first step."""
 
-    def run_end(self, trainer):
+    def run_end(self, trainer: 'Trainer') -> None:
         """Once, after the last step."""
 
-    def run_abort(self, trainer):
+    def run_abort(self, trainer: 'Trainer') -> None:
         """Release what is open; nothing may be saved, the state can be in the middle of a step."""
 
-    def train_epoch_begin(self, trainer):
+    def train_epoch_begin(self, trainer: 'Trainer') -> None:
         """Before an epoch's first step in this process."""
 
-    def train_epoch_end(self, trainer):
+    def train_epoch_end(self, trainer: 'Trainer') -> None:
         """After an epoch's last step."""
 
-    def wants_log(self, trainer):
+    def wants_log(self, trainer: 'Trainer') -> bool:
         """Whether the step that starts is a log step; it is one if any hook wants it. The same on all processes."""
         return False
 
-    def train_iter_begin(self, trainer):
+    def train_iter_begin(self, trainer: 'Trainer') -> None:
         """Before a step's data is fetched."""
 
-    def train_forward_end(self, trainer):
+    def train_forward_end(self, trainer: 'Trainer') -> None:
         """After the forward pass of each micro-batch; `trainer.outputs` holds its losses."""
 
-    def train_iter_end(self, trainer):
+    def train_iter_end(self, trainer: 'Trainer') -> None:
         """After the step's last micro-batch."""
 
-    def val_begin(self, trainer):
+    def val_begin(self, trainer: 'Trainer') -> None:
         """Before an evaluation."""
 
-    def val_end(self, trainer):
+    def val_end(self, trainer: 'Trainer') -> None:
         """After an evaluation; `trainer.val_results` holds its figures."""

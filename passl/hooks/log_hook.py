@@ -3,7 +3,7 @@
 import math
 import os
 import sys
-from typing import Optional
+from typing import Optional, TYPE_CHECKING
 
 from ..utils.distributed.dist import is_main, sum_over_processes, world_size
 from ..utils.config.kinds import Count, Flag
@@ -12,6 +12,9 @@ from ..utils.logger import JsonLines, get_logger
 from ..utils.misc import AverageMeter, format_eta, peak_memory_mb, reset_peak_memory
 from .builder import HOOKS
 from .hook import Hook, Order, Priority
+
+if TYPE_CHECKING:
+    from ..engine.trainer import Trainer
 
 _OF_EVERY_STEP = 'mode', 'iteration', 'epoch', 'lr', 'time', 'data_time'
 
@@ -40,7 +43,7 @@ class LogHook(Hook):
         self.bar = self.json = None
         self.step_time, self.unlogged = AverageMeter(), 0       # of the whole run: the estimate of the end
 
-    def run_begin(self, trainer):
+    def run_begin(self, trainer: 'Trainer') -> None:
         if is_main() and trainer.run_dir:
             self.json = JsonLines(os.path.join(trainer.run_dir, 'log.jsonl'))
         show = sys.stderr.isatty() if self.progress_bar is None else self.progress_bar
@@ -50,10 +53,10 @@ class LogHook(Hook):
                             desc='train', smoothing=0.05)
         reset_peak_memory()         # the log tells the peak of steps, not of reading a checkpoint
 
-    def train_epoch_begin(self, trainer):
+    def train_epoch_begin(self, trainer: 'Trainer') -> None:
         self.loss_sum, self.loss_count = None, 0
 
-    def wants_log(self, trainer):
+    def wants_log(self, trainer: 'Trainer') -> bool:
         return self._due(trainer, trainer.iteration + 1)
 
     def _due(self, trainer, iteration):
@@ -61,7 +64,7 @@ class LogHook(Hook):
         counted = inner if self.by_epoch else iteration
         return counted % self.interval == 0 or inner == trainer.iters_per_epoch or iteration == trainer.max_iters
 
-    def train_iter_end(self, trainer):
+    def train_iter_end(self, trainer: 'Trainer') -> None:
         loss = trainer.outputs['loss'].detach().astype('float32')
         self.loss_sum = loss if self.loss_sum is None else self.loss_sum + loss
         self.loss_count += 1
@@ -107,7 +110,7 @@ class LogHook(Hook):
         if self.bar is not None:
             self.bar.set_postfix_str(f"loss {r['loss']:.3f}", refresh=False)
 
-    def val_end(self, trainer):
+    def val_end(self, trainer: 'Trainer') -> None:
         if not is_main():
             return
         r = trainer.val_results
@@ -119,7 +122,7 @@ class LogHook(Hook):
         if self.json is not None:
             self.json.write({'mode': 'val', 'iteration': trainer.iteration, 'epoch': trainer.finished_epochs, **r})
 
-    def run_end(self, trainer):
+    def run_end(self, trainer: 'Trainer') -> None:
         if self.bar is not None:
             self.bar.close()
         if self.json is not None:

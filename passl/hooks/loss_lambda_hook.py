@@ -1,11 +1,14 @@
 """Warm-up of the dense loss."""
 
-from typing import Optional
+from typing import Optional, TYPE_CHECKING
 
 from ..utils.config.kinds import Whole
 from ..utils.errors import ConfigError
 from .builder import HOOKS
 from .hook import Hook, Order, Priority
+
+if TYPE_CHECKING:
+    from ..engine.trainer import Trainer
 
 
 @HOOKS.register()
@@ -25,14 +28,14 @@ class LossLambdaWarmupHook(Hook):
         super().__init__(priority)
         self.start_iters = start_iters
 
-    def run_begin(self, trainer):
+    def run_begin(self, trainer: 'Trainer') -> None:
         if not hasattr(trainer.model, 'loss_lambda'):
             raise ConfigError(f'LossLambdaWarmupHook needs model DenseCL; {type(trainer.model).__name__} has no '
                               'loss_lambda. Remove the hook.')
         self.configured = trainer.model.loss_lambda
 
-    def train_iter_begin(self, trainer):
+    def train_iter_begin(self, trainer: 'Trainer') -> None:
         trainer.model.loss_lambda = 0.0 if trainer.iteration < self.start_iters else self.configured
 
-    def run_end(self, trainer):
+    def run_end(self, trainer: 'Trainer') -> None:
         trainer.model.loss_lambda = self.configured

@@ -1,9 +1,12 @@
 """The learning rate."""
 
-from typing import Literal, Optional
+from typing import Literal, Optional, TYPE_CHECKING
 
 from .builder import HOOKS
 from .hook import Hook, Order, Priority
+
+if TYPE_CHECKING:
+    from ..engine.trainer import Trainer
 
 
 @HOOKS.register()
@@ -20,10 +23,10 @@ class LRSchedulerHook(Hook):
         super().__init__(priority)
         self.unit = unit
 
-    def train_iter_end(self, trainer):
+    def train_iter_end(self, trainer: 'Trainer') -> None:
         if self.unit == 'iter':
             trainer.lr_scheduler.step()
 
-    def train_epoch_end(self, trainer):
+    def train_epoch_end(self, trainer: 'Trainer') -> None:
         if self.unit == 'epoch':
             trainer.lr_scheduler.step()

@@ -1,7 +1,12 @@
 """The momentum encoder and the queues."""
 
+from typing import TYPE_CHECKING
+
 from .builder import HOOKS
 from .hook import Hook, Priority
+
+if TYPE_CHECKING:
+    from ..engine.trainer import Trainer
 
 
 @HOOKS.register()
@@ -14,8 +19,8 @@ class MomentumUpdateHook(Hook):
 
     priority = Priority.MOMENTUM_UPDATE
 
-    def train_iter_begin(self, trainer):
+    def train_iter_begin(self, trainer: 'Trainer') -> None:
         trainer.model.update_key_encoder()
 
-    def train_iter_end(self, trainer):
+    def train_iter_end(self, trainer: 'Trainer') -> None:
         trainer.model.flush_queues()

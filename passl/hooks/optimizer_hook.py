@@ -1,10 +1,13 @@
 """Backward and the optimizer step."""
 
-from typing import Optional
+from typing import Optional, TYPE_CHECKING
 
 from ..utils.config.kinds import Count
 from .builder import HOOKS
 from .hook import Hook, Order, Priority
+
+if TYPE_CHECKING:
+    from ..engine.trainer import Trainer
 
 
 @HOOKS.register()
@@ -25,13 +28,13 @@ class OptimizerHook(Hook):
         super().__init__(priority)
         self.accumulate_steps = accumulate_steps
 
-    def train_forward_end(self, trainer):
+    def train_forward_end(self, trainer: 'Trainer') -> None:
         loss = trainer.outputs['loss']
         if self.accumulate_steps > 1:
             loss = loss / float(self.accumulate_steps)
         trainer.scaler.scale(loss).backward()
 
-    def train_iter_end(self, trainer):
+    def train_iter_end(self, trainer: 'Trainer') -> None:
         trainer.scaler.step(trainer.optimizer)
         trainer.scaler.update()
         trainer.optimizer.clear_grad(set_to_zero=False)     # zeros would be as many kernels, and all of the memory

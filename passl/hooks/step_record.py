@@ -3,21 +3,26 @@
 import glob
 import itertools
 import os
+from typing import TYPE_CHECKING, Any, Optional, Sequence
 
 from ..utils.weights.checkpoint import save_file
 from ..utils.distributed.dist import gather_objects, rank, world_size
 from ..utils.errors import CheckpointError
 from ..utils.numerics import as_array
 
+if TYPE_CHECKING:
+    from ..engine.trainer import Trainer
+    import paddle
+
 MOST_FILES = 8                  # of one process in a folder: a loop that starts a run again and again fills no disk
 
 
-def losses_of(outputs):
+def losses_of(outputs: dict[str, Any]) -> dict[str, float]:
     """{name: float} of the losses among a model's outputs."""
     return {k: float(as_array(v)) for k, v in outputs.items() if 'loss' in k and hasattr(v, 'astype')}
 
 
-def scale_of(trainer):
+def scale_of(trainer: 'Trainer') -> Optional[float]:
     """The loss scale of mixed precision; None without."""
     if not trainer.scaler.is_enable():
         return None
@@ -27,7 +32,7 @@ def scale_of(trainer):
         return None
 
 
-def save_step(trainer, batches, seen):
+def save_step(trainer: 'Trainer', batches: 'Sequence[Sequence[paddle.Tensor]]', seen: dict[str, Any]) -> Optional[str]:
     """Write `nonfinite_iter_N[_rank_R].pdparams` to the run folder; every process calls and writes its own.
 
     It holds what no checkpoint has: {'iteration', 'epoch', 'lr', 'rank', 'images' (names), 'batches' (arrays),
@@ -62,11 +67,12 @@ def _numbered(stem, n):
     return stem if n == 1 else f'{stem}_{n}'
 
 
-def image_names(trainer, count):
+def image_names(trainer: 'Trainer', count: int) -> Optional[list[list[str]]]:
     """[[name of each image] of each of the step's `count` micro-batches], from the order of the epoch; None where the
     loader does not tell."""
     loader = trainer.train_loader
-    sampler, dataset = getattr(loader, 'batch_sampler', None), getattr(loader, 'dataset', None)
+    sampler: Any = getattr(loader, 'batch_sampler', None)
+    dataset: Any = getattr(loader, 'dataset', None)
     if not hasattr(sampler, 'start_batch') or not hasattr(dataset, 'image_name'):
         return None
     at = (trainer.iteration - 1) % trainer.iters_per_epoch * trainer.accumulate_steps - sampler.start_batch

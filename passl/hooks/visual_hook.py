@@ -1,11 +1,15 @@
 """VisualDL scalars."""
 
 import os
+from typing import TYPE_CHECKING
 
 from ..utils.distributed.dist import is_main
 from ..utils.logger import get_logger
 from .builder import HOOKS
 from .hook import Hook, Priority
+
+if TYPE_CHECKING:
+    from ..engine.trainer import Trainer
 
 
 @HOOKS.register()
@@ -17,7 +21,7 @@ class VisualHook(Hook):
     reads = 'loss',
     writer = None
 
-    def run_begin(self, trainer):
+    def run_begin(self, trainer: 'Trainer') -> None:
         if not (is_main() and trainer.run_dir):
             return
         try:
@@ -27,20 +31,20 @@ class VisualHook(Hook):
             return
         self.writer = LogWriter(logdir=os.path.join(trainer.run_dir, 'vdl'))
 
-    def train_iter_end(self, trainer):
+    def train_iter_end(self, trainer: 'Trainer') -> None:
         if self.writer is None or not trainer.is_log_step:
             return
         for key, value in trainer.record.items():
             if key not in ('mode', 'iteration'):
                 self.writer.add_scalar(tag=f'train/{key}', step=trainer.iteration, value=float(value))
 
-    def val_end(self, trainer):
+    def val_end(self, trainer: 'Trainer') -> None:
         if self.writer is None:
             return
         for key, value in trainer.val_results.items():
             self.writer.add_scalar(tag=f'val/{key}', step=trainer.finished_epochs, value=float(value))
 
-    def run_end(self, trainer):
+    def run_end(self, trainer: 'Trainer') -> None:
         if self.writer is not None:
             self.writer.close()
             self.writer = None

@@ -5,6 +5,8 @@ sent. An image goes only to the process that encodes it. What comes back goes to
 the vectors that enter a queue: everybody writes the same queue and needs them all.
 """
 
+from typing import Any, Callable, Optional, Sequence
+
 import numpy as np
 import paddle
 
@@ -12,7 +14,7 @@ from ..utils.distributed import dist
 from ..utils.seed import derive_seed
 
 
-def shared_permutation(n, seed, step):
+def shared_permutation(n: int, seed: int, step: int) -> np.ndarray:
     """Permutation of n elements, the same on every process (int64 numpy [n])."""
     return np.random.RandomState(derive_seed(seed, step, 0x5bf)).permutation(n).astype('int64')
 
@@ -29,7 +31,7 @@ class BatchShuffle:
         splits: BN groups per process.
     """
 
-    def __init__(self, local_batch, seed, step, splits=1):
+    def __init__(self, local_batch: int, seed: int, step: int, splits: int = 1) -> None:
         self.n = local_batch
         self.moves = dist.world_size() > 1 or splits > 1
         if self.moves:
@@ -39,12 +41,13 @@ class BatchShuffle:
             self.backward_index, = dist.place([self.there, self.back], backward_index)
 
     @paddle.no_grad()
-    def shuffle(self, x):
+    def shuffle(self, x: paddle.Tensor) -> paddle.Tensor:
         """x [n, ...] of this process -> the n samples of the shuffled global batch that it encodes."""
         return self.there.move(x) if self.moves else x
 
     @paddle.no_grad()
-    def unshuffle(self, parts, shared):
+    def unshuffle(self, parts: Sequence[paddle.Tensor],
+                  shared: Sequence[bool]) -> tuple[list[paddle.Tensor], list[Optional[paddle.Tensor]]]:
         """Bring encoder outputs back in order: one exchange for what the owner needs, one gather for what all need.
 
         Args:
@@ -59,7 +62,8 @@ class BatchShuffle:
         if dist.world_size() == 1:
             local = [self.back.move(p) for p in parts]
             return local, [p if s else None for p, s in zip(local, shared)]
-        local, everything = [None] * len(parts), [None] * len(parts)
+        local = list(parts)
+        everything: list[Optional[paddle.Tensor]] = [None] * len(parts)
         own, common = ([i for i, s in enumerate(shared) if bool(s) == kind] for kind in (False, True))
         with paddle.amp.auto_cast(enable=False):
             if own:
@@ -75,7 +79,7 @@ class BatchShuffle:
         return local, everything
 
 
-def pack(parts):
+def pack(parts: Sequence[paddle.Tensor]) -> tuple[paddle.Tensor, Callable[[paddle.Tensor], list[paddle.Tensor]]]:
     """Tensors [n, ...] -> (one Tensor [n, width], function that takes Tensors [m, width] apart again).
 
     Parts of different types become float32.
@@ -92,7 +96,7 @@ def pack(parts):
     return packed, unpack
 
 
-def in_splits(encoder, x, splits):
+def in_splits(encoder: Callable[[paddle.Tensor], Any], x: paddle.Tensor, splits: int) -> Any:
     """Run `encoder` on `splits` equal groups of x [n, ...], each with its own BN statistics.
 
     What `splits` cards with n / splits samples each would do, on one card.

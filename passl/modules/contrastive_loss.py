@@ -1,5 +1,7 @@
 """InfoNCE against a queue, and NT-Xent within a batch, as pure functions."""
 
+from typing import Any, Optional, Sequence
+
 import paddle
 import paddle.nn.functional as F
 from paddle.autograd import PyLayer
@@ -17,7 +19,7 @@ _UNSHIFTED_FROM, _SMALLEST_SUM, _LARGEST_SUM = 1 / 64, 1e-25, 1e36
 _TIE = 1e-6                           # dot products of unit vectors that differ by rounding only
 
 
-def blocks(rows, columns, on_cpu=True):
+def blocks(rows: int, columns: int, on_cpu: bool = True) -> list[tuple[int, int]]:
     """Cuts `columns` negatives into ranges, so that a block of [rows, range] logits has the size that suits the device.
 
     Returns:
@@ -67,7 +69,9 @@ def _scan(scaled, queue, cut, shifted, with_gradient, mark):
 
 
 @paddle.no_grad()
-def log_sum_exp(query, queue, temperature, with_gradient=True, mark=None):
+def log_sum_exp(query: paddle.Tensor, queue: paddle.Tensor, temperature: float, with_gradient: bool = True,
+                mark: Optional[paddle.Tensor] = None,
+                ) -> tuple[paddle.Tensor, Optional[paddle.Tensor], Optional[paddle.Tensor]]:
     """log sum_j exp(q_i.n_j / T) over all columns n_j of the queue, without the [M, K] matrix of logits.
 
     Blocks of columns are used up one by one (see `blocks`). The gradient with respect to the query, the
@@ -102,12 +106,12 @@ class _KnownGradient(PyLayer):
     """`value` [M] as a function of `query` [M, D], whose gradient [M, D] row by row is known. Saves that alone."""
 
     @staticmethod
-    def forward(ctx, query, value, gradient):
+    def forward(ctx: Any, query: paddle.Tensor, value: paddle.Tensor, gradient: paddle.Tensor) -> paddle.Tensor:
         ctx.save_for_backward(gradient)
         return value.clone()
 
     @staticmethod
-    def backward(ctx, upstream):
+    def backward(ctx: Any, upstream: paddle.Tensor) -> tuple[paddle.Tensor, None, None]:    # type: ignore[override]
         gradient, = ctx.saved_tensor()
         return upstream.unsqueeze(1) * gradient, None, None
 
@@ -117,7 +121,8 @@ def _mean_loss(lse, pos):
     return F.softplus(lse - pos, threshold=40).mean()
 
 
-def info_nce(query, key, queue, temperature, with_rank=False):
+def info_nce(query: paddle.Tensor, key: paddle.Tensor, queue: paddle.Tensor, temperature: float,
+             with_rank: bool = False) -> tuple[paddle.Tensor, Optional[paddle.Tensor]]:
     """Contrastive loss of M queries, each with one positive key and K shared negatives.
 
     mean over i of -log( exp(q_i.k_i / T) / (exp(q_i.k_i / T) + sum_j exp(q_i.n_j / T)) )
@@ -150,13 +155,13 @@ def info_nce(query, key, queue, temperature, with_rank=False):
 
 
 @paddle.no_grad()
-def rank_among(pos, neg):
+def rank_among(pos: paddle.Tensor, neg: paddle.Tensor) -> paddle.Tensor:
     """How many entries of each row of `neg` [M, K] are not below `pos` [M] -> int64 [M]."""
     return (neg >= pos.unsqueeze(1)).astype('int64').sum(axis=1)
 
 
 @paddle.no_grad()
-def ranking_accuracy(rank, negatives, topk=(1, 5)):
+def ranking_accuracy(rank: paddle.Tensor, negatives: int, topk: Sequence[int] = (1, 5)) -> list[paddle.Tensor]:
     """Share (in percent) of rows whose positive is among the k most similar; k is clamped to 1 + K.
 
     An equal negative counts as larger: a network that gives one vector for everything scores 0, not 100.
@@ -170,7 +175,8 @@ def ranking_accuracy(rank, negatives, topk=(1, 5)):
     return [(rank < min(k, 1 + negatives)).astype('float32').mean() * 100.0 for k in topk]
 
 
-def nt_xent(z1, z2, all1, all2, rank, temperature):
+def nt_xent(z1: paddle.Tensor, z2: paddle.Tensor, all1: paddle.Tensor, all2: paddle.Tensor, rank: int,
+            temperature: float) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
     """NT-Xent (SimCLR, equation 1) of this process's 2N views against everybody's.
 
     Args:

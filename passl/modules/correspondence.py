@@ -4,7 +4,7 @@ import paddle
 
 
 @paddle.no_grad()
-def match(feat_q, feat_k):
+def match(feat_q: paddle.Tensor, feat_k: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
     """For each query location the key location of highest cosine similarity. No gradient; many-to-one is allowed.
 
     Args:
@@ -27,7 +27,7 @@ def _lengths(x):
     return (x * x).sum(axis=1).sqrt().clip(min=1e-12)
 
 
-def take_matched(dense_k, index):
+def take_matched(dense_k: paddle.Tensor, index: paddle.Tensor) -> paddle.Tensor:
     """dense_k [N, D, Lk], index [N, Lq] -> the matched keys [N, Lq, D]."""
     by_place = dense_k.transpose([0, 2, 1])                            # [N, Lk, D]
     n, _, d = by_place.shape

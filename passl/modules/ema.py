@@ -3,12 +3,13 @@
 import copy
 import functools
 import logging
+from typing import Iterable, Optional
 
 import numpy as np
 import paddle
 
 
-def trainable_pairs(source, target):
+def trainable_pairs(source: paddle.nn.Layer, target: paddle.nn.Layer) -> list[tuple[paddle.Tensor, paddle.Tensor]]:
     """[(parameter of `source`, parameter of `target`)] for every parameter that trains in `source`.
 
     Paddle keeps BN's running statistics among the parameters (as not trainable): they are left
@@ -19,7 +20,7 @@ def trainable_pairs(source, target):
 
 
 @paddle.no_grad()
-def ema_update_(pairs, m):
+def ema_update_(pairs: Iterable[tuple[paddle.Tensor, paddle.Tensor]], m: float) -> None:
     """k <- m k + (1 - m) q, in place, for every (q, k) of `pairs`.
 
     Args:
@@ -74,17 +75,19 @@ class WeightAverage:
         source, target: layers whose parameters have equal names and shapes.
     """
 
-    def __init__(self, source, target):
+    def __init__(self, source: paddle.nn.Layer, target: paddle.nn.Layer) -> None:
         self.source, self.target = source, target
         _fused_works()              # here, and not in a step: it reads from the device
-        self._everything = self._arranged_for = None
-        self._fused, self._single = None, []
+        self._everything: Optional[list[paddle.Tensor]] = None
+        self._arranged_for = None
+        self._fused: Optional[tuple[list[paddle.Tensor], list[paddle.Tensor], tuple]] = None
+        self._single: list[tuple[paddle.Tensor, paddle.Tensor]] = []
 
     def __deepcopy__(self, memo):
         return type(self)(copy.deepcopy(self.source, memo), copy.deepcopy(self.target, memo))
 
     @paddle.no_grad()
-    def update(self, m):
+    def update(self, m: float) -> None:
         """One step of the average with momentum m, 0 .. 1."""
         if self._everything is None:
             self._everything = self.source.parameters() + self.target.parameters()

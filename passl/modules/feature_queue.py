@@ -4,7 +4,7 @@ import paddle
 import paddle.nn.functional as F
 
 
-def random_queue(dim, size):
+def random_queue(dim: int, size: int) -> tuple[paddle.Tensor, paddle.Tensor]:
     """(queue, pointer) to start from: [dim, size] random unit columns, and int64 [1] zero."""
     return F.normalize(paddle.randn([dim, size]), axis=0), paddle.zeros([1], dtype='int64')
 
@@ -17,24 +17,24 @@ class FeatureQueue:
     K keys the last K stay.
     """
 
-    def __init__(self, owner, name, dim, size):
+    def __init__(self, owner: paddle.nn.Layer, name: str, dim: int, size: int) -> None:
         self.owner, self.name, self.size = owner, name, size
         queue, pointer = random_queue(dim, size)
         owner.register_buffer(name, queue)
         owner.register_buffer(name + '_ptr', pointer)
 
     @property
-    def tensor(self):
+    def tensor(self) -> paddle.Tensor:
         """The buffer itself, [dim, K]."""
         return getattr(self.owner, self.name)
 
     @property
-    def pointer(self):
+    def pointer(self) -> paddle.Tensor:
         """Column that the next key goes to, int64 [1]."""
         return getattr(self.owner, self.name + '_ptr')
 
     @paddle.no_grad()
-    def push(self, keys):
+    def push(self, keys: paddle.Tensor) -> None:
         """Write `keys` [n, dim] at the pointer, and move it on by n (modulo K). Nothing is read from the device."""
         n, queue = keys.shape[0], self.tensor
         skipped = max(0, n - self.size)

@@ -1,5 +1,7 @@
 """Normalisation of uint8 images on the device."""
 
+from typing import Optional, Sequence
+
 import numpy as np
 import paddle
 
@@ -16,7 +18,8 @@ class InputNormalize:
         divisor: number or None.
     """
 
-    def __init__(self, factor=None, offset=None, divisor=None):
+    def __init__(self, factor: Optional[Sequence[float]] = None, offset: Optional[Sequence[float]] = None,
+                 divisor: Optional[float] = None) -> None:
         self.constants = [None if v is None else np.asarray(v, np.float32) for v in (divisor, factor, offset)]
         self._on_device = {}
 
@@ -27,7 +30,7 @@ class InputNormalize:
                                            for v in self.constants]
         return self._on_device[str(place)]
 
-    def __call__(self, x):
+    def __call__(self, x: paddle.Tensor) -> paddle.Tensor:
         if x.is_floating_point():
             return x
         divisor, factor, offset = self._tensors(x.place)

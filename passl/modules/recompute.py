@@ -1,6 +1,7 @@
 """Trade time for memory: forget a part's activations and compute them again in the backward pass."""
 
 import contextlib
+from typing import Any, Callable, Optional, Sequence
 
 import paddle
 from paddle import nn
@@ -9,7 +10,8 @@ from paddle.autograd import PyLayer
 _NORMS = (nn.BatchNorm, nn.BatchNorm1D, nn.BatchNorm2D, nn.BatchNorm3D, nn.SyncBatchNorm)
 
 
-def recompute(function, x, layers):
+def recompute(function: Callable[[paddle.Tensor], paddle.Tensor], x: paddle.Tensor,
+              layers: Sequence[nn.Layer]) -> paddle.Tensor:
     """`function(x)`, keeping only x for the backward pass, which calls `function` a second time.
 
     Values, gradients and running statistics are those of the plain call. Where no gradient is wanted (under
@@ -33,7 +35,8 @@ class _Recompute(PyLayer):
     """
 
     @staticmethod
-    def forward(ctx, x, function, layers, *trained):
+    def forward(ctx: Any, x: paddle.Tensor, function: Callable[[paddle.Tensor], paddle.Tensor],
+                layers: Sequence[nn.Layer], *trained: paddle.Tensor) -> paddle.Tensor:
         ctx.function, ctx.layers, ctx.trained = function, layers, trained
         ctx.x_trains = not x.stop_gradient
         ctx.precision, ctx.random_state = _precision(), paddle.get_rng_state()
@@ -42,7 +45,7 @@ class _Recompute(PyLayer):
             return function(x)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: paddle.Tensor) -> tuple[Optional[paddle.Tensor], ...]:   # type: ignore[override]
         x, ctx.x = ctx.x.detach(), None
         x.stop_gradient = not ctx.x_trains
         wanted = [x] * ctx.x_trains + list(ctx.trained)

@@ -5,7 +5,7 @@ import math
 import paddle
 
 
-def spread(features):
+def spread(features: paddle.Tensor) -> paddle.Tensor:
     """Mean over dimensions of the standard deviation over rows, times sqrt(D).
 
     1 for unit vectors that point evenly in all directions, 0 if all are the same (the figure by which Chen & He, CVPR

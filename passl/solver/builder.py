@@ -1,9 +1,11 @@
 """Builders of optimizers and schedules."""
 
 import inspect
-from typing import Optional
+from typing import Any, Optional, Union
 
 from paddle import nn
+from paddle.optimizer import Optimizer
+from paddle.optimizer.lr import LRScheduler
 from paddle.regularizer import L2Decay
 
 from ..utils.config.kinds import Flag, NotNegative, Share, is_number, mistake
@@ -17,7 +19,7 @@ LRSCHEDULERS = Registry('learning-rate schedule')
 EPOCH_ARGUMENTS = ('T_max', 'milestones', 'warmup_steps', 'step_size', 'decay_steps')
 
 
-def build_lr_scheduler(cfg, iters_per_epoch=1, where='lr_scheduler'):
+def build_lr_scheduler(cfg: Any, iters_per_epoch: int = 1, where: str = 'lr_scheduler') -> LRScheduler:
     """Build a schedule; a plain number or `{name: ConstantLR, learning_rate: x}` keeps the rate.
 
     Args:
@@ -79,7 +81,7 @@ def _build_clip(cfg, where):
         raise ConfigError(f"'{where}': {cfg['name']}: {e}") from None
 
 
-def build_optimizer(cfg, lr, model, where='optimizer'):
+def build_optimizer(cfg: Any, lr: Union[float, LRScheduler], model: nn.Layer, where: str = 'optimizer') -> Optimizer:
     """Build an optimizer over the parameters of `model` that train.
 
     Args:

@@ -31,7 +31,7 @@ class ConstantLR(lr.LRScheduler):
     def __init__(self, learning_rate: NotNegative) -> None:
         super().__init__(learning_rate)
 
-    def get_lr(self):
+    def get_lr(self) -> float:
         return self.base_lr
 
 
@@ -51,7 +51,7 @@ class CosineAnnealingDecay(lr.LRScheduler):
         self.T_max, self.eta_min = T_max, float(eta_min)
         super().__init__(learning_rate)
 
-    def get_lr(self):
+    def get_lr(self) -> float:
         t = min(self.last_epoch, self.T_max)
         return self.eta_min + (self.base_lr - self.eta_min) * (1 + math.cos(math.pi * t / self.T_max)) / 2
 

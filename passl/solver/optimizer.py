@@ -19,7 +19,11 @@ class _InOneCall:
     """Guards `use_multi_tensor`: Paddle pairs parameters with gradients by position then, and one that has no gradient
     in some step would silently take its neighbour's."""
 
-    def step(self):
+    _use_multi_tensor: bool                 # Paddle's own
+    _parameter_list: list[paddle.Tensor]
+    _names_of_the_first_step: list[str]
+
+    def step(self) -> None:
         if self._use_multi_tensor:
             present = [p.name for p in self._parameter_list if p.grad is not None]
             if self.__dict__.setdefault('_names_of_the_first_step', present) != present:
@@ -79,7 +83,7 @@ class LarsMomentumOptimizer(opt.Momentum):
         self._clip_first = grad_clip
 
     @paddle.no_grad()
-    def step(self):
+    def step(self) -> None:
         pairs = [(p, p.grad) for p in self._parameter_list if not p.stop_gradient and p.grad is not None]
         if self._clip_first is not None:
             pairs = self._clip_first(pairs)
@@ -108,7 +112,7 @@ def _structured_names(model):
     return {p.name: n for n, p in model.named_parameters() if not p.stop_gradient}
 
 
-def optimizer_state(optimizer, model):
+def optimizer_state(optimizer: opt.Optimizer, model: paddle.nn.Layer) -> dict[str, Any]:
     """State of `optimizer` keyed by structured names.
 
     Paddle keys it by automatic names (`conv2d_0.w_0_velocity_0`) that depend on how many layers the
@@ -119,7 +123,8 @@ def optimizer_state(optimizer, model):
     """
     names = _structured_names(model)
     by_length = sorted(names, key=len, reverse=True)
-    out = {'name': type(optimizer).__name__, 'slots': {n: {} for n in names.values()}, 'master_weights': {}}
+    out: dict[str, Any] = {'name': type(optimizer).__name__,
+                           'slots': {n: {} for n in names.values()}, 'master_weights': {}}
     for key, value in optimizer.state_dict().items():
         if key == 'LR_Scheduler':
             continue
@@ -134,7 +139,7 @@ def optimizer_state(optimizer, model):
     return out
 
 
-def load_optimizer_state(optimizer, model, state):
+def load_optimizer_state(optimizer: opt.Optimizer, model: paddle.nn.Layer, state: dict[str, Any]) -> None:
     """Put back what `optimizer_state` gave, in any process.
 
     Raises:

@@ -5,6 +5,7 @@ error as one block without a traceback and exits with code 2.
 """
 
 from difflib import get_close_matches
+from typing import Iterable, Sequence
 
 
 class PasslError(Exception):
@@ -39,12 +40,12 @@ class PaddleMissingError(PasslError, ImportError):
     """PaddlePaddle is not installed, or is too old."""
 
 
-def listed(names, limit=5):
+def listed(names: Sequence[str], limit: int = 5) -> str:
     """The first names for a message: 'a, b, ...'."""
     return f"{', '.join(names[:limit])}{', ...' if len(names) > limit else ''}"
 
 
-def suggest(name, known, limit=20):
+def suggest(name: object, known: Iterable[object], limit: int = 20) -> str:
     """One sentence that helps with a misspelt `name`: the nearest known one, or the list.
 
     Args:

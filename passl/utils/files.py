@@ -9,6 +9,7 @@ import re
 import secrets
 import socket
 import time
+from typing import IO, Any, Iterator
 
 try:
     import fcntl
@@ -24,7 +25,7 @@ _LONGEST = 3600             # seconds that a file may take to be written
 
 
 @contextlib.contextmanager
-def whole(path, replace=True):
+def whole(path: str, replace: bool = True) -> Iterator[str]:
     """A place of its own to write the file `path` at; the file gets its name when the block ends well.
 
     It then holds everything or is not there, also when the process is killed or the disk is full, and a file that was
@@ -50,13 +51,13 @@ def whole(path, replace=True):
 
 
 @contextlib.contextmanager
-def whole_file(path, mode='wb', replace=True, **options):
+def whole_file(path: str, mode: str = 'wb', replace: bool = True, **options: Any) -> Iterator[IO[Any]]:
     """As `whole`; yields the open file. `mode` and `options` are those of `open`."""
     with whole(path, replace) as place, open(place, mode.replace('w', 'x'), **options) as f:   # x: never through a link
         yield f
 
 
-def settle(place, path, replace=True):
+def settle(place: str, path: str, replace: bool = True) -> None:
     """Give a finished file, link or folder at `place` its name `path` for good; as `whole`."""
     if not os.path.islink(place):
         _sync(place)
@@ -75,13 +76,13 @@ def settle(place, path, replace=True):
         _sync(os.path.dirname(os.path.abspath(path)))
 
 
-def replace_text(path, text):
+def replace_text(path: str, text: str) -> None:
     """Write a text file whole or not at all; one that is there stays until then. Raises OSError."""
     with whole_file(path, 'w', encoding='utf-8', errors='surrogateescape') as f:
         f.write(text)
 
 
-def remove_leftovers(folder, names):
+def remove_leftovers(folder: str, names: re.Pattern[str]) -> None:
     """Remove the unfinished files that killed processes left in a folder; only for who holds the folder's lock.
 
     Args:
@@ -93,7 +94,7 @@ def remove_leftovers(folder, names):
             _unlink(os.path.join(folder, name))
 
 
-def free_name(front, end=''):
+def free_name(front: str, end: str = '') -> str:
     """The first of `front`1`end`, `front`2`end`, ... that does not exist."""
     n = 1
     while os.path.lexists(f'{front}{n}{end}'):
@@ -136,10 +137,10 @@ class FileLock:
         path: the lock file; made if missing.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         self.path, self.file = path, None
 
-    def acquire(self, patience=0.0):
+    def acquire(self, patience: float = 0.0) -> 'FileLock':
         """Take the lock.
 
         Args:
@@ -175,7 +176,7 @@ class FileLock:
             pass
         return self
 
-    def release(self):
+    def release(self) -> None:
         """Give the lock back; more than once does no harm."""
         if self.file is not None:
             try:

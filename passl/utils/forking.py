@@ -6,10 +6,11 @@ Paddle's waits for ever in such a process. So none is collected there.
 
 import contextlib
 import gc
+from typing import Iterator
 
 
 @contextlib.contextmanager
-def forking():
+def forking() -> Iterator[None]:
     """Block in which processes are forked; each of them calls `forked` first of all."""
     enabled = gc.isenabled()
     gc.disable()
@@ -20,7 +21,7 @@ def forking():
             gc.enable()
 
 
-def forked():
+def forked() -> None:
     """From here on this process collects its own garbage only."""
     gc.freeze()
     gc.enable()

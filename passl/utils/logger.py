@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import sys
+from typing import Any, Optional, Union
 
 NAME = 'passl'
 LOG_FILE = 'log.txt'
@@ -13,7 +14,7 @@ LOG_FILE = 'log.txt'
 class _ConsoleHandler(logging.Handler):
     """Writes through `tqdm.write`, so that a running bar moves down instead of being torn."""
 
-    def emit(self, record):
+    def emit(self, record: logging.LogRecord) -> None:
         try:
             text = self.format(record)
             try:
@@ -27,12 +28,12 @@ class _ConsoleHandler(logging.Handler):
             self.handleError(record)
 
 
-def get_logger():
+def get_logger() -> logging.Logger:
     """The project's logger. Before `setup_logger` only warnings appear, on stderr."""
     return logging.getLogger(NAME)
 
 
-def setup_logger(run_dir=None, rank=0):
+def setup_logger(run_dir: Optional[str] = None, rank: int = 0) -> logging.Logger:
     """Set up the project's logger; may be called again (the former outputs are closed).
 
     Args:
@@ -51,18 +52,18 @@ def setup_logger(run_dir=None, rank=0):
     logger.propagate = False        # imported libraries put a handler on the root: every line twice
     mark = '' if rank == 0 else f'[rank {rank}] '
     form = logging.Formatter(f'[%(asctime)s] %(levelname)s: {mark}%(message)s', '%Y-%m-%d %H:%M:%S')
-    handlers = [_ConsoleHandler()]
+    handlers: list[logging.Handler] = [_ConsoleHandler()]
     if run_dir is not None:
         os.makedirs(run_dir, exist_ok=True)
         handlers.append(logging.FileHandler(os.path.join(run_dir, LOG_FILE), mode='a', encoding='utf-8'))
     for handler in handlers:
         handler.setFormatter(form)
-        handler.passl_owned = True
+        setattr(handler, 'passl_owned', True)
         logger.addHandler(handler)
     return logger
 
 
-def log_to_file(text):
+def log_to_file(text: str) -> None:
     """Write an error to log.txt only, for what the console is told otherwise."""
     logger = get_logger()
     record = logger.makeRecord(NAME, logging.ERROR, __file__, 0, '%s', (text,), None)
@@ -92,14 +93,14 @@ class JsonLines:
         ...     log.write({'mode': 'train', 'iteration': 1, 'loss': 9.2})
     """
 
-    def __init__(self, path):
+    def __init__(self, path: Union[str, os.PathLike[str]]) -> None:
         self.path = os.fspath(path)
         os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
         self._torn = _ends_without_newline(self.path)       # the former run was killed while writing
         self._failing = False
         self._file = open(self.path, 'ab', buffering=0)
 
-    def write(self, obj):
+    def write(self, obj: dict[str, Any]) -> None:
         """Append one mapping. Values: numbers, strings, None, lists, mappings, arrays.
 
         A line that cannot be written (no space left) is lost, which is logged once; it does not end a run.
@@ -115,7 +116,7 @@ class JsonLines:
                 get_logger().error("Lines of '%s' are lost: %s.", self.path, e.strerror or e)
             self._failing = True
 
-    def close(self):
+    def close(self) -> None:
         self._file.close()
 
     def __enter__(self):
@@ -133,7 +134,7 @@ def _ends_without_newline(path):
         return f.read(1) != b'\n'
 
 
-def read_json_lines(path):
+def read_json_lines(path: Union[str, os.PathLike[str]]) -> list[Any]:
     """The objects of a JSON-lines file, in order; a line torn by a kill is left out, with a warning."""
     objects = []
     with open(path, encoding='utf-8', errors='replace') as f:

@@ -3,6 +3,10 @@
 import datetime
 import math
 import sys
+from typing import TYPE_CHECKING, Optional, Sequence, Union
+
+if TYPE_CHECKING:
+    import paddle
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]      # of RGB in 0..1, as in pre-training
 
@@ -16,18 +20,18 @@ class AverageMeter:
         avg: sum / count; 0.0 before the first update.
     """
 
-    def __init__(self, name='', fmt='.4f'):
+    def __init__(self, name: str = '', fmt: str = '.4f') -> None:
         self.name, self.fmt = name, fmt
         self.reset()
 
-    def reset(self):
+    def reset(self) -> None:
         self.val, self.sum, self.count = 0.0, 0.0, 0
 
     @property
-    def avg(self):
+    def avg(self) -> float:
         return self.sum / self.count if self.count else 0.0
 
-    def update(self, value, n=1):
+    def update(self, value: 'Union[float, paddle.Tensor]', n: int = 1) -> None:
         """Take in `value`, the mean over `n` samples. A tensor is read from its device here."""
         self.val = float(value)
         if n:                   # no samples, no weight: 0 * nan would poison the sum
@@ -38,7 +42,7 @@ class AverageMeter:
         return f'{self.name} {self.val:{self.fmt}} ({self.avg:{self.fmt}})'.lstrip()
 
 
-def hits(output, target, topk):
+def hits(output: 'paddle.Tensor', target: 'paddle.Tensor', topk: Sequence[int]) -> 'list[paddle.Tensor]':
     """Number of samples whose class is among the k highest scores; arguments and result as of `accuracy`."""
     import paddle
 
@@ -50,7 +54,7 @@ def hits(output, target, topk):
         return [hit[:, :k].sum() for k in ks]
 
 
-def accuracy(output, target, topk=(1, 5)):
+def accuracy(output: 'paddle.Tensor', target: 'paddle.Tensor', topk: Sequence[int] = (1, 5)) -> 'list[paddle.Tensor]':
     """Share of samples, in percent, whose class is among the k highest scores.
 
     Args:
@@ -64,14 +68,14 @@ def accuracy(output, target, topk=(1, 5)):
     return [hit * (100.0 / output.shape[0]) for hit in hits(output, target, topk)]
 
 
-def format_eta(seconds):
+def format_eta(seconds: Optional[float]) -> str:
     """Seconds as '1:02:03' or '2 days, 1:02:03'; never negative, '--' when it is not known yet."""
     if seconds is None or not math.isfinite(seconds):
         return '--'
     return str(datetime.timedelta(seconds=int(max(0, seconds))))
 
 
-def peak_memory_mb():
+def peak_memory_mb() -> float:
     """Highest memory use in MiB since `reset_peak_memory`, or so far: the GPU allocator's, or this process's.
 
     Returns:
@@ -93,7 +97,7 @@ def peak_memory_mb():
     return peak / (2**20 if sys.platform == 'darwin' else 2**10)    # bytes there, KiB on Linux
 
 
-def reset_peak_memory():
+def reset_peak_memory() -> None:
     """Forget the peak of what came before, such as building the model and reading a checkpoint. Where the system
     cannot (not Linux, Paddle 2.6 on a GPU) the peak stays that of the whole process."""
     cuda = _cuda_in_use()

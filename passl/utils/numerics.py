@@ -1,11 +1,15 @@
 """Values that are no numbers: finding, counting and naming them. Needs no Paddle itself: it works on its tensors."""
 
 import functools
+from typing import TYPE_CHECKING, Any, Iterable, Sequence
 
 import numpy as np
 
+if TYPE_CHECKING:
+    import paddle
 
-def as_array(value):
+
+def as_array(value: Any) -> np.ndarray:
     """A tensor or array as numpy, half precision as float32 (numpy has no bfloat16)."""
     if hasattr(value, 'numpy'):
         value = value.detach()
@@ -13,14 +17,14 @@ def as_array(value):
     return np.asarray(value)
 
 
-def bad_count(array):
+def bad_count(array: np.ndarray) -> tuple[int, int]:
     """(how many are nan, how many are inf) of a numpy array; (0, 0) for integers."""
     if array.dtype.kind != 'f' or np.isfinite(array).all():
         return 0, 0
     return int(np.isnan(array).sum()), int(np.isinf(array).sum())
 
 
-def bad_tensors(named):
+def bad_tensors(named: 'Iterable[tuple[str, paddle.Tensor]]') -> dict[str, list[int]]:
     """{name: [nan, inf]} of those in `named` (pairs of name and tensor) that hold one."""
     found = {}
     for name, value in named:
@@ -30,19 +34,19 @@ def bad_tensors(named):
     return found
 
 
-def describe_bad(found, limit=4):
+def describe_bad(found: dict[str, list[int]], limit: int = 4) -> str:
     """One line for `{name: [nan, inf]}`: the number of tensors, and the first few with their counts."""
     parts = [f'{name} ({nan} nan, {inf} inf)' for name, (nan, inf) in list(found.items())[:limit]]
     more = f' and {len(found) - limit} more' if len(found) > limit else ''
     return f'{len(found)}: ' + ', '.join(parts) + more
 
 
-def gradients_of(model):
+def gradients_of(model: 'paddle.nn.Layer') -> 'list[tuple[str, paddle.Tensor]]':
     """[(structured name, gradient)] of the parameters that have one."""
     return [(n, p.grad) for n, p in model.named_parameters() if not p.stop_gradient and p.grad is not None]
 
 
-def sum_of_squares(gradients):
+def sum_of_squares(gradients: 'Iterable[paddle.Tensor]') -> 'paddle.Tensor':
     """float32, 0-D: the sum of squares over all `gradients` (tensors), nan or inf if any value is; nothing is read.
 
     One reduction per tensor. It is inf also where finite values are beyond 1e19: who reads it must look closer then.
@@ -53,7 +57,7 @@ def sum_of_squares(gradients):
                               for g in gradients]).sum()
 
 
-def any_nonfinite(gradients):
+def any_nonfinite(gradients: 'Sequence[paddle.Tensor]') -> 'paddle.Tensor':
     """bool Tensor [1]: whether any of `gradients` (tensors) holds nan or inf; nothing is read.
 
     One operator for all tensors of a type, where `sum_of_squares` is two per tensor: that of the loss scaler, at a

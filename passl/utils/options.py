@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+from typing import Any, Iterable, Optional
 
 from .errors import suggest
 
@@ -15,17 +16,17 @@ class Parser(argparse.ArgumentParser):
     ends with exit code 2 (SystemExit).
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault('allow_abbrev', False)
         kwargs.setdefault('formatter_class', argparse.RawDescriptionHelpFormatter)
         super().__init__(**kwargs)
         self._relaxed = []
 
-    def flags(self):
+    def flags(self) -> list[str]:
         """All flags this parser knows, such as '--resume'."""
         return [flag for action in self._actions for flag in action.option_strings]
 
-    def parse_args(self, args=None, namespace=None):
+    def parse_args(self, args: Optional[Iterable[str]] = None, namespace: Any = None) -> Any:
         # Required arguments are asked for after unknown flags are named: otherwise
         # `--confg-file x` would only hear that -c is missing.
         needed = [a for a in self._actions if a.required]
@@ -33,7 +34,7 @@ class Parser(argparse.ArgumentParser):
             namespace, unknown = self.parse_known_args(args, namespace)
         if unknown:
             self.error(self._explain(unknown[0]))
-        missing = ['/'.join(a.option_strings) or a.metavar or a.dest for a in needed
+        missing = [str('/'.join(a.option_strings) or a.metavar or a.dest) for a in needed
                    if getattr(namespace, a.dest, None) is None]
         if missing:
             self.error(f"{', '.join(missing)} is required. Run with --help for an example.")
@@ -52,11 +53,11 @@ class Parser(argparse.ArgumentParser):
                 action.required = required
             self._relaxed = actions if value else []
 
-    def format_usage(self):
+    def format_usage(self) -> str:
         with self._required(self._relaxed, True):       # show '-c FILE', not '[-c FILE]'
             return super().format_usage()
 
-    def format_help(self):
+    def format_help(self) -> str:
         with self._required(self._relaxed, True):
             return super().format_help()
 
@@ -68,7 +69,7 @@ class Parser(argparse.ArgumentParser):
         return f"stray word '{word}': it belongs to no flag. Remove it, or put its flag in front."
 
 
-def positive_int(text):
+def positive_int(text: str) -> int:
     """Argument type: an integer >= 1."""
     try:
         value = int(text)
@@ -79,14 +80,14 @@ def positive_int(text):
     return value
 
 
-def not_empty(text):
+def not_empty(text: str) -> str:
     """Argument type: text that is not empty (an unset shell variable gives an empty one)."""
     if not text.strip():
         raise argparse.ArgumentTypeError('the value is empty')
     return text
 
 
-def override(text):
+def override(text: str) -> str:
     """Argument type: `path=value`; the value is read by passl.utils.config."""
     if not text.partition('=')[0].strip() or '=' not in text:
         raise argparse.ArgumentTypeError(f"'{text}' is not of the form key.key=value, for example epochs=100")
@@ -106,7 +107,7 @@ several processes: python -m paddle.distributed.launch [--gpus 0,1,...] tools/tr
 """
 
 
-def build_train_parser(prog=None):
+def build_train_parser(prog: Optional[str] = None) -> Parser:
     """Parser of `tools/train.py` and `passl train`.
 
     The namespace has: config_file, override (list of 'path=value'), resume, load, pretrained,
@@ -156,7 +157,7 @@ examples:
 """
 
 
-def build_extract_parser(prog=None):
+def build_extract_parser(prog: Optional[str] = None) -> Parser:
     """Parser of `tools/extract_weight.py` and `passl extract-weight`.
 
     The namespace has: checkpoint, output, prefix, remove_prefix, overwrite.
@@ -190,7 +191,7 @@ No image is ever changed or removed.
 """
 
 
-def build_check_parser(prog=None):
+def build_check_parser(prog: Optional[str] = None) -> Parser:
     """Parser of `tools/check_data.py` and `passl check-data`.
 
     The namespace has: paths, train, val (lists), root, labelled (True, False or None), recursive, workers (or
@@ -245,7 +246,7 @@ Nothing is sent anywhere. Of the environment only variables that change a run ar
 """
 
 
-def build_env_parser(prog=None):
+def build_env_parser(prog: Optional[str] = None) -> Parser:
     """Parser of `tools/env.py` and `passl env`.
 
     The namespace has: check, no_cuda.

@@ -8,6 +8,8 @@ import os
 import sys
 import warnings
 import zlib  # noqa: F401  Paddle 2.6 exports zlib's symbols: load the real one first
+from types import ModuleType
+from typing import Mapping, Optional
 
 from .errors import PaddleMissingError
 
@@ -24,7 +26,7 @@ def _read(path):
         return ''
 
 
-def cpu_flags(cpuinfo='/proc/cpuinfo'):
+def cpu_flags(cpuinfo: str = '/proc/cpuinfo') -> tuple[str, set[str]]:
     """(vendor, set of flags) of the first processor; ('', empty set) where the system does not tell."""
     facts = {}
     for line in _read(cpuinfo).splitlines():
@@ -45,7 +47,7 @@ def _control_groups(controller, root, own):
     return list(dict.fromkeys(folders + [root, os.path.join(root, controller)]))
 
 
-def cpu_quota(root='/sys/fs/cgroup', own='/proc/self/cgroup'):
+def cpu_quota(root: str = '/sys/fs/cgroup', own: str = '/proc/self/cgroup') -> Optional[float]:
     """Processors' worth of time that the container may use (float), None without a limit: the smallest one counts."""
     limits = []
     for folder in _control_groups('cpu', root, own):
@@ -57,7 +59,7 @@ def cpu_quota(root='/sys/fs/cgroup', own='/proc/self/cgroup'):
     return min(limits) if limits else None
 
 
-def memory_limit(root='/sys/fs/cgroup', own='/proc/self/cgroup'):
+def memory_limit(root: str = '/sys/fs/cgroup', own: str = '/proc/self/cgroup') -> Optional[int]:
     """Bytes of memory that the container may use, None without a limit: the smallest one counts."""
     limits = []
     for folder in _control_groups('memory', root, own):
@@ -68,14 +70,14 @@ def memory_limit(root='/sys/fs/cgroup', own='/proc/self/cgroup'):
     return min(limits) if limits else None
 
 
-def usable_cores():
+def usable_cores() -> int:
     """Cores that this process may use: its affinity, and the container's quota rounded up."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     quota = cpu_quota()
     return cores if quota is None else max(1, min(cores, math.ceil(quota - 1e-6)))
 
 
-def local_processes(environ):
+def local_processes(environ: Mapping[str, str]) -> int:
     """Processes of this run on this machine, as the launcher tells them."""
     for name in ('PADDLE_LOCAL_SIZE', 'PADDLE_TRAINERS_NUM'):
         value = environ.get(name, '').strip()
@@ -84,7 +86,7 @@ def local_processes(environ):
     return 1
 
 
-def maths_library_path(vendor, flags):
+def maths_library_path(vendor: str, flags: set[str]) -> Optional[str]:
     """Value of MKL_DEBUG_CPU_TYPE that suits a processor; None: the library's own choice.
 
     The library in Paddle's wheels takes its slow path on AMD. 5 is its AVX2 path. A path that the
@@ -94,7 +96,7 @@ def maths_library_path(vendor, flags):
     return '5' if vendor == 'AuthenticAMD' and {'avx2', 'fma'} <= flags else None
 
 
-def tune_cpu():
+def tune_cpu() -> dict[str, str]:
     """Threads, maths-library path and allocator for CPU runs; never overrides what the user set.
 
     * OMP_NUM_THREADS: the usable cores divided by the local processes (Paddle's own default is 1).
@@ -149,7 +151,7 @@ def _without_thread_warning():
         sys.stderr.write(''.join(line for line in lines if 'OMP_NUM_THREADS' not in line))
 
 
-def require_paddle():
+def require_paddle() -> ModuleType:
     """Import Paddle and return it.
 
     Raises:

@@ -2,6 +2,8 @@
 
 import math
 import os
+from typing import Any, Optional, Sequence
+from numpy.typing import ArrayLike
 
 import numpy as np
 
@@ -26,7 +28,7 @@ def _save(figure, path):
     _pyplot().close(figure)
 
 
-def running_mean(values, window):
+def running_mean(values: ArrayLike, window: int) -> np.ndarray:
     """Mean over the last `window` values (fewer at the start); NaN and infinities are left out of it."""
     values = np.asarray(values, dtype=float)
     good = np.isfinite(values)
@@ -85,7 +87,7 @@ def _is_figure(value):
         isinstance(value, str) and value.lower() in ('nan', 'inf', '-inf', 'infinity', '-infinity')
 
 
-def plot_loss(jsonl_path, out_png):
+def plot_loss(jsonl_path: str, out_png: str) -> None:
     """Draw loss, training and validation accuracy and learning rate of a log.jsonl.
 
     The dashed line is the loss of guessing, ln(K + 1), when config.yaml beside the log has K.
@@ -134,7 +136,7 @@ def plot_loss(jsonl_path, out_png):
     _save(figure, out_png)
 
 
-def cell_centres(grid, height, width):
+def cell_centres(grid: tuple[int, int], height: int, width: int) -> np.ndarray:
     """Pixel centres [rows * columns, 2] as (x, y) of a `grid` = (rows, columns) laid over an image."""
     rows, columns = grid
     y = (np.arange(rows) + 0.5) * height / rows - 0.5
@@ -142,7 +144,9 @@ def cell_centres(grid, height, width):
     return np.stack([np.tile(x, rows), np.repeat(y, columns)], axis=1)
 
 
-def plot_correspondence(image1, image2, matches, similarity, out_png, grid1=None, grid2=None, top=12):
+def plot_correspondence(image1: np.ndarray, image2: np.ndarray, matches: ArrayLike, similarity: ArrayLike, out_png: str,
+                        grid1: Optional[tuple[int, int]] = None, grid2: Optional[tuple[int, int]] = None,
+                        top: int = 12) -> None:
     """Draw two views side by side with lines between the most similar matched grid cells.
 
     Args:
@@ -188,7 +192,8 @@ def plot_correspondence(image1, image2, matches, similarity, out_png, grid1=None
     _save(figure, out_png)
 
 
-def plot_comparison(rows, names, out_png):
+def plot_comparison(rows: Sequence[tuple[str, Sequence[Optional[dict[str, Any]]]]], names: Sequence[str],
+                    out_png: str) -> None:
     """Draw grouped bars with intervals: a group per row, a bar per name, rows of one scale beside each other.
 
     Args:
@@ -201,7 +206,8 @@ def plot_comparison(rows, names, out_png):
     height = 0.8 / len(names)
     colours = plt.get_cmap('tab10')
     for k, name in enumerate(names):
-        places = [(i - 0.4 + (k + 0.5) * height, cells[k]) for i, (_, cells) in enumerate(rows) if cells[k]]
+        places = [(i - 0.4 + (k + 0.5) * height, cell) for i, (_, cells) in enumerate(rows)
+                  for cell in [cells[k]] if cell]
         means = [c['mean'] for _, c in places]
         axes.barh([p for p, _ in places], means, height, color=colours(k % 10), label=name)
         bars = [(p, c) for p, c in places if c['half'] is not None]

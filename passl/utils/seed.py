@@ -2,13 +2,14 @@
 
 import random
 import sys
+from typing import Union
 
 import numpy as np
 
 from .errors import ConfigError
 
 
-def derive_seed(*numbers):
+def derive_seed(*numbers: Union[int, np.integer]) -> int:
     """Mix integers into one seed in [0, 2**31).
 
     The same numbers give the same seed on every machine, Python and NumPy version (NumPy
@@ -34,7 +35,7 @@ def derive_seed(*numbers):
     return int(np.random.SeedSequence(words).generate_state(1)[0]) & 0x7fffffff
 
 
-def seed_everything(seed):
+def seed_everything(seed: Union[int, np.integer]) -> None:
     """Seed `random`, NumPy's global generator, and Paddle's if Paddle has been imported.
 
     Args:

@@ -70,7 +70,7 @@ def _smooth(img, down, across):
                             borderType=cv2.BORDER_REFLECT_101)
 
 
-def resize(img, size, interpolation='bilinear'):
+def resize(img: np.ndarray, size: Sequence[int], interpolation: str = 'bilinear') -> np.ndarray:
     """`img` (HWC) resized to `size` = (height, width).
 
     'bilinear' is Pillow's: a triangle as wide as two pixels of the result, so that shrinking does not skip pixels
@@ -90,7 +90,7 @@ def resize(img, size, interpolation='bilinear'):
     return cv2.resize(img, (w, h), interpolation=flag)
 
 
-def resize_part(img, box, size):
+def resize_part(img: np.ndarray, box: Sequence[float], size: Sequence[int]) -> np.ndarray:
     """The part `box` = (top, left, height, width) of `img`, given in fractions of pixels, resized as by `resize`.
 
     The position is exact, but for shrinking by more than 2.2: then the edges are rounded, by half a pixel of `img`

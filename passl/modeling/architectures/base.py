@@ -1,5 +1,7 @@
 """What every architecture offers to the engine."""
 
+from typing import Any, Optional, Sequence, Union
+
 import paddle
 from paddle import nn
 
@@ -22,7 +24,7 @@ class Architecture(nn.Layer):
     """
 
     supervised = False
-    negatives = None
+    negatives: Optional[int] = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +33,7 @@ class Architecture(nn.Layer):
         self.seed = 0
         self.input_transform = None
 
-    def forward(self, *inputs, mode='train'):
+    def forward(self, *inputs: paddle.Tensor, mode: str = 'train') -> Union[paddle.Tensor, dict[str, paddle.Tensor]]:
         if mode == 'train':
             return self.train_iter(*inputs)
         if mode == 'test':
@@ -40,23 +42,23 @@ class Architecture(nn.Layer):
             return self.extract(*inputs)
         raise ConfigError(f"Unknown mode '{mode}' of {type(self).__name__}; known: train, test, extract.")
 
-    def train_iter(self, *inputs):
+    def train_iter(self, *inputs: paddle.Tensor) -> dict[str, paddle.Tensor]:
         raise NotImplementedError
 
-    def test_iter(self, *inputs):
+    def test_iter(self, *inputs: paddle.Tensor) -> paddle.Tensor:
         raise ConfigError(f'{type(self).__name__} is trained without labels and has no predictions to evaluate. '
                           'Evaluate its backbone: extract the weights and train a classifier with '
                           'configs/moco/moco_clas_r50.yaml --pretrained FILE.')
 
-    def extract(self, x, *_):
+    def extract(self, x: paddle.Tensor, *_: Any) -> paddle.Tensor:
         """Images [N, 3, H, W] (or uint8, see `to_input`) -> the backbone's map [N, C, h, w]."""
         return self.backbone(self.to_input(x))
 
-    def spreads(self, **features):
+    def spreads(self, **features: paddle.Tensor) -> dict[str, paddle.Tensor]:
         """{name: `spread` of features [n, D]} on log steps; of one row there is none."""
         return {name: spread(x) for name, x in features.items() if self.with_metrics and x.shape[0] > 1}
 
-    def to_input(self, x):
+    def to_input(self, x: paddle.Tensor) -> paddle.Tensor:
         """Images as the backbone takes them: float [N, 3, H, W] from that, or from what `input_transform` takes."""
         if self.input_transform is None or x.is_floating_point():
             return x
@@ -64,7 +66,7 @@ class Architecture(nn.Layer):
             return self.input_transform(x)
 
 
-def need_two_views(name, inputs):
+def need_two_views(name: str, inputs: Sequence[paddle.Tensor]) -> tuple[paddle.Tensor, paddle.Tensor]:
     """The two views of a batch (float [N, 3, H, W] or uint8 [N, H, W, 3]), or a ConfigError that says what to set."""
     if len(inputs) < 2 or inputs[0].ndim != 4 or inputs[1].ndim != 4:
         raise ConfigError(f"{name} needs two views of every image. Set 'return_two_sample: true' in "

@@ -1,17 +1,23 @@
 """Registry and builder of models: builds the parts first and hands them to the constructor."""
 
+from typing import TYPE_CHECKING, Any, Optional
+from .base import Architecture
+
 from ...utils.errors import ConfigError
 from ...utils.config.registry import Registry, build_from_config
 from ..backbones.builder import build_backbone
 from ..heads.builder import build_head
 from ..necks.builder import build_neck
 
+if TYPE_CHECKING:
+    import paddle
+
 MODELS = Registry('model')
 
 PART_BUILDERS = {'backbone': build_backbone, 'neck': build_neck, 'head': build_head}
 
 
-def build_model(cfg, where='model'):
+def build_model(cfg: Optional[dict[str, Any]], where: str = 'model') -> Architecture:
     """Build the model that `cfg` (`{name, backbone, neck, head, ...arguments}`) describes."""
     if not isinstance(cfg, dict):
         raise ConfigError(f"'{where}' must be a mapping with 'name', 'backbone', ..., not {cfg!r}.")
@@ -25,7 +31,7 @@ def build_model(cfg, where='model'):
     return build_from_config(rest, MODELS, where, **parts)
 
 
-def check_widths(parts, cfg, where):
+def check_widths(parts: 'dict[str, paddle.nn.Layer]', cfg: dict[str, Any], where: str) -> None:
     """Every part must take what the part before it gives, as far as they say so (`in_channels`, `out_channels`)."""
     chain = [k for k in PART_BUILDERS if k in parts]
     for giver, taker in zip(chain, chain[1:]):

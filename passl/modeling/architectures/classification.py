@@ -1,6 +1,7 @@
 """Supervised classification on a (frozen) backbone: linear evaluation and fine-tuning."""
 
 from paddle import nn
+import paddle
 
 from ...utils.errors import ConfigError
 from .base import Architecture
@@ -23,7 +24,7 @@ class Classification(Architecture):
         self.backbone = backbone
         self.head = head
 
-    def train_iter(self, *inputs):
+    def train_iter(self, *inputs: paddle.Tensor) -> dict[str, paddle.Tensor]:
         """image [N, 3, H, W], label int64 [N] -> {'loss', 'acc1', 'acc5'}."""
         if len(inputs) != 2 or inputs[1].ndim > 2:
             raise ConfigError(f'Classification needs (image, label) batches but got {len(inputs)} item(s). Set '
@@ -31,6 +32,6 @@ class Classification(Architecture):
         image, label = inputs
         return self.head.loss(self.head(self.extract(image)), label, with_accuracy=self.with_metrics)
 
-    def test_iter(self, image, *_):
+    def test_iter(self, *inputs: paddle.Tensor) -> paddle.Tensor:
         """image [N, 3, H, W] -> logits [N, num_classes]."""
-        return self.head(self.extract(image))
+        return self.head(self.extract(*inputs))

@@ -1,8 +1,8 @@
 """DenseCL (Wang et al., CVPR 2021): MoCo v2 and a contrastive loss at every location."""
 
 from typing import Optional
-
 from paddle import nn
+import paddle
 
 from ...modules.correspondence import match, take_matched
 from ...utils.config.kinds import Count, Positive, Share
@@ -30,7 +30,7 @@ class DenseCL(MomentumContrast):
         self.loss_lambda, self.cells = loss_lambda, None
         self.add_queue('queue2', dim, K)
 
-    def train_iter(self, *inputs):
+    def train_iter(self, *inputs: paddle.Tensor) -> dict[str, paddle.Tensor]:
         """Two views [N, 3, H, W] -> {'loss', 'loss_global', 'loss_dense', 'acc1', 'acc5', 'acc1_dense', 'acc5_dense',
         'std', 'std_dense'}.
 

@@ -1,5 +1,7 @@
 """MoCo v1 and v2 (He et al. 2020; Chen et al. 2020)."""
 
+import paddle
+
 from .base import need_two_views
 from .builder import MODELS
 from .momentum_contrast import MomentumContrast, unit
@@ -12,7 +14,7 @@ class MoCo(MomentumContrast):
     Arguments: see `MomentumContrast`.
     """
 
-    def train_iter(self, *inputs):
+    def train_iter(self, *inputs: paddle.Tensor) -> dict[str, paddle.Tensor]:
         """Two views [N, 3, H, W] -> {'loss', 'loss_global', 'acc1', 'acc5', 'std'}."""
         im_q, im_k = need_two_views('MoCo', inputs)
         shuffle = self.shuffle_of(im_k)

@@ -1,7 +1,7 @@
 """The part that MoCo and DenseCL share: a momentum encoder, shuffled keys and queues."""
 
 import copy
-from typing import Optional
+from typing import Any, Optional
 
 import paddle
 import paddle.nn.functional as F
@@ -16,7 +16,7 @@ from ...utils.errors import ConfigError
 from .base import Architecture
 
 
-def unit(x):
+def unit(x: paddle.Tensor) -> paddle.Tensor:
     """x [N, D, ...] in float32 with vectors of length 1 along axis 1, also under mixed precision."""
     with paddle.amp.auto_cast(enable=False):
         return F.normalize(x.astype('float32'), axis=1)
@@ -52,41 +52,38 @@ class MomentumContrast(Architecture):
         self.key_average = WeightAverage(self.encoder_q, self.encoder_k)
         self.head = head
         self.queues = {}
+        self.negatives = K
         self.add_queue('queue', dim, K)
         self._waiting = []
 
     @property
-    def backbone(self):
+    def backbone(self) -> nn.Layer:
         """The query backbone (a view: its keys in the state dict are `encoder_q.0.*`)."""
         return self.encoder_q[0]
 
     @property
-    def neck(self):
+    def neck(self) -> nn.Layer:
         return self.encoder_q[1]
 
-    @property
-    def negatives(self):
-        """K, the length of the queue."""
-        return self.queues['queue'].size
-
-    def add_queue(self, name, dim, size):
+    def add_queue(self, name: str, dim: int, size: int) -> None:
         self.queues[name] = FeatureQueue(self, name, dim, size)
 
-    def update_key_encoder(self):
+    def update_key_encoder(self) -> None:
         """k <- m k + (1 - m) q over what trains in the query encoder. Call before the step's forward."""
         self.key_average.update(self.m)
 
-    def query(self, x):
+    def query(self, x: paddle.Tensor) -> tuple[paddle.Tensor, ...]:
         """Outputs of the query encoder for images x, in `bn_splits` groups: (map, neck's outputs)."""
         return in_splits(lambda part: self._run(self.encoder_q, part), self.to_input(x), self._splits(x))
 
-    def shuffle_of(self, x):
+    def shuffle_of(self, x: paddle.Tensor) -> BatchShuffle:
         """The BatchShuffle of this step's keys x, to be made first: what it copies to the device then has nothing to
         wait for but the step before."""
         return BatchShuffle(x.shape[0], self.seed, self.step, self._splits(x))
 
     @paddle.no_grad()
-    def key(self, x, shuffle, with_map=True):
+    def key(self, x: paddle.Tensor, shuffle: BatchShuffle,
+            with_map: bool = True) -> tuple[list[paddle.Tensor], list[Any]]:
         """Outputs of the key encoder for x, shuffled over processes and BN groups.
 
         Args:
@@ -109,7 +106,7 @@ class MomentumContrast(Architecture):
         at = len(first)
         return local[:at] + [p if v else unit(p) for p, v in zip(local[at:], vector)], everything
 
-    def to_grid(self, feature):
+    def to_grid(self, feature: paddle.Tensor) -> paddle.Tensor:
         """Backbone map [N, C, H, W] -> [N, C, L], the locations that are matched."""
         neck = self.neck
         return (neck.to_grid(feature) if hasattr(neck, 'to_grid') else feature).flatten(2)
@@ -126,11 +123,11 @@ class MomentumContrast(Architecture):
                               'by it. Change one of them (and keep sampler.drop_last true).')
         return self.bn_splits if self.training else 1
 
-    def enqueue(self, **keys):
+    def enqueue(self, **keys: paddle.Tensor) -> None:
         """Remember all processes' keys (`queue=[n, D]`, ...) of this forward pass for `flush_queues`."""
         self._waiting.append(keys)
 
-    def flush_queues(self):
+    def flush_queues(self) -> None:
         """Write the remembered keys. Call after backward, which still needs the old queues; with
         accumulated gradients once per optimizer step, so that all its micro-batches see the same negatives."""
         for keys in self._waiting:
@@ -138,6 +135,6 @@ class MomentumContrast(Architecture):
                 self.queues[name].push(rows)
         self._waiting = []
 
-    def drop_keys(self):
+    def drop_keys(self) -> None:
         """Forget the remembered keys: what a forward pass that is no training step leaves."""
         self._waiting = []

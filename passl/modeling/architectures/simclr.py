@@ -35,11 +35,11 @@ class SimCLR(Architecture):
         self.head = head
 
     @property
-    def backbone(self):
+    def backbone(self) -> nn.Layer:
         """The backbone (keys in the state dict: `encoder.0.*`)."""
         return self.encoder[0]
 
-    def train_iter(self, *inputs):
+    def train_iter(self, *inputs: paddle.Tensor) -> dict[str, paddle.Tensor]:
         """Two views [N, 3, H, W] -> {'loss', 'acc1', 'acc5', 'std'}."""
         v1, v2 = need_two_views('SimCLR', inputs)
         z = self.encoder(self.to_input(paddle.concat([v1, v2])))                    # [2N, D]: BN sees both views

@@ -71,13 +71,13 @@ class ResNet(vision.ResNet):
         parts = [self.conv1, self.bn1] if self.frozen_stages >= 0 else []
         return parts + [getattr(self, f'layer{s}') for s in range(1, self.frozen_stages + 1)]
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         x, = self.stages(x, [4])
         if self.with_pool:
             x = self.avgpool(x)
         return self.fc(x.flatten(1)) if self.num_classes > 0 else x
 
-    def stages(self, x, wanted=(1, 2, 3, 4)):
+    def stages(self, x: paddle.Tensor, wanted: Sequence[int] = (1, 2, 3, 4)) -> list[paddle.Tensor]:
         """The maps of some stages; of `recompute` only the inputs of stem and blocks are kept for backward.
 
         Args:

@@ -1,5 +1,7 @@
 """Linear classifier."""
 
+import paddle
+
 import paddle.nn.functional as F
 from paddle import nn
 
@@ -27,13 +29,13 @@ class ClasHead(nn.Layer):
         normal_(self.fc_cls.weight, 0.01)
         constant_(self.fc_cls.bias, 0.0)
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """[N, C, H, W] or [N, C] -> logits [N, num_classes]."""
         if self.avg_pool is not None and x.ndim == 4:
             x = self.avg_pool(x)
         return self.fc_cls(x.flatten(1))
 
-    def loss(self, logits, label, with_accuracy=True):
+    def loss(self, logits: paddle.Tensor, label: paddle.Tensor, with_accuracy: bool = True) -> dict[str, paddle.Tensor]:
         """Cross-entropy of logits [N, num_classes] and label int64 [N] -> {'loss', 'acc1', 'acc5'}."""
         # not reduction='mean': Paddle 2.6 reads a flag from the device for it
         out = {'loss': F.cross_entropy(logits.astype('float32'), label.reshape([-1]), reduction='none').mean()}

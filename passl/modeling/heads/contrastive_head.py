@@ -1,5 +1,9 @@
 """Contrastive losses as registered heads."""
 
+from typing import Optional
+
+import paddle
+
 from paddle import nn
 
 from ...modules.contrastive_loss import info_nce, nt_xent, rank_among, ranking_accuracy
@@ -15,7 +19,7 @@ class _TemperatureHead(nn.Layer):
         self.return_accuracy = return_accuracy
 
     @staticmethod
-    def outputs(loss, rank, negatives):
+    def outputs(loss: paddle.Tensor, rank: Optional[paddle.Tensor], negatives: int) -> dict[str, paddle.Tensor]:
         """The loss and, if the `rank` of the positives was asked for, how often they come first or fifth at worst."""
         out = {'loss': loss}
         if rank is not None:
@@ -33,7 +37,8 @@ class ContrastiveHead(_TemperatureHead):
             most similar of all 1 + K candidates.
     """
 
-    def forward(self, query, key, queue, with_accuracy=True):
+    def forward(self, query: paddle.Tensor, key: paddle.Tensor, queue: paddle.Tensor,
+                with_accuracy: bool = True) -> dict[str, paddle.Tensor]:
         """query, key [M, D] with unit rows, queue [D, K] with unit columns -> {'loss', 'acc1', 'acc5'}."""
         loss, rank = info_nce(query, key, queue, self.temperature, self.return_accuracy and with_accuracy)
         return self.outputs(loss, rank, queue.shape[1])
@@ -48,7 +53,7 @@ class SimCLRContrastiveHead(_TemperatureHead):
         return_accuracy: also give acc1 and acc5 (percent).
     """
 
-    def forward(self, z1, z2, with_accuracy=True):
+    def forward(self, z1: paddle.Tensor, z2: paddle.Tensor, with_accuracy: bool = True) -> dict[str, paddle.Tensor]:
         """z1, z2 [N, D]: unit projections of the two views on this process -> {'loss', 'acc1', 'acc5'}."""
         all1, all2 = dist.all_gather_with_grad(z1), dist.all_gather_with_grad(z2)
         loss, pos, neg = nt_xent(z1, z2, all1, all2, dist.rank(), self.temperature)

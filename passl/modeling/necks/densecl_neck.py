@@ -38,20 +38,20 @@ class DenseCLNeck(nn.Layer):
         self.in_channels, self.out_channels = in_channels, out_channels
         self.avgpool = nn.AdaptiveAvgPool2D((1, 1))
         self.pool = nn.AdaptiveAvgPool2D(self.num_grid) if self.num_grid is not None else None
-        self.mlp = nn.Sequential(nn.Linear(in_channels, hid_channels), nn.ReLU(),
-                                 nn.Linear(hid_channels, out_channels))
-        self.mlp2 = nn.Sequential(nn.Conv2D(in_channels, hid_channels, 1), nn.ReLU(),
-                                  nn.Conv2D(hid_channels, out_channels, 1))
-        for linear in (self.mlp[0], self.mlp[2]):
+        linears = nn.Linear(in_channels, hid_channels), nn.Linear(hid_channels, out_channels)
+        convs = nn.Conv2D(in_channels, hid_channels, 1), nn.Conv2D(hid_channels, out_channels, 1)
+        self.mlp = nn.Sequential(linears[0], nn.ReLU(), linears[1])
+        self.mlp2 = nn.Sequential(convs[0], nn.ReLU(), convs[1])
+        for linear in linears:
             kaiming_linear_(linear)
-        for conv in (self.mlp2[0], self.mlp2[2]):
+        for conv in convs:
             torch_default_conv_(conv)
 
-    def to_grid(self, x):
+    def to_grid(self, x: paddle.Tensor) -> paddle.Tensor:
         """The map that `dense` is made of and that correspondences are searched in."""
         return x if self.pool is None else self.pool(x)
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
         whole = self.mlp(self.avgpool(x).flatten(1))                 # [N, D]
         cells = self.to_grid(x).transpose([0, 2, 3, 1])               # [N, S_h, S_w, C]
         n, rows, columns, c = cells.shape

@@ -1,5 +1,7 @@
 """Projections of the globally pooled feature."""
 
+import paddle
+
 from paddle import nn
 
 from ...modules.init import constant_, kaiming_linear_
@@ -13,17 +15,18 @@ class _PooledNeck(nn.Layer):
         self.in_channels, self.out_channels = in_channels, out_channels
         self.avgpool = nn.AdaptiveAvgPool2D((1, 1)) if with_avg_pool else None
 
-    def pooled(self, x):
+    def pooled(self, x: paddle.Tensor) -> paddle.Tensor:
         """[N, C, H, W] -> [N, C] (a [N, C] input passes)."""
         if self.avgpool is not None and x.ndim == 4:
             x = self.avgpool(x)
         return x.flatten(1)
 
-    def init_linear(self):
+    def init_linear(self) -> None:
         for layer in self.sublayers():
             if isinstance(layer, nn.Linear):
                 kaiming_linear_(layer)
             elif isinstance(layer, nn.BatchNorm1D):
+                assert layer.weight is not None and layer.bias is not None      # as the necks below make it
                 constant_(layer.weight, 1.0)
                 constant_(layer.bias, 0.0)
 
@@ -42,7 +45,7 @@ class LinearNeck(_PooledNeck):
         self.fc = nn.Linear(in_channels, out_channels)
         self.init_linear()
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         return self.fc(self.pooled(x))                              # [N, out]
 
 
@@ -65,7 +68,7 @@ class NonLinearNeckV1(_PooledNeck):
                                  nn.Linear(hid_channels, out_channels))
         self.init_linear()
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         return self.mlp(self.pooled(x))
 
 

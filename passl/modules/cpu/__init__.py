@@ -4,12 +4,12 @@ from .. import kernels
 from . import channels_last, onednn, resnet
 
 
-def register():
+def register() -> None:
     """Let the loss and the backbones of this process find them (see `passl.modules.kernels`)."""
     kernels.register(exp_=_exp_of, resnet=_resnet_of)
 
 
-def convolutions():
+def convolutions() -> str:
     """Whose they are, for the log."""
     why_not = channels_last.why_not()
     return f"Paddle's kernels ({why_not})" if why_not else f'oneDNN {onednn.library().version}'

@@ -10,6 +10,7 @@ import logging
 import os
 import platform
 import sys
+from typing import Any, Optional
 
 import paddle
 import paddle.nn.functional as F
@@ -22,7 +23,7 @@ SWITCH = 'PASSL_ONEDNN'
 
 
 @functools.lru_cache(None)
-def why_not():
+def why_not() -> str:
     """'' if the layers below can be used in this process, else the reason (a text for the log).
 
     The environment variable PASSL_ONEDNN=0 turns them off.
@@ -56,13 +57,13 @@ def _wrong():
     return ', '.join(f"its {name} differs from Paddle's by {d}" for name, d in worst.items() if not d < 1e-4)
 
 
-def suits(x):
+def suits(x: paddle.Tensor) -> bool:
     """True for a tensor that these layers compute."""
     return (paddle.in_dynamic_mode() and x.place.is_cpu_place() and x.dtype == paddle.float32 and x.ndim == 4
             and x.size > 0 and not why_not())
 
 
-def ordinary(net):
+def ordinary(net: nn.Layer) -> bool:
     """True if all convolutions and norms of `net` are ones that these functions stand for, and it has no hooks."""
     return all(not layer._forward_pre_hooks and not layer._forward_post_hooks
                and _KNOWN.get(type(layer), _unknown)(layer)
@@ -88,17 +89,17 @@ def _ordinary_norm(layer):
 _KNOWN = {nn.Conv2D: _ordinary_conv, nn.BatchNorm2D: _ordinary_norm, nn.Linear: lambda layer: True}
 
 
-def to_channels_last(x):
+def to_channels_last(x: paddle.Tensor) -> paddle.Tensor:
     """[N, C, H, W] -> [N, H, W, C]."""
     return _dense(x.transpose([0, 2, 3, 1]))
 
 
-def from_channels_last(x):
+def from_channels_last(x: paddle.Tensor) -> paddle.Tensor:
     """[N, H, W, C] -> [N, C, H, W]."""
     return x.transpose([0, 3, 1, 2])
 
 
-def conv(layer, x):
+def conv(layer: nn.Conv2D, x: paddle.Tensor) -> paddle.Tensor:
     """What the Conv2D `layer` (without bias) makes of x [N, H, W, C]."""
     x = _dense(x)
     w = layer.weight
@@ -108,7 +109,8 @@ def conv(layer, x):
     return _Convolution.apply(x, w, kernel)
 
 
-def norm(layer, x, relu=False, add=None):
+def norm(layer: nn.BatchNorm2D, x: paddle.Tensor, relu: bool = False,
+         add: Optional[paddle.Tensor] = None) -> paddle.Tensor:
     """What the BatchNorm2D `layer` makes of x [N, H, W, C], running statistics included.
 
     Args:
@@ -124,6 +126,7 @@ def norm(layer, x, relu=False, add=None):
         mean = layer._mean if given else paddle.empty_like(layer._mean)
         variance = layer._variance if given else paddle.empty_like(layer._variance)
     if not paddle.is_grad_enabled():
+        assert layer.weight is not None and layer.bias is not None          # see _ordinary_norm
         y, _ = kernel.forward(x, layer.weight, layer.bias, mean, variance)
         if add is not None:
             join.forward_(y, add)
@@ -139,14 +142,14 @@ def norm(layer, x, relu=False, add=None):
     return y
 
 
-def max_pool(kernel_size, stride, padding, x):
+def max_pool(kernel_size: int, stride: int, padding: int, x: paddle.Tensor) -> paddle.Tensor:
     """Max pooling of x [N, H, W, C] with a square window."""
     x = _dense(x)
     kernel = onednn.max_pool(_shape(x), kernel_size, stride, padding)
     return _MaxPool.apply(x, kernel) if paddle.is_grad_enabled() else kernel.forward(x)[0]
 
 
-def avg_pool(layer, x):
+def avg_pool(layer: nn.AvgPool2D, x: paddle.Tensor) -> paddle.Tensor:
     """What the AvgPool2D `layer` makes of x [N, H, W, C], by Paddle's own operator."""
     return F.avg_pool2d(_dense(x), layer.ksize, layer.stride, layer.padding, ceil_mode=layer.ceil_mode,
                         exclusive=layer.exclusive, divisor_override=layer.divisor, data_format='NHWC')
@@ -170,13 +173,13 @@ def _take(ctx):
 
 class _Convolution(PyLayer):
     @staticmethod
-    def forward(ctx, x, w, kernel):
+    def forward(ctx: Any, x: paddle.Tensor, w: paddle.Tensor, kernel: onednn.Convolution) -> paddle.Tensor:
         ctx.kept, ctx.kernel = (x, w), kernel
         ctx.wanted = not x.stop_gradient, not w.stop_gradient
         return kernel.forward(x, w)
 
     @staticmethod
-    def backward(ctx, dy):
+    def backward(ctx: Any, dy: paddle.Tensor) -> tuple[Optional[paddle.Tensor], ...]:     # type: ignore[override]
         (x, w), dy = _take(ctx), _dense(dy)
         return (ctx.kernel.grad_x(w, dy) if ctx.wanted[0] else None,
                 ctx.kernel.grad_w(x, dy) if ctx.wanted[1] else None)
@@ -184,21 +187,24 @@ class _Convolution(PyLayer):
 
 class _BatchNorm(PyLayer):
     @staticmethod
-    def forward(ctx, x, gamma, beta, mean, variance, kernel):
+    def forward(ctx: Any, x: paddle.Tensor, gamma: paddle.Tensor, beta: paddle.Tensor, mean: paddle.Tensor,
+                variance: paddle.Tensor, kernel: onednn.BatchNorm) -> paddle.Tensor:
         y, mask = kernel.forward(x, gamma, beta, mean, variance)
         ctx.kept, ctx.kernel = (x, gamma, mean, variance, mask), kernel
         ctx.wanted = [not t.stop_gradient for t in (x, gamma, beta)]
         return y
 
     @staticmethod
-    def backward(ctx, dy):
+    def backward(ctx: Any, dy: paddle.Tensor) -> tuple[Optional[paddle.Tensor], ...]:     # type: ignore[override]
         grads = ctx.kernel.backward(*_take(ctx), _dense(dy))
         return (*[g if wanted else None for g, wanted in zip(grads, ctx.wanted)], None, None)
 
 
 class _BatchNormAddReLU(PyLayer):
     @staticmethod
-    def forward(ctx, x, gamma, beta, mean, variance, add, kernel, join):
+    def forward(ctx: Any, x: paddle.Tensor, gamma: paddle.Tensor, beta: paddle.Tensor, mean: paddle.Tensor,
+                variance: paddle.Tensor, add: paddle.Tensor, kernel: onednn.BatchNorm,
+                join: onednn.AddReLU) -> paddle.Tensor:
         y, _ = kernel.forward(x, gamma, beta, mean, variance)
         join.forward_(y, add)
         # the result without its graph: with it, graph and result would hold each other for ever
@@ -207,7 +213,7 @@ class _BatchNormAddReLU(PyLayer):
         return y
 
     @staticmethod
-    def backward(ctx, dy):
+    def backward(ctx: Any, dy: paddle.Tensor) -> tuple[Optional[paddle.Tensor], ...]:     # type: ignore[override]
         x, gamma, mean, variance, y = _take(ctx)
         dy = ctx.join.backward(y, _dense(dy))
         grads = ctx.kernel.backward(x, gamma, mean, variance, None, dy)
@@ -217,11 +223,11 @@ class _BatchNormAddReLU(PyLayer):
 
 class _MaxPool(PyLayer):
     @staticmethod
-    def forward(ctx, x, kernel):
+    def forward(ctx: Any, x: paddle.Tensor, kernel: onednn.MaxPool) -> paddle.Tensor:
         y, winners = kernel.forward(x)
         ctx.kept, ctx.kernel = (winners,), kernel
         return y
 
     @staticmethod
-    def backward(ctx, dy):
+    def backward(ctx: Any, dy: paddle.Tensor) -> paddle.Tensor:
         return ctx.kernel.backward(*_take(ctx), _dense(dy))

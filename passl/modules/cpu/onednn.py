@@ -11,6 +11,7 @@ import ctypes
 import functools
 import os
 import threading
+from typing import Any, Optional
 
 import paddle
 
@@ -42,7 +43,7 @@ class _Argument(ctypes.Structure):
 class _Library:
     """The loaded library with one engine and one stream."""
 
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         self.c = ctypes.CDLL(path)
         self.c.dnnl_version.restype = ctypes.POINTER(_Version)
         self.c.dnnl_primitive_desc_query_md.restype = ctypes.c_void_p
@@ -55,12 +56,12 @@ class _Library:
         self.call('engine_create', ctypes.byref(self.engine), 1, ctypes.c_size_t(0))
         self.call('stream_create', ctypes.byref(self.stream), self.engine, 1)
 
-    def call(self, name, *args):
+    def call(self, name: str, *args: Any) -> None:
         status = getattr(self.c, 'dnnl_' + name)(*args)
         if status != 0:
             raise OneDNNError(f'oneDNN {self.version}: {name} gave status {status}')
 
-    def made(self, name, *args):
+    def made(self, name: str, *args: Any) -> ctypes.c_void_p:
         """The handle that `name` writes through its first argument."""
         handle = ctypes.c_void_p()
         self.call(name, ctypes.byref(handle), *args)
@@ -68,7 +69,7 @@ class _Library:
 
 
 @functools.lru_cache(None)
-def library():
+def library() -> _Library:
     """The library of the installed Paddle. OSError: there is none; OneDNNError: it cannot be used."""
     return _Library(os.path.join(os.path.dirname(paddle.__file__), 'libs', 'libdnnl.so.3'))
 
@@ -97,22 +98,22 @@ class _Primitive:
         kind: name of the C function that describes it; args: that function's arguments after the handle.
     """
 
-    def __init__(self, kind, *args):
+    def __init__(self, kind: str, *args: Any) -> None:
         self.lib = library()
         self.memory = {}
         self.descriptor = self.lib.made(kind + '_primitive_desc_create', *args)
         self.handle = self.lib.made('primitive_create', self.descriptor)
 
-    def bind(self, arguments):
+    def bind(self, arguments: dict[int, ctypes.c_void_p]) -> '_Primitive':
         """Describe the arguments by {index: descriptor}."""
         self.memory = {k: self.lib.made('memory_create', d, self.lib.engine, None) for k, d in arguments.items()}
         self.arguments = (_Argument * len(self.memory))(*[_Argument(k, m.value) for k, m in self.memory.items()])
         return self
 
-    def queried(self, what):
+    def queried(self, what: int) -> ctypes.c_void_p:
         return ctypes.c_void_p(self.lib.c.dnnl_primitive_desc_query_md(self.descriptor, what, 0))
 
-    def run(self, tensors):
+    def run(self, tensors: dict[int, paddle.Tensor]) -> None:
         """Compute with {index: dense Tensor}."""
         with _lock:
             for k, tensor in tensors.items():
@@ -132,6 +133,9 @@ def _buffer(lib, descriptor):
     return paddle.empty([(lib.c.dnnl_memory_desc_get_size(descriptor) + 3) // 4], 'float32')
 
 
+_Reorder = tuple[Optional[_Primitive], ctypes.c_void_p]         # primitive, None if there is nothing to do; its target
+
+
 class Convolution:
     """Convolution of one shape, without bias, in the three forms that training needs.
 
@@ -141,7 +145,7 @@ class Convolution:
     Tensors are [N, H, W, C] and weights [O, C, k_h, k_w]; `out` is the shape of the result.
     """
 
-    def __init__(self, x, w, stride, pad):
+    def __init__(self, x: tuple[int, ...], w: tuple[int, ...], stride: tuple[int, ...], pad: tuple[int, ...]) -> None:
         self.lib = lib = library()
         size = [(x[2 + i] + 2 * pad[i] - w[2 + i]) // stride[i] + 1 for i in (0, 1)]
         self.out, self.x_shape, self.w_shape = [x[0], *size, w[0]], [x[0], x[2], x[3], x[1]], list(w)
@@ -163,14 +167,14 @@ class Convolution:
         return _Primitive('reorder', source, engine, target, engine, None).bind({SRC: source, DST: target}), target
 
     @functools.cached_property
-    def bwd_data(self):
+    def bwd_data(self) -> tuple[_Primitive, _Reorder]:
         p = _Primitive('convolution_backward_data', self.lib.engine, DIRECT, self.x, self.free, self.y, *self.window,
                        self.fwd.descriptor, None)
         inner = p.queried(Q_WEIGHTS)
         return p.bind({D_SRC: self.x, WEIGHTS: inner, D_DST: self.y}), self._reorder(self.plain, inner)
 
     @functools.cached_property
-    def bwd_weights(self):
+    def bwd_weights(self) -> tuple[_Primitive, _Reorder, ctypes.c_void_p]:
         p = _Primitive('convolution_backward_weights', self.lib.engine, DIRECT, self.x, self.free, None, self.y,
                        *self.window, self.fwd.descriptor, None)
         inner = p.queried(Q_DIFF_WEIGHTS)
@@ -184,18 +188,18 @@ class Convolution:
         primitive.run({SRC: w, DST: packed})
         return packed
 
-    def forward(self, x, w):
+    def forward(self, x: paddle.Tensor, w: paddle.Tensor) -> paddle.Tensor:
         y = paddle.empty(self.out, 'float32')
         self.fwd.run({SRC: x, WEIGHTS: self._packed(w, self.pack), DST: y})
         return y
 
-    def grad_x(self, w, dy):
+    def grad_x(self, w: paddle.Tensor, dy: paddle.Tensor) -> paddle.Tensor:
         primitive, pack = self.bwd_data
         dx = paddle.empty(self.x_shape, 'float32')
         primitive.run({D_SRC: dx, WEIGHTS: self._packed(w, pack), D_DST: dy})
         return dx
 
-    def grad_w(self, x, dy):
+    def grad_w(self, x: paddle.Tensor, dy: paddle.Tensor) -> paddle.Tensor:
         primitive, (unpack, _), inner = self.bwd_weights
         dw = paddle.empty(self.w_shape, 'float32')
         packed = dw if unpack is None else _buffer(self.lib, inner)
@@ -208,7 +212,7 @@ class Convolution:
 class BatchNorm:
     """Batch norm of one shape (N, C, H, W), with the batch's statistics or given ones, and with or without ReLU."""
 
-    def __init__(self, x, epsilon, given, relu):
+    def __init__(self, x: tuple[int, ...], epsilon: float, given: bool, relu: bool) -> None:
         self.lib = lib = library()
         self.shape, self.channels, self.relu = [x[0], x[2], x[3], x[1]], x[1], relu
         self.x, self.c = _described(x, NHWC), _described((x[1],), VECTOR)
@@ -223,33 +227,36 @@ class BatchNorm:
         self.fwd.bind({**self.shared, DST: self.x, BETA: self.c})
 
     @functools.cached_property
-    def bwd(self):
+    def bwd(self) -> _Primitive:
         p = _Primitive('batch_normalization_backward', self.lib.engine, BACKWARD, self.x, self.x, self.x, self.epsilon,
                        self.flags, self.fwd.descriptor, None)
         return p.bind({**self.shared, D_DST: self.x, D_SRC: self.x, D_GAMMA: self.c, D_BETA: self.c})
 
-    def forward(self, x, gamma, beta, mean, variance):
+    def forward(self, x: paddle.Tensor, gamma: paddle.Tensor, beta: paddle.Tensor, mean: paddle.Tensor,
+                variance: paddle.Tensor) -> tuple[paddle.Tensor, Optional[paddle.Tensor]]:
         """(y, mask or None); `mean` and `variance` are read if they are given ones, else written."""
         y = paddle.empty(self.shape, 'float32')
         mask = _buffer(self.lib, self.mask) if self.relu else None
         tensors = {SRC: x, GAMMA: gamma, BETA: beta, MEAN: mean, VARIANCE: variance, DST: y}
-        self.fwd.run({**tensors, WORKSPACE: mask} if self.relu else tensors)
+        self.fwd.run(tensors if mask is None else {**tensors, WORKSPACE: mask})
         return y, mask
 
-    def backward(self, x, gamma, mean, variance, mask, dy):
+    def backward(self, x: paddle.Tensor, gamma: paddle.Tensor, mean: paddle.Tensor, variance: paddle.Tensor,
+                 mask: Optional[paddle.Tensor],
+                 dy: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
         """(dx, dgamma, dbeta)."""
         dx = paddle.empty(self.shape, 'float32')
         dgamma, dbeta = paddle.empty([self.channels], 'float32'), paddle.empty([self.channels], 'float32')
         tensors = {SRC: x, GAMMA: gamma, MEAN: mean, VARIANCE: variance, D_DST: dy, D_SRC: dx, D_GAMMA: dgamma,
                    D_BETA: dbeta}
-        self.bwd.run({**tensors, WORKSPACE: mask} if self.relu else tensors)
+        self.bwd.run(tensors if mask is None else {**tensors, WORKSPACE: mask})
         return dx, dgamma, dbeta
 
 
 class MaxPool:
     """Max pooling of one shape (N, C, H, W) with a k x k window; `winners` remembers what was the largest."""
 
-    def __init__(self, x, kernel, stride, pad):
+    def __init__(self, x: tuple[int, ...], kernel: int, stride: int, pad: int) -> None:
         self.lib = lib = library()
         size = [(s + 2 * pad - kernel) // stride + 1 for s in x[2:]]
         over = [max(0, (o - 1) * stride + kernel - s - pad) for o, s in zip(size, x[2:])]
@@ -261,17 +268,17 @@ class MaxPool:
         self.fwd.bind({SRC: self.x, DST: self.y, WORKSPACE: self.winners})
 
     @functools.cached_property
-    def bwd(self):
+    def bwd(self) -> _Primitive:
         p = _Primitive('pooling_backward', self.lib.engine, MAX, self.x, self.y, *self.window, self.fwd.descriptor,
                        None)
         return p.bind({D_DST: self.y, D_SRC: self.x, WORKSPACE: self.winners})
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
         y, winners = paddle.empty(self.out, 'float32'), _buffer(self.lib, self.winners)
         self.fwd.run({SRC: x, DST: y, WORKSPACE: winners})
         return y, winners
 
-    def backward(self, winners, dy):
+    def backward(self, winners: paddle.Tensor, dy: paddle.Tensor) -> paddle.Tensor:
         dx = paddle.empty(self.x_shape, 'float32')
         self.bwd.run({D_DST: dy, D_SRC: dx, WORKSPACE: winners})
         return dx
@@ -280,7 +287,7 @@ class MaxPool:
 class AddReLU:
     """max(x + y, 0) of one shape [n], and what its gradient lets through."""
 
-    def __init__(self, n):
+    def __init__(self, n: int) -> None:
         lib = library()
         d = _described((n,), VECTOR)
         relu, attributes = lib.made('post_ops_create'), lib.made('primitive_attr_create')
@@ -294,11 +301,11 @@ class AddReLU:
         self.bwd = _Primitive('eltwise_backward', lib.engine, RELU_OF_RESULT, d, d, d, zero, zero, hint.descriptor,
                               None).bind({DST: d, D_DST: d, D_SRC: d})
 
-    def forward_(self, x, y):
+    def forward_(self, x: paddle.Tensor, y: paddle.Tensor) -> None:
         """Write the result over x."""
         self.fwd.run({SRC: x, SRC_1: y, DST: x})
 
-    def backward(self, result, d):
+    def backward(self, result: paddle.Tensor, d: paddle.Tensor) -> paddle.Tensor:
         dx = paddle.empty(d.shape, 'float32')
         self.bwd.run({DST: result, D_DST: d, D_SRC: dx})
         return dx
@@ -307,12 +314,12 @@ class AddReLU:
 class Exp:
     """exp of n numbers, in place, to 2e-7 relative."""
 
-    def __init__(self, n):
+    def __init__(self, n: int) -> None:
         d, zero = _described((n,), VECTOR), ctypes.c_float(0)
         self.primitive = _Primitive('eltwise_forward', library().engine, FORWARD, EXP, d, d, zero, zero,
                                     None).bind({SRC: d, DST: d})
 
-    def forward_(self, x):
+    def forward_(self, x: paddle.Tensor) -> None:
         self.primitive.run({SRC: x, DST: x})
 
 

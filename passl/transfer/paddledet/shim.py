@@ -6,6 +6,7 @@ import importlib.util
 import logging
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 from ...utils.errors import PasslError
 from ...utils.paddle_env import require_paddle
@@ -48,7 +49,7 @@ def import_ppdet() -> ModuleType:
     Raises:
         PasslError: it is not installed; the message says how to make the environment.
     """
-    paddle = require_paddle()
+    paddle: Any = require_paddle()
     if not available():
         raise PasslError(MISSING)
     if not getattr(paddle.concat, 'takes_scalars', False):

@@ -71,7 +71,7 @@ def share_statistics(model: paddle.nn.Layer) -> None:
     if dist.world_size() == 1:
         return
     own = {name: t for name, t in model.state_dict().items() if name.endswith(('._mean', '._variance'))}
-    first = dist.broadcast_object({name: t.numpy() for name, t in own.items()} if dist.is_main() else None)
+    first: Any = dist.broadcast_object({name: t.numpy() for name, t in own.items()} if dist.is_main() else None)
     for name, tensor in own.items():
         tensor.set_value(first[name])
 

@@ -77,7 +77,8 @@ class SegFolder(RunFolder):
         """Make the folder ready to 'train', 'evaluate' or 'predict'; the checkpoint to go on from, or None."""
         if doing == 'train':
             return self.start(args.resume, args.overwrite, [('--pretrained', args.pretrained), ('--data', args.data)])
-        return self.add(rf'{doing}\.json' + r'|\w+_prediction' * (doing == 'predict'), args.overwrite)
+        self.add(rf'{doing}\.json' + r'|\w+_prediction' * (doing == 'predict'), args.overwrite)
+        return None
 
     def states(self, folder: str) -> list[str]:
         names = [n for n in os.listdir(folder) if re.fullmatch(r'iter_\d+', n)] if os.path.isdir(folder) else []

@@ -140,7 +140,7 @@ def backbone(arch: Arch, state: dict[str, np.ndarray], where: str) -> 'paddle.nn
 
 def check_place(output: str, overwrite: bool, source: str, endings: Sequence[str]) -> None:
     """CheckpointError if the output or its certificate cannot be written."""
-    check_output(output, overwrite, source, endings)
+    check_output(output, overwrite, source, tuple(endings))
     if not overwrite and os.path.exists(certificate.path_of(output)):
         raise CheckpointError(f"'{certificate.path_of(output)}', the place of the certificate, exists already. Choose "
                               'another name, or add --overwrite.')

@@ -2,6 +2,7 @@
 
 import copy
 import os
+from typing import Any, Iterable, Optional, Union
 
 from ..errors import ConfigError, suggest
 from .schema import NO_DEFAULT, SCHEMA, Section, check_section, defaults_of, raise_for, unknown_key
@@ -12,7 +13,8 @@ DELETE = '_delete_'
 _MAX_FILES = 100        # read for one config: bases that name bases, several times each, could go on for years
 
 
-def load_config(path, overrides=(), training=None):
+def load_config(path: Union[str, os.PathLike[str]], overrides: Optional[Iterable[str]] = (),
+                training: Optional[bool] = None) -> dict[str, Any]:
     """Read a YAML config with its bases, apply overrides and check the structural keys.
 
     Args:
@@ -36,12 +38,12 @@ def load_config(path, overrides=(), training=None):
     return cfg
 
 
-def read_config(path):
+def read_config(path: Union[str, os.PathLike[str]]) -> dict[str, Any]:
     """The YAML file with its bases, as `load_config` merges them, its keys unchecked: configs of other programs too."""
     return _load_file(os.path.expanduser(os.fspath(path)), (), [_MAX_FILES])
 
 
-def validate(cfg, training=None):
+def validate(cfg: dict[str, Any], training: Optional[bool] = None) -> None:
     """Check the structural keys of `cfg`, which is not changed.
 
     Args:
@@ -87,7 +89,7 @@ def _keys(value):
     return set(value) if isinstance(value, dict) else set()
 
 
-def with_defaults(cfg):
+def with_defaults(cfg: dict[str, Any]) -> dict[str, Any]:
     """New dict: `cfg` with the schema's defaults, and `num_workers` moved into `loader`."""
     full = defaults_of(copy.deepcopy(cfg), SCHEMA)
     for part in (full.get('dataloader') or {}).values():
@@ -99,7 +101,7 @@ def with_defaults(cfg):
     return full
 
 
-def dump_config(cfg):
+def dump_config(cfg: dict[str, Any]) -> str:
     """YAML text that `load_config` reads back to the same data (tuples become lists)."""
     return to_yaml(cfg)
 
@@ -151,7 +153,7 @@ def _read(path, stack):
         raise ConfigError(f"Cannot read '{path}'{wanted_by}: {e}.") from None
 
 
-def merge(base, top, where='config'):
+def merge(base: dict[str, Any], top: dict[str, Any], where: str = 'config') -> dict[str, Any]:
     """New dict: `base` overlaid by `top`; see `load_config`. Neither is changed.
 
     Args:
@@ -173,7 +175,8 @@ def merge(base, top, where='config'):
     return merged
 
 
-def apply_overrides(cfg, overrides, schema=SCHEMA):
+def apply_overrides(cfg: dict[str, Any], overrides: Optional[Iterable[str]],
+                    schema: Optional[Section] = SCHEMA) -> dict[str, Any]:
     """New dict: `cfg` after the overrides 'a.b.0.c=value', in their order.
 
     A key that is missing may be added where the schema knows it, and to a component (model,

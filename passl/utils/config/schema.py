@@ -7,10 +7,10 @@ A structural key that is null counts as not given.
 """
 
 import json
-from typing import Annotated, Any, Literal, NamedTuple, Union
+from typing import Annotated, Any, Iterable, Iterator, Literal, NamedTuple, Sequence, Union
 
 from ..errors import ConfigError, suggest
-from .kinds import AboveOne, Count, Flag, Positive, Shape, Text, Texts, Whole, Within, check_of, whole_from
+from .kinds import AboveOne, Check, Count, Flag, Positive, Shape, Text, Texts, Whole, Within, check_of, whole_from
 
 NO_DEFAULT = object()
 
@@ -23,8 +23,11 @@ class Key(NamedTuple):
     required: bool = False
 
     @property
-    def check(self):
-        return check_of(self.kind)
+    def check(self) -> Check:
+        """What the kind means."""
+        found = check_of(self.kind)
+        assert found is not None, self.kind
+        return found
 
 
 class Section(NamedTuple):
@@ -37,7 +40,8 @@ class Section(NamedTuple):
     required: bool = False
 
 
-def component(doc, default_name=NO_DEFAULT, many=False, required=False, **keys):
+def component(doc: str, default_name: Any = NO_DEFAULT, many: bool = False, required: bool = False,
+              **keys: Any) -> Section:
     """Section of a registered part: `name` and any settings of its constructor."""
     name = Key(Text, 'registered name', default_name, required=default_name is NO_DEFAULT)
     return Section(doc, dict(name=name, **keys), free=True, many=many, required=required)
@@ -117,7 +121,7 @@ SCHEMA = Section('config', {
 })
 
 
-def structural_keys(section=SCHEMA, path=''):
+def structural_keys(section: Section = SCHEMA, path: str = '') -> Iterator[tuple[str, Union[Key, Section]]]:
     """All (dotted path, Key or Section) of the table, depth first."""
     for name, spec in section.keys.items():
         full = f'{path}.{name}'.lstrip('.')
@@ -126,7 +130,7 @@ def structural_keys(section=SCHEMA, path=''):
             yield from structural_keys(spec, f'{full}.0' if spec.many else full)
 
 
-def unknown_key(name, path, section, also=()):
+def unknown_key(name: str, path: str, section: Section, also: Iterable[str] = ()) -> str:
     """The sentence for a key `name` that `section` at `path` does not have."""
     where = f"'{path}'" if path else 'The config'
     elsewhere = [p for p, _ in structural_keys() if p.rpartition('.')[2] == name and name != 'name']
@@ -135,7 +139,7 @@ def unknown_key(name, path, section, also=()):
     return f"{where} has no key '{name}'. {suggest(name, set(section.keys) | set(also))}"
 
 
-def check_section(value, section=SCHEMA, path=''):
+def check_section(value: Any, section: Section = SCHEMA, path: str = '') -> list[str]:
     """List of sentences, one per mistake in `value`, which stands at `path`."""
     if section.many and isinstance(value, (list, tuple)):
         one = section._replace(many=False)
@@ -158,7 +162,7 @@ def check_section(value, section=SCHEMA, path=''):
     return mistakes
 
 
-def defaults_of(value, section):
+def defaults_of(value: Any, section: Section) -> Any:
     """New mapping: `value` with the defaults of missing keys; what is not in the table is kept."""
     if section.many:
         return [defaults_of(v, section._replace(many=False)) for v in value]
@@ -175,7 +179,7 @@ def defaults_of(value, section):
     return {k: filled[k] if k in filled else value[k] for k in order}
 
 
-def describe():
+def describe() -> str:
     """Markdown table of all structural keys, for the documentation."""
     lines = ['| key | value | default | meaning |', '|---|---|---|---|']
     for path, spec in structural_keys():
@@ -189,7 +193,7 @@ def describe():
     return '\n'.join(lines) + '\n'
 
 
-def raise_for(mistakes, prefix=''):
+def raise_for(mistakes: Sequence[str], prefix: str = '') -> None:
     """ConfigError with all `mistakes`, if there are any."""
     if len(mistakes) == 1:
         raise ConfigError(prefix + mistakes[0])

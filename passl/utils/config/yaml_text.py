@@ -11,6 +11,7 @@ build Python objects are errors.
 """
 
 import re
+from typing import Any, Optional
 
 import yaml
 
@@ -42,26 +43,25 @@ class Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = {}
     yaml_constructors = {}
 
-    def __init__(self, stream):
+    def __init__(self, stream: str) -> None:
         super().__init__(stream)
         self._size, self._depth, self._sizes = len(stream), 0, {}
 
-    def compose_node(self, parent, index):
+    def compose_node(self, parent: Optional[yaml.Node], index: Any) -> Optional[yaml.Node]:
         """As PyYAML's; an alias weighs as much as what it stands for, or a few lines could fill the memory."""
         event, before = self.peek_event(), self._size
+        mark: Any = event.start_mark
         if isinstance(event, yaml.AliasEvent):
             self._size += self._size_of(event)
             if self._size > MAX_TEXT:
                 raise yaml.composer.ComposerError(
-                    None, None, f'with its aliases (*name) written out it has more than {MAX_TEXT} characters',
-                    event.start_mark)
+                    None, None, f'with its aliases (*name) written out it has more than {MAX_TEXT} characters', mark)
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise yaml.composer.ComposerError(None, None, f'nested too deeply (more than {MAX_DEPTH})',
-                                              event.start_mark)
+            raise yaml.composer.ComposerError(None, None, f'nested too deeply (more than {MAX_DEPTH})', mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
-        if getattr(event, 'anchor', None):
+        if node is not None and getattr(event, 'anchor', None):
             self._sizes[event.anchor] = node.end_mark.index - node.start_mark.index + self._size - before
         return node
 
@@ -71,12 +71,12 @@ class Loader(yaml.SafeLoader):
                 None, None, f"'*{alias.anchor}' stands in what it names, which so contains itself", alias.start_mark)
         return self._sizes.get(alias.anchor, 0)
 
-    def compose_mapping_node(self, anchor):
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         self._check_keys(node)          # here, because unfolding '<<' later may repeat keys
         return node
 
-    def flatten_mapping(self, node):
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Unfold '<<'; releases of PyYAML differ in which value a key keeps."""
         if not any(key.tag == _PREFIX + 'merge' for key, _ in node.value):
             return
@@ -114,7 +114,7 @@ class Dumper(yaml.SafeDumper):
 
     yaml_implicit_resolvers = {}
 
-    def ignore_aliases(self, data):
+    def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
@@ -182,7 +182,7 @@ Loader.add_constructor('!passl/arithmetic', _guard(_construct_arithmetic))
 Loader.add_constructor(None, _construct_unknown)
 
 
-def parse_yaml(text, where, loader_class=Loader):
+def parse_yaml(text: str, where: str, loader_class: type[Loader] = Loader) -> Any:
     """Plain data of YAML `text`.
 
     Args:
@@ -248,7 +248,7 @@ Dumper.add_representer(list, _represent_list)
 Dumper.add_representer(tuple, _represent_list)
 
 
-def to_yaml(data):
+def to_yaml(data: Any) -> str:
     """YAML text of `data` (mappings, lists, tuples, text, numbers, None), keys in their order."""
     data = _plain(data, '')
     try:

@@ -15,11 +15,11 @@ class Agreement:
         token: text that is the same on all processes and differs from run to run.
     """
 
-    def __init__(self, token):
+    def __init__(self, token: str) -> None:
         self.store, self.token = dist.store(), token
         self.turns, self.rounds, self.announced = {}, {}, set()
 
-    def due(self, kind, wanted):
+    def due(self, kind: str, wanted: bool) -> bool:
         """Whether all do `kind` now. Every process calls this at the same steps.
 
         Args:

@@ -2,15 +2,19 @@
 """
 
 import contextlib
+from typing import TYPE_CHECKING, Iterator, Sequence
 
 import numpy as np
 
 from .world import meet, on_cpu, rank, world_size
 
+if TYPE_CHECKING:
+    import paddle
+
 _traffic = None              # {collective: {'calls', 'sent', 'received'}} while somebody counts
 
 
-def wrap(model):
+def wrap(model: 'paddle.nn.Layer') -> 'paddle.nn.Layer':
     """The model whose backward averages gradients over processes (the model itself in a world of one).
 
     Parameters and persistable buffers (queues) of process 0 are sent to all others.
@@ -22,12 +26,12 @@ def wrap(model):
     return paddle.DataParallel(model)
 
 
-def no_sync(model, active):
+def no_sync(model: 'paddle.nn.Layer', active: bool) -> contextlib.AbstractContextManager[None]:
     """Context in which `model`'s gradients are not averaged (gradient accumulation)."""
     return model.no_sync() if active and hasattr(model, 'no_sync') else contextlib.nullcontext()
 
 
-def all_gather(x):
+def all_gather(x: 'paddle.Tensor') -> 'paddle.Tensor':
     """Concatenate `x` of all processes along axis 0, in rank order; no gradient.
 
     Args:
@@ -60,9 +64,10 @@ class Exchange:
         indices: list of int64 arrays that are needed on the device; see `place`.
     """
 
-    def __init__(self, index, n):
+    def __init__(self, index: np.ndarray, n: int) -> None:
         size, me = world_size(), rank()
-        wanted, self.n, self.placed = index.reshape([size, n]), n, None
+        wanted, self.n = index.reshape([size, n]), n
+        self.placed: list[paddle.Tensor] = []
         self.from_all = size == 1 or bool(size % 2 and on_cpu())       # an odd number has no pairs, see _all_to_all
         if self.from_all:
             self.indices = [wanted[me]]
@@ -80,16 +85,16 @@ class Exchange:
         self.counts = [len(rows) for rows in send], receive.tolist()
         self.indices = [np.concatenate(send), places]
 
-    def move(self, x):
+    def move(self, x: 'paddle.Tensor') -> 'paddle.Tensor':
         """Tensor [n, ...] of equal shape and type on every process, its rows of the global batch -> Tensor [n, ...]:
         the rows that this process asked for, in that order."""
         import paddle
-        if self.placed is None:
+        if not self.placed:
             place([self])
         with paddle.no_grad(), paddle.amp.auto_cast(enable=False):      # mixed precision would cast while moving
             x = x.detach()
             if self.from_all:
-                return paddle.gather(all_gather(x), *self.placed)
+                return paddle.gather(all_gather(x), self.placed[0])
             send, places = self.placed
             arrived = _all_to_all(paddle.gather(x, send), *self.counts)
             if _traffic is not None:
@@ -97,7 +102,7 @@ class Exchange:
             return paddle.gather(arrived, places)
 
 
-def place(exchanges, *arrays):
+def place(exchanges: Sequence[Exchange], *arrays: np.ndarray) -> 'list[paddle.Tensor]':
     """Copy what `exchanges` need on the device, and int64 `arrays`, in one piece; the arrays as Tensors.
 
     (A copy from the host's memory can wait for all that the device has to do, with Python's lock held.)
@@ -146,7 +151,7 @@ def _no_rows(x):
     return paddle.empty([0] + list(x.shape[1:]), dtype=x.dtype)
 
 
-def meeting_order(me, size):
+def meeting_order(me: int, size: int) -> Iterator[int]:
     """Whom process `me` meets in each of the size - 1 rounds in which an even number of processes all meet in pairs."""
     last = size - 1
     for turn in range(last):
@@ -157,7 +162,7 @@ def meeting_order(me, size):
             yield last if peer == me else peer
 
 
-def all_gather_with_grad(x):
+def all_gather_with_grad(x: 'paddle.Tensor') -> 'paddle.Tensor':
     """As `all_gather`; the gradient of every process's use of `x` comes back to `x`."""
     if world_size() == 1:
         return x
@@ -184,7 +189,7 @@ def _gather_layer():
     return Gather
 
 
-def sum_over_processes(values):
+def sum_over_processes(values: Sequence[float]) -> list[float]:
     """Sum a list of floats over all processes (float64).
 
     Returns:
@@ -201,7 +206,7 @@ def sum_over_processes(values):
 
 
 @contextlib.contextmanager
-def traffic():
+def traffic() -> Iterator[dict[str, dict[str, int]]]:
     """Count what this process sends and receives within the `with` block (tensors; without it nothing is counted).
 
     Yields:
@@ -217,7 +222,7 @@ def traffic():
         _traffic = outer
 
 
-def gradient_traffic(parallel):
+def gradient_traffic(parallel: 'paddle.nn.Layer') -> dict[str, int]:
     """{'calls', 'sent', 'received'} of averaging the gradients once, for what `wrap` returned; as in a ring.
 
     Paddle packs gradients to buffers of about 25 MB: `calls` is the number of these.

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+from typing import Any
 
 
 class Store:
@@ -12,10 +13,10 @@ class Store:
     use it alone. Its socket does not survive a signal in the middle of a call, so signals wait outside.
     """
 
-    def __init__(self, inner):
+    def __init__(self, inner: Any) -> None:
         self.inner = inner
 
-    def add(self, key, amount):
+    def add(self, key: str, amount: int) -> int:
         """Add to the counter `key` (0 at first), atomically over all processes; its new value."""
         with _signals_wait():
             return self.inner.add(key, amount)
@@ -30,7 +31,7 @@ def _meeting_place():
     return host, port
 
 
-def second_store():
+def second_store() -> Store:
     """A Store with a connection of its own, for another thread."""
     import paddle
     host, port = _meeting_place()

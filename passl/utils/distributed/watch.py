@@ -8,6 +8,8 @@ import socket
 import sys
 import threading
 import time
+from typing import Any, Callable, Iterator, Optional, Sequence
+from .store import Store
 
 from ..errors import PeerLostError
 from ..logger import get_logger
@@ -23,7 +25,7 @@ STATES = {'T': 'was stopped (SIGSTOP, or a debugger)', 't': 'was stopped (a debu
 _running = None                 # the Watch of this process
 
 
-def process_state(pid):
+def process_state(pid: int) -> tuple[str, Optional[int]]:
     """(letter of the state, start time) of a process of this machine; ('X', None) if there is none."""
     try:
         with open(f'/proc/{pid}/stat', encoding='ascii', errors='replace') as f:
@@ -33,7 +35,7 @@ def process_state(pid):
         return 'X', None
 
 
-def facts():
+def facts() -> tuple[str, int, Optional[int]]:
     """(host, pid, start time) of this process, by which another one looks after it."""
     return socket.gethostname(), os.getpid(), process_state(os.getpid())[1]
 
@@ -41,14 +43,15 @@ def facts():
 class Peer:
     """Another process: where it is, and when it last gave a sign of life."""
 
-    def __init__(self, rank, host, pid, start):
+    def __init__(self, rank: int, host: str, pid: int, start: Optional[int]) -> None:
         self.rank, self.host, self.pid, self.start = rank, host, pid, start
-        self.beat, self.heard, self.iteration, self.stopped = 0, time.monotonic(), 0, None
+        self.beat, self.heard, self.iteration = 0, time.monotonic(), 0
+        self.stopped: Optional[float] = None        # since when it is seen in a stopped state
 
     def __str__(self):
         return f"process {self.rank} (pid {self.pid} on '{self.host}')"
 
-    def trouble(self, local, now):
+    def trouble(self, local: bool, now: float) -> Optional[str]:
         """What is wrong with it, or None. `local`: it runs on this machine, which is asked."""
         if local and self.start is not None:
             state, start = process_state(self.pid)
@@ -86,10 +89,13 @@ class Watch:
         on_loss: called with that message, from a thread.
     """
 
-    def __init__(self, limit, rank, known, store, on_cpu):
+    def __init__(self, limit: float, rank: int, known: Sequence[tuple[str, int, Optional[int]]], store: Store,
+                 on_cpu: bool) -> None:
         self.limit, self.rank, self.store, self.on_cpu = limit, rank, store, on_cpu
         self.host, self.peers = known[rank][0], [Peer(r, *k) for r, k in enumerate(known) if r != rank]
-        self.lost, self.on_loss, self.iteration, self.doing = None, None, 0, 'starting'
+        self.lost: Optional[str] = None
+        self.on_loss: Optional[Callable[[str], None]] = None
+        self.iteration, self.doing = 0, 'starting'
         self.moved = self.looked = time.monotonic()
         self.timed = None       # when the thread in C was last told that the process gets on
         self.ended = threading.Event()
@@ -98,17 +104,17 @@ class Watch:
         for thread in self.threads:
             thread.start()
 
-    def progress(self, doing, iteration=None):
+    def progress(self, doing: str, iteration: Optional[int] = None) -> None:
         """Tell that this process gets on. `doing`: what it begins, for messages."""
         self.doing, self.moved = doing, time.monotonic()
         if iteration is not None:
             self.iteration = iteration
         # on gloo a collective gives up by itself; and a suspended job would end when it goes on
         if not self.on_cpu and (self.timed is None or self.moved - self.timed >= BEAT):
-            faulthandler.dump_traceback_later(self.limit + LAST_WORD, exit=True, file=sys.__stderr__)
+            faulthandler.dump_traceback_later(self.limit + LAST_WORD, exit=True, file=sys.__stderr__ or 2)
             self.timed = self.moved
 
-    def stop(self):
+    def stop(self) -> None:
         """Look no more: from now on others may end."""
         self.ended.set()
         if self.timed is not None:
@@ -116,7 +122,7 @@ class Watch:
         for thread in self.threads:     # a thread inside Paddle must not meet the end of the interpreter
             thread.join(2 * BEAT)
 
-    def missing(self, patience=0.0):
+    def missing(self, patience: float = 0.0) -> Optional[str]:
         """Sentence that names who is missing, or None; looks again for `patience` seconds."""
         end = time.monotonic() + patience
         while True:
@@ -128,7 +134,7 @@ class Watch:
                 return None
             time.sleep(0.1)
 
-    def explain(self, trouble):
+    def explain(self, trouble: str) -> str:
         """`trouble` as the message for the log."""
         return (f'{trouble[0].upper()}{trouble[1:]}. This process {self.rank} has finished {self.iteration} '
                 f'iterations and was {self.doing}. Look into the log of the other process for the reason (the launcher '
@@ -192,36 +198,36 @@ class Watch:
                 f'{self.limit}{who}')
 
 
-def block_signals():
+def block_signals() -> None:
     """Let no signal reach this thread."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
 
-def start(*args):
+def start(*args: Any) -> None:
     """Begin to watch, with the arguments of Watch, unless this process watches already."""
     global _running
     _running = _running or Watch(*args)
 
 
-def progress(doing, iteration=None):
+def progress(doing: str, iteration: Optional[int] = None) -> None:
     """Tell the watch what this process begins to do (`doing`: as in 'was saving'), and its finished iterations."""
     if _running is not None:
         _running.progress(doing, iteration)
 
 
-def on_loss(function):
+def on_loss(function: Callable[[str], None]) -> None:
     """Let the watch call `function(message)`, from a thread, when another process is lost."""
     if _running is not None:
         _running.on_loss = function
 
 
-def raise_if_lost():
+def raise_if_lost() -> None:
     """PeerLostError if the watch knows that a process is missing."""
     if _running is not None and _running.lost:
         raise PeerLostError(_running.lost)
 
 
-def end_watch():
+def end_watch() -> None:
     """Look no more after the others. After a job that ended well all call it and may end at different times."""
     global _running
     if _running is not None:
@@ -230,7 +236,7 @@ def end_watch():
 
 
 @contextlib.contextmanager
-def name_the_lost():
+def name_the_lost() -> Iterator[None]:
     """Turns the error of a collective, when another process is missing, into a PeerLostError that names it."""
     try:
         yield

@@ -5,37 +5,40 @@ All functions may be called without initialisation; they then act as in a world 
 
 import os
 import time
+from typing import Optional, TypeVar
 
 from . import watch as watching
 from .store import Store, second_store
 from ..errors import DeviceError
 
+T = TypeVar('T')
+
 _initialised = False
 _met = 0                     # how often all have met
 
 
-def world_size():
+def world_size() -> int:
     """Number of training processes that the launcher started (1 without a launcher)."""
     return int(os.environ.get('PADDLE_TRAINERS_NUM', 1))
 
 
-def rank():
+def rank() -> int:
     """Index of this process, 0 .. world_size() - 1."""
     return int(os.environ.get('PADDLE_TRAINER_ID', 0))
 
 
-def is_main():
+def is_main() -> bool:
     """True on the process that logs and saves."""
     return rank() == 0
 
 
-def on_cpu():
+def on_cpu() -> bool:
     """Whether this process computes on the CPU, and talks to the others over gloo."""
     import paddle
     return paddle.get_device() == 'cpu'
 
 
-def init(limit=None):
+def init(limit: Optional[float] = None) -> None:
     """Join the other processes of the launcher's job; call after paddle.set_device.
 
     Args:
@@ -66,14 +69,14 @@ def _join():
             '--nproc_per_node 2 tools/train.py ... --no-cuda') from e
 
 
-def watch(limit):
+def watch(limit: float) -> None:
     """Begin to watch the other processes (see `passl.utils.distributed.watch`); nothing in a world of one."""
     if world_size() > 1:
         known = gather_objects(watching.facts())
         watching.start(limit, rank(), known, second_store(), on_cpu())
 
 
-def store():
+def store() -> Optional[Store]:
     """The Store; None in a world of one."""
     if world_size() == 1:
         return None
@@ -81,7 +84,7 @@ def store():
     return Store(paddle.base.core.create_or_get_global_tcp_store())
 
 
-def meet():
+def meet() -> None:
     """Wait, without limit, until every process is here; process 0 may work alone meanwhile.
 
     To be called before collectives to which processes may come at very different times: those of gloo give up after
@@ -96,6 +99,7 @@ def meet():
     _met += 1
     # one counter for all meetings: nobody comes to the next one before this one is complete
     key, counter, pause, complete = 'passl/meet', store(), 0.001, _met * world_size()
+    assert counter is not None          # there are several processes
     here = counter.add(key, 1)
     while here < complete:
         watching.raise_if_lost()
@@ -104,7 +108,7 @@ def meet():
         here = counter.add(key, 0)
 
 
-def broadcast_object(obj):
+def broadcast_object(obj: T) -> T:
     """Process 0's `obj` (plain python data) on every process; waits for all without limit."""
     if world_size() == 1:
         return obj
@@ -115,7 +119,7 @@ def broadcast_object(obj):
     return box[0]
 
 
-def gather_objects(obj):
+def gather_objects(obj: T) -> list[T]:
     """List of every process's `obj`, in rank order; waits for all without limit."""
     if world_size() == 1:
         return [obj]

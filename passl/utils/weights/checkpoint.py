@@ -9,6 +9,7 @@ import re
 import stat
 import struct
 from collections import OrderedDict
+from typing import IO, Any, Optional, Union
 
 import numpy as np
 
@@ -35,10 +36,10 @@ CHECKPOINT = re.compile(r'(epoch|iter)_(\d+)\.pdparams')
 class _HashingWriter:
     """Passes bytes on to a file and hashes them."""
 
-    def __init__(self, file):
+    def __init__(self, file: IO[bytes]) -> None:
         self.file, self.hash = file, hashlib.sha256()
 
-    def write(self, data):
+    def write(self, data: bytes) -> int:
         self.hash.update(data)
         return self.file.write(data)
 
@@ -50,7 +51,7 @@ class _Pickler(pickle.Pickler):
     cannot import; `numpy.ndarray(shape, dtype, bytes)` means the same everywhere.
     """
 
-    def reducer_override(self, obj):
+    def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, np.ndarray):
             return np.ndarray, (obj.shape, obj.dtype, obj.tobytes())
         if isinstance(obj, np.generic):
@@ -76,7 +77,8 @@ def _check_plain(obj, where=''):
                         'convert it to numpy or plain Python.')
 
 
-def save_file(obj, path, note=None, torch_layout=False):
+def save_file(obj: Any, path: Union[str, os.PathLike[str]], note: Optional[dict[str, Any]] = None,
+              torch_layout: bool = False) -> None:
     """Save nested dicts, lists and tuples of numpy arrays, numbers, strings and None.
 
     The file appears under its name complete or not at all, also when the process is killed
@@ -118,11 +120,11 @@ def save_file(obj, path, note=None, torch_layout=False):
                   errno.EACCES: 'Choose an output_dir that you may write to.',
                   errno.EROFS: 'Choose an output_dir that you may write to.'}
         raise CheckpointError(f"Cannot write '{path}': {e.strerror or e}. "
-                              f"{advice.get(e.errno, 'Choose another place.')} "
+                              f"{advice.get(e.errno or 0, 'Choose another place.')} "
                               'An older file of this name is unchanged.') from e
 
 
-def read_note(path):
+def read_note(path: Union[str, os.PathLike[str]]) -> dict[str, Any]:
     """The `note` that `save_file` put into a file: {} if it has none or cannot be read.
 
     The checksum is not looked at: what matters must come from `load_file`.
@@ -138,7 +140,7 @@ def read_note(path):
     return note if isinstance(note, dict) else {}
 
 
-def fingerprint(path):
+def fingerprint(path: Union[str, os.PathLike[str]]) -> str:
     """The checksum that `save_file` put into a file, as text; '' for files without one."""
     try:
         with open(path, 'rb') as f:
@@ -150,7 +152,7 @@ def fingerprint(path):
         return ''
 
 
-def file_format(path):
+def file_format(path: Union[str, os.PathLike[str]]) -> str:
     """'pickle', 'torch', 'torch-legacy' or 'safetensors', from the file's first bytes.
 
     Raises:
@@ -160,7 +162,7 @@ def file_format(path):
         return _sniff(f, path)
 
 
-def load_file(path):
+def load_file(path: Union[str, os.PathLike[str]]) -> Any:
     """Read a checkpoint as nested Python containers with numpy arrays. Nothing in it is executed.
 
     Formats: files of `save_file` and of `paddle.save`, PASSL `.pd` pickles, `.pth` of torch
@@ -269,7 +271,7 @@ def _sniff(f, path):
                           '.pth of torch, .safetensors.')
 
 
-def is_torch_file(path):
+def is_torch_file(path: Union[str, os.PathLike[str]]) -> bool:
     """Whether the tensors of `path` have torch's layout (a .pth, or a .safetensors marked by torch)."""
     kind = file_format(path)
     if kind != 'safetensors':

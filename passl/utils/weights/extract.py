@@ -2,6 +2,7 @@
 
 import logging
 import os
+from typing import Optional, Union
 
 from .checkpoint import save_file
 from ..errors import CheckpointError
@@ -11,7 +12,8 @@ from .load import backbone_weights, load_weights, prefixes, select_prefix
 _ENDINGS = ('.pdparams', '.safetensors')
 
 
-def extract_weight(ckpt, output, prefix='backbone', remove_prefix=False, overwrite=False):
+def extract_weight(ckpt: str, output: str, prefix: str = 'backbone', remove_prefix: bool = False,
+                   overwrite: bool = False) -> str:
     """Save the weights below `prefix` of a checkpoint as a flat {name: array}.
 
     Args:
@@ -47,7 +49,7 @@ def extract_weight(ckpt, output, prefix='backbone', remove_prefix=False, overwri
                 f"to '{output}', with names like '{next(iter(named))}'.")
 
 
-def convert_torch(path_in, path_out, overwrite=False):
+def convert_torch(path_in: str, path_out: str, overwrite: bool = False) -> str:
     """Save all weights of a torch `.pth` in Paddle's names and layout; the parts keep their prefixes.
 
     Returns:
@@ -64,7 +66,8 @@ def _log(text):
     return text
 
 
-def check_output(output, overwrite, source=None, endings=_ENDINGS):
+def check_output(output: Union[str, os.PathLike[str], None], overwrite: bool, source: Optional[str] = None,
+                 endings: tuple[str, ...] = _ENDINGS) -> None:
     """Say before the work what would fail after it.
 
     Args:

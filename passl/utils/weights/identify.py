@@ -1,5 +1,7 @@
 """Whose names a file has: the library, and what stands before the backbone's names. For every command the same."""
 
+from typing import Collection, Iterable, Optional
+
 from ..errors import CheckpointError, suggest
 from .names import Arch, table
 
@@ -11,13 +13,14 @@ BACKBONES = ('encoder_q.0.', 'backbone.', 'encoder.0.', 'encoder_q.', 'encoder.'
 _FOLLOWERS = ('encoder_k', 'momentum', 'teacher', 'target', 'ema')
 
 
-def prefixes(state, depth=2):
+def prefixes(state: Iterable[str], depth: int = 2) -> list[str]:
     """The first parts of the names, for messages: ['encoder_k.0', 'encoder_q.0', 'queue', ...]."""
     parts = [k.split('.') for k in state]
     return sorted({'.'.join(p[:depth]) if len(p) > depth + 1 else p[0] for p in parts})
 
 
-def identify(named, where, library=None, prefix=None, as_read=False):
+def identify(named: Collection[str], where: str, library: Optional[str] = None, prefix: Optional[str] = None,
+             as_read: bool = False) -> tuple[str, str]:
     """(library, prefix) of the backbone among the names of a file; what is given is only checked.
 
     Args:

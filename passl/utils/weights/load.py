@@ -1,6 +1,8 @@
 """Finds weights in whatever a file holds, renames them, and puts them into a model with a report."""
 
 import logging
+import os
+from typing import TYPE_CHECKING, Any, Collection, Iterable, Optional, Protocol, Union
 
 import numpy as np
 
@@ -11,12 +13,15 @@ from .key_names import describe
 from .names import first_short, nearest_arch, table
 from .safetensors_file import bfloat16_to_float32
 
+if TYPE_CHECKING:
+    pass
+
 _NESTING = ('state_dict', 'model_state_dict', 'model', 'network', 'backbone')
 _NOT_BACKBONE = ('fc.', 'head.', 'neck.', 'classifier.', 'encoder_q.', 'encoder_k.', 'queue', 'prototypes.')
 _SHOWN = 10
 
 
-def find_state_dict(obj, where='the file'):
+def find_state_dict(obj: Any, where: str = 'the file') -> dict[str, np.ndarray]:
     """{name: array} inside a full checkpoint, a {'state_dict', 'author'} file or a flat dict.
 
     Raises:
@@ -42,12 +47,12 @@ def _sentence(text):
     return text[:1].upper() + text[1:]
 
 
-def is_torch_layout(state):
+def is_torch_layout(state: Iterable[str]) -> bool:
     """Whether the names are those of a torch model (batch-norm statistics as torch calls them)."""
     return any(k.endswith(('running_mean', 'running_var', 'num_batches_tracked')) for k in state)
 
 
-def torch_to_paddle(state, force=False):
+def torch_to_paddle(state: dict[str, np.ndarray], force: bool = False) -> dict[str, np.ndarray]:
     """Names and layout of torch -> those of Paddle.
 
     `running_mean/var` -> `_mean/_variance`, `num_batches_tracked` is dropped, matrices named
@@ -72,7 +77,7 @@ def torch_to_paddle(state, force=False):
     return converted
 
 
-def load_weights(path):
+def load_weights(path: Union[str, os.PathLike[str]]) -> dict[str, np.ndarray]:
     """Read the weights of any supported file in Paddle's names and layout: {name: array}.
 
     What `--load` and `--pretrained` use. A wrapper's `module.` in front of every name is removed.
@@ -80,13 +85,13 @@ def load_weights(path):
     return weights_in(load_file(path), path)
 
 
-def weights_in(content, path):
+def weights_in(content: Any, path: Union[str, os.PathLike[str]]) -> dict[str, np.ndarray]:
     """As `load_weights`, of what `load_file(path)` gave."""
     state = find_state_dict(content, f"'{path}'")
     return strip_wrappers(torch_to_paddle(state, force=is_torch_file(path)))
 
 
-def strip_wrappers(state):
+def strip_wrappers(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Remove `module.` / `_layers.` in front, when all names have it (as data-parallel wrappers do)."""
     for wrapper in ('module.', '_layers.'):
         while state and all(k.startswith(wrapper) for k in state):
@@ -94,14 +99,14 @@ def strip_wrappers(state):
     return state
 
 
-def select_prefix(state, prefix):
+def select_prefix(state: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     """The entries whose name begins with `prefix` (whole parts only), without it."""
     if prefix and not prefix.endswith('.'):
         prefix += '.'
     return {k[len(prefix):]: v for k, v in state.items() if k.startswith(prefix)}
 
 
-def find_backbone_prefix(state):
+def find_backbone_prefix(state: Collection[str]) -> Optional[str]:
     """The prefix of the backbone's names ('' if they have none), or None; prefers the query encoder."""
     for prefix in BACKBONES:
         if prefix in ('encoder_q.0.', 'backbone.', 'encoder.0.'):
@@ -112,7 +117,7 @@ def find_backbone_prefix(state):
     return None
 
 
-def backbone_weights(state, where='the file'):
+def backbone_weights(state: dict[str, np.ndarray], where: str = 'the file') -> dict[str, np.ndarray]:
     """The backbone's weights in this project's names without a prefix, heads left out.
 
     Accepts a ResNet as any of `identify.LIBRARIES` names it, behind whatever prefix; of several the query encoder's.
@@ -154,6 +159,13 @@ def _renamed(theirs, library, where):
     return {ours.get(name, name): value for name, value in theirs.items()}
 
 
+class Holder(Protocol):
+    """What weights are put into: a Paddle layer, or a part of one."""
+
+    def state_dict(self) -> Any:
+        """{name: tensor}, the tensors themselves."""
+
+
 class Report:
     """What became of every tensor when weights were put into a model.
 
@@ -163,20 +175,21 @@ class Report:
         mismatched: list of (name, shape in the file, shape in the model).
     """
 
-    def __init__(self, what, matched, missing, unexpected, mismatched):
+    def __init__(self, what: str, matched: list[str], missing: list[str], unexpected: list[str],
+                 mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]]) -> None:
         self.what, self.matched, self.missing = what, matched, missing
         self.unexpected, self.mismatched = unexpected, mismatched
 
     @property
-    def total(self):
+    def total(self) -> int:
         """Number of tensors that the model has."""
         return len(self.matched) + len(self.missing) + len(self.mismatched)
 
     @property
-    def complete(self):
+    def complete(self) -> bool:
         return len(self.matched) == self.total
 
-    def lines(self, shown=_SHOWN):
+    def lines(self, shown: int = _SHOWN) -> list[str]:
         """The short text for the log, a list of lines."""
         out = [f'{self.what}: matched {len(self.matched)} of {self.total}']
         wrong = [f'{n} {list(a)} in the file, {list(b)} in the model' for n, a, b in self.mismatched]
@@ -209,7 +222,8 @@ def _fit(value, tensor):
     return value.reshape([int(n) for n in tensor.shape])
 
 
-def load_into(layer, state, what='model', strict=True, min_matched=None, source='the file'):
+def load_into(layer: Holder, state: dict[str, np.ndarray], what: str = 'model', strict: bool = True,
+              min_matched: Optional[float] = None, source: str = 'the file') -> Report:
     """Put {name: array} into a Paddle layer; first everything is checked, then everything is set.
 
     Args:

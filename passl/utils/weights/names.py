@@ -4,7 +4,7 @@ The names are generated here, from the place of a tensor in the network. The che
 (`independent`) reads names back with code of its own, so that one mistake cannot hide in both.
 """
 
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Iterable, Sequence
 
 import numpy as np
 
@@ -22,19 +22,19 @@ class Arch(NamedTuple):
     vd: bool = False
 
     @property
-    def bottleneck(self):
+    def bottleneck(self) -> bool:
         return self.depth >= 50
 
     @property
-    def name(self):
+    def name(self) -> str:
         return f'ResNet-{self.depth}{"_vd" if self.vd else ""}'
 
     @property
-    def stem(self):
+    def stem(self) -> str:
         return 'deep (three 3x3 convolutions)' if self.vd else '7x7'
 
     @property
-    def blocks(self):
+    def blocks(self) -> tuple[int, ...]:
         return RESNET_BLOCKS[self.depth]
 
 
@@ -46,11 +46,11 @@ class Part(NamedTuple):
     shape: tuple        # of the convolution's weight, [out, in, k, k]
 
     @property
-    def is_short(self):
+    def is_short(self) -> bool:
         return self.index is None
 
 
-def parts(arch):
+def parts(arch: Arch) -> list[Part]:
     """All convolutions of the network with their norms, in the order of the computation."""
     found = [Part(0, 0, i, shape) for i, shape in enumerate(
         [(32, 3, 3, 3), (32, 32, 3, 3), (64, 32, 3, 3)] if arch.vd else [(64, 3, 7, 7)])]
@@ -155,7 +155,7 @@ _NO_SUCH_MODEL = {
 }
 
 
-def check_exists(arch, convention):
+def check_exists(arch: Arch, convention: str) -> None:
     """CheckpointError if the library has no such network."""
     reason = _NO_SUCH_MODEL.get(convention) if arch.vd else None
     if arch.vd and convention in ('timm', 'mmseg') and not arch.bottleneck:
@@ -165,7 +165,7 @@ def check_exists(arch, convention):
         raise CheckpointError(f"{arch.name} has no counterpart for '{convention}': {reason}.")
 
 
-def shapes(arch):
+def shapes(arch: Arch) -> dict[str, tuple[int, ...]]:
     """{our name: shape} of all tensors of the backbone, in the order of the computation."""
     table = {}
     for part in parts(arch):
@@ -175,7 +175,7 @@ def shapes(arch):
     return table
 
 
-def table(arch, convention, as_read=False):
+def table(arch: Arch, convention: str, as_read: bool = False) -> dict[str, str]:
     """{our name: the name in `convention`} of all tensors; torch's leaf names where the library is torch's.
 
     as_read: with Paddle's leaf names in any case, as `passl.utils.weights.load_weights` gives them.
@@ -189,7 +189,7 @@ def table(arch, convention, as_read=False):
     return found
 
 
-def first_short(arch, convention):
+def first_short(arch: Arch, convention: str) -> dict[str, np.ndarray]:
     """{their name: array} of the first shortcut as the identity, where only the library has one; else {}.
 
     The network then computes the same in evaluation mode (exactly up to rounding).
@@ -204,7 +204,7 @@ def first_short(arch, convention):
             f'{norm}._mean': zeros.copy(), f'{norm}._variance': ones}
 
 
-def nearest_arch(names, convention, where, as_read=False):
+def nearest_arch(names: Iterable[str], convention: str, where: str, as_read: bool = False) -> Arch:
     """The Arch whose tensors `names` are, or nearly are (then `check_complete` tells what differs); see `table`.
 
     Raises:
@@ -222,7 +222,7 @@ def nearest_arch(names, convention, where, as_read=False):
     return best
 
 
-def check_complete(state, arch, where):
+def check_complete(state: dict[str, np.ndarray], arch: Arch, where: str) -> None:
     """Every tensor of the backbone is there in its shape, and nothing else.
 
     Raises:
@@ -236,7 +236,8 @@ def check_complete(state, arch, where):
     refuse_unless_empty(where, arch, len(wanted), missing, left, wrong)
 
 
-def refuse_unless_empty(where, arch, total, missing, left, wrong=()):
+def refuse_unless_empty(where: str, arch: Arch, total: int, missing: Sequence[str], left: Sequence[str],
+                        wrong: Sequence[str] = ()) -> None:
     """CheckpointError with the lists, unless all of them are empty."""
     if missing or left or wrong:
         lines = [f'{where} does not hold exactly the backbone of a {arch.name} (stem: {arch.stem}): '

@@ -5,6 +5,7 @@ module that checks its arguments and makes plain data of them.
 """
 
 import re
+from typing import Any, Callable, Iterable
 
 import numpy as np
 
@@ -43,16 +44,16 @@ class Room:
         size: of the file, in bytes.
     """
 
-    def __init__(self, size):
+    def __init__(self, size: int) -> None:
         self.left = _FREE_BYTES + _COPIES * size
 
-    def take(self, nbytes):
+    def take(self, nbytes: int) -> None:
         """Account for `nbytes` of a copy. Raises DamagedError when the file has asked for too much."""
         self.left -= nbytes
         if self.left < 0:
             raise DamagedError('it would take far more memory than its size')
 
-    def take_copies(self, values):
+    def take_copies(self, values: Iterable[Any]) -> None:
         """Account for copying each of `values` once, containers without what is in them."""
         for value in values:
             if isinstance(value, (str, bytes, bytearray)):
@@ -65,22 +66,23 @@ class Global:
     """A name on the allow-list that a file may 'call': `build(*args)` makes plain data of it."""
     __slots__ = ('name', 'build')
 
-    def __init__(self, name, build):
+    def __init__(self, name: str, build: Callable[..., Any]) -> None:
         self.name, self.build = name, build
 
 
 class Dtype:
     __slots__ = ('code', 'order')
 
-    def __init__(self, code, *_):
-        self.code, self.order = code, '='
+    def __init__(self, code: Any, *_: Any) -> None:
+        self.code = code
+        self.order: Any = '='
 
-    def set_state(self, state):
+    def set_state(self, state: Any) -> None:
         if not isinstance(state, tuple) or len(state) < 5 or any(s is not None for s in state[2:5]):
             raise UnsupportedError('it holds a structured numpy array')
         self.order = state[1]
 
-    def real(self):
+    def real(self) -> np.dtype:
         # nothing but the plain form: numpy evaluates the numbers in others, such as '(3)f4' or 'f4,f4'
         plain = isinstance(self.code, str) and _DTYPE_CODE.fullmatch(self.code)
         dtype = np.dtype(self.code) if plain else np.dtype('V')
@@ -93,15 +95,15 @@ class Pending:
     """An array between its creation and the moment when its contents arrive."""
     __slots__ = ('value',)
 
-    def __init__(self, *_):
+    def __init__(self, *_: Any) -> None:
         self.value = None
 
-    def set_state(self, state):
+    def set_state(self, state: Any) -> None:
         shape, dtype, fortran, raw = state[-4:]
         self.value = make_array(shape, dtype, raw, fortran)
 
 
-def make_array(shape, dtype, raw, fortran=False):
+def make_array(shape: Any, dtype: Any, raw: Any, fortran: Any = False) -> np.ndarray:
     """A writable array over the bytes `raw` (no copy where it is large), after checking that they fit.
 
     Raises:
@@ -126,7 +128,7 @@ def make_array(shape, dtype, raw, fortran=False):
     if addressed > 2**48 or count * dtype.itemsize != len(raw):
         raise DamagedError(f'an array of shape {shape} and type {dtype} with {len(raw)} bytes')
     array = np.empty((0,), dtype)
-    array.__setstate__((1, shape, dtype, bool(fortran), raw))
+    array.__setstate__((1, shape, dtype, bool(fortran), raw))    # type: ignore[arg-type]  # pickles hold plain bools
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder('='))
 
 
@@ -159,7 +161,7 @@ def _old_paddle_tensor(source, names=None):
     return names['data']
 
 
-def check_key(key):
+def check_key(key: Any) -> Any:
     """Only flat keys: hashing a tuple nested a million deep would overflow the C stack.
 
     Whole numbers stay below Python's hash modulus: larger ones can be chosen so that all hashes are the same, and a
@@ -172,7 +174,7 @@ def check_key(key):
     return key
 
 
-def check_result(obj):
+def check_result(obj: Any) -> Any:
     """`obj` if it is plain data that later code may walk through, copy and compare without harm.
 
     Raises:
@@ -228,8 +230,8 @@ def _numpy_scalar(name):
     return build
 
 
-def allow_list():
-    table = {
+def allow_list() -> dict[tuple[str, str], Callable[..., Any]]:
+    table: dict[tuple[str, str], Callable[..., Any]] = {
         ('collections', 'OrderedDict'): _plain_dict,
         ('collections', 'Counter'): _plain_dict,
         ('collections', 'defaultdict'): lambda *_: {},  # its items follow, its factory is not used

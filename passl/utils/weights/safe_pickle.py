@@ -7,6 +7,7 @@ allow-list (`safe_arrays`) ends the reading; there is no way from a file to a Py
 """
 
 import struct
+from typing import IO, Any, Callable, Iterable, NoReturn, Optional
 
 from .safe_arrays import (MAX_STEPS, DamagedError, Dtype, Global, Pending, RefusedError, Room, UnsupportedError,
                           allow_list, check_key, check_result)
@@ -27,13 +28,14 @@ class SafeUnpickler:
         room: Room shared with other parts of the same file.
     """
 
-    def __init__(self, file, size, extra=None, persistent=None, room=None):
+    def __init__(self, file: IO[bytes], size: int, extra: Optional[dict[tuple[str, str], Callable[..., Any]]] = None,
+                 persistent: Optional[Callable[[Any], Any]] = None, room: Optional[Room] = None) -> None:
         self.file, self.left = file, size - file.tell()
         self.allowed = {**allow_list(), **(extra or {})}
         self.persistent, self.room = persistent, room or Room(size)
         self.stack, self.marks, self.memo = [], [], {}
 
-    def load(self):
+    def load(self) -> Any:
         """The object that the pickle describes: plain data, checked by `check_result`.
 
         Raises:
@@ -42,7 +44,7 @@ class SafeUnpickler:
         """
         return check_result(self.load_raw())
 
-    def load_raw(self):
+    def load_raw(self) -> Any:
         """As `load`, without the check of the result (which may hold tensors that are not there yet)."""
         table, read = _OPCODES, self.read
         for _ in range(MAX_STEPS):
@@ -55,7 +57,7 @@ class SafeUnpickler:
             step(self)
         raise DamagedError(f'more than {MAX_STEPS} steps')
 
-    def read(self, n):
+    def read(self, n: int) -> bytes:
         if not 0 <= n <= self.left:
             raise EOFError
         self.left -= n
@@ -64,63 +66,63 @@ class SafeUnpickler:
             raise EOFError
         return data
 
-    def number(self, form):
+    def number(self, form: str) -> Any:
         return struct.unpack(form, self.read(struct.calcsize(form)))[0]
 
-    def line(self):
+    def line(self) -> str:
         text = self.file.readline(512)
         self.left -= len(text)
         if not text.endswith(b'\n'):
             raise EOFError
         return text[:-1].decode('utf-8')
 
-    def push(self, value):
+    def push(self, value: Any) -> None:
         self.stack.append(value)
 
-    def pop_mark(self):
+    def pop_mark(self) -> list[Any]:
         start = self.marks.pop()
         items, self.stack[start:] = self.stack[start:], []
         return items
 
-    def pop_n(self, n):
+    def pop_n(self, n: int) -> list[Any]:
         if n > len(self.stack):
             raise DamagedError('more values are used than were written')
         items, self.stack[len(self.stack) - n:] = self.stack[len(self.stack) - n:], []
         return items
 
-    def get(self, key):
+    def get(self, key: int) -> None:
         value = self.memo[key]
         if isinstance(value, Pending) and value.value is not None:
             value = value.value
         self.push(value)
 
-    def put(self, key):
+    def put(self, key: int) -> None:
         self.memo[key] = self.stack[-1]
 
-    def global_name(self, module, name):
+    def global_name(self, module: str, name: str) -> None:
         build = self.allowed.get((module, name))
         if build is None:
             raise RefusedError(f"'{module}.{name}'")
         self.push(Global(f'{module}.{name}', build))
 
-    def stack_global(self):
+    def stack_global(self) -> None:
         module, name = self.pop_n(2)
         if not isinstance(module, str) or not isinstance(name, str):
             raise DamagedError('a name that is not a string')
         self.global_name(module, name)
 
-    def reduce(self):
+    def reduce(self) -> None:
         target, args = self.pop_n(2)
         if not isinstance(target, Global) or not isinstance(args, tuple):
             raise RefusedError('a call of something that is not a function name')
         self.room.take_copies(args)
         self.push(target.build(*args))
 
-    def new_object(self):
+    def new_object(self) -> NoReturn:
         target, _ = self.pop_n(2)
         raise RefusedError(f"an object of '{getattr(target, 'name', type(target).__name__)}'")
 
-    def build(self):
+    def build(self) -> None:
         target, state = self.pop_n(2)
         if isinstance(target, (Dtype, Pending)):
             self.room.take_copies(state)
@@ -129,12 +131,12 @@ class SafeUnpickler:
             raise RefusedError(f'a state for a {type(target).__name__}')
         self.push(target.value if isinstance(target, Pending) else target)
 
-    def append(self, items):
+    def append(self, items: Iterable[Any]) -> None:
         if not isinstance(self.stack[-1], list):
             raise DamagedError('a list item outside a list')
         self.stack[-1].extend(items)
 
-    def set_items(self, items):
+    def set_items(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if not isinstance(target, dict):
             raise DamagedError('a dict item outside a dict')
@@ -145,12 +147,12 @@ class SafeUnpickler:
             if check_key(key) != _BOOKKEEPING:
                 target[key] = value
 
-    def add_items(self, items):
+    def add_items(self, items: Iterable[Any]) -> None:
         if not isinstance(self.stack[-1], set):
             raise DamagedError('a set item outside a set')
         self.stack[-1].update([check_key(item) for item in items])
 
-    def persistent_id(self):
+    def persistent_id(self) -> None:
         if self.persistent is None:
             raise RefusedError('a reference to data outside the file')
         self.push(self.persistent(self.stack.pop()))

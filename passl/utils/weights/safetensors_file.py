@@ -3,6 +3,7 @@
 import json
 import math
 import struct
+from typing import IO, Any
 
 import numpy as np
 
@@ -15,12 +16,12 @@ _NAMES = {np.dtype(v): k for k, v in _DTYPES.items()}
 _MAX_HEADER = 100 * 1024 * 1024     # the limit of the format's own library
 
 
-def bfloat16_to_float32(bits):
+def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
     """float32 array of a uint16 array that holds bfloat16 bit patterns (numpy has no such type)."""
     return (np.asarray(bits).astype(np.uint32) << 16).view(np.float32)
 
 
-def read_header(file, size):
+def read_header(file: IO[bytes], size: int) -> tuple[dict[str, Any], int]:
     """(header dict, position of the first tensor byte)."""
     if size < 8:
         raise EOFError
@@ -62,7 +63,7 @@ def _places(header, size):
     return places
 
 
-def read_safetensors(file, size):
+def read_safetensors(file: IO[bytes], size: int) -> dict[str, np.ndarray]:
     """{name: array} of an open file; bfloat16 becomes float32."""
     header, start = read_header(file, size)
     tensors = {}
@@ -77,9 +78,10 @@ def read_safetensors(file, size):
     return {name: tensors[name] for name in header if name in tensors}
 
 
-def write_safetensors(file, tensors, layout='paddle'):
+def write_safetensors(file: IO[bytes], tensors: dict[str, np.ndarray], layout: str = 'paddle') -> None:
     """Write {name: array} to an open binary file, marked as tensors in the `layout` of 'paddle' or 'pt' (torch)."""
-    header, offset, arrays = {'__metadata__': {'format': layout}}, 0, []
+    header: dict[str, Any] = {'__metadata__': {'format': layout}}
+    offset, arrays = 0, []
     for name, value in tensors.items():
         array = np.asarray(value)
         if array.dtype not in _NAMES:

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from typing import IO, Any
 
 import numpy as np
 
@@ -22,11 +23,11 @@ class _Type:
     """The element type of a storage: what `torch.FloatStorage` stands for."""
     __slots__ = ('name',)
 
-    def __init__(self, name):
+    def __init__(self, name: str) -> None:
         self.name = name
 
     @property
-    def numpy(self):
+    def numpy(self) -> np.dtype:
         return np.dtype('uint16' if self.name == 'bfloat16' else self.name).newbyteorder('<')
 
 
@@ -34,10 +35,10 @@ class _Storage:
     """Raw elements; filled at once (zip format) or after the pickle (legacy format)."""
     __slots__ = ('type', 'numel', 'array', 'room')
 
-    def __init__(self, type_, numel, room):
+    def __init__(self, type_: _Type, numel: int, room: Room) -> None:
         self.type, self.numel, self.array, self.room = type_, numel, None, room
 
-    def fill(self, raw):
+    def fill(self, raw: bytes) -> None:
         self.array = make_array((self.numel,), self.type.numpy, raw)
 
 
@@ -45,10 +46,10 @@ class _Tensor:
     """A view of a storage that is not there yet (legacy format)."""
     __slots__ = ('args',)
 
-    def __init__(self, *args):
+    def __init__(self, *args: Any) -> None:
         self.args = args
 
-    def real(self):
+    def real(self) -> np.ndarray:
         return _strided(*self.args)
 
 
@@ -138,7 +139,7 @@ class _Archive:
     Entries may lie over each other in a hostile file, so what is read in all may not exceed the file's size.
     """
 
-    def __init__(self, file, size):
+    def __init__(self, file: IO[bytes], size: int) -> None:
         try:
             self.zip, self.left = zipfile.ZipFile(file), size
         except zipfile.BadZipFile:
@@ -147,7 +148,7 @@ class _Archive:
         if len(self.names) != len(self.zip.namelist()):
             raise DamagedError('two entries of the same name')
 
-    def read(self, name):
+    def read(self, name: str) -> bytes:
         info = self.zip.getinfo(name)
         if info.compress_type != zipfile.ZIP_STORED:
             raise UnsupportedError('its entries are compressed, which torch does not do')
@@ -157,7 +158,7 @@ class _Archive:
         return self.zip.read(info)
 
 
-def read_torch_zip(file, size):
+def read_torch_zip(file: IO[bytes], size: int) -> Any:
     """The object in a file of torch >= 1.6 (a zip archive)."""
     archive, room = _Archive(file, size), Room(size)
     prefix = _archive_prefix(archive.zip.namelist())
@@ -183,7 +184,7 @@ def read_torch_zip(file, size):
     return SafeUnpickler(io.BytesIO(data), len(data), _allow_list(), persistent, room).load()
 
 
-def read_torch_legacy(file, size):
+def read_torch_legacy(file: IO[bytes], size: int) -> Any:
     """The object in a file of torch 0.1.10 to 1.5 (pickles, then raw storages)."""
     storages, room = {}, Room(size)
 

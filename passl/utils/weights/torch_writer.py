@@ -2,6 +2,7 @@
 
 import struct
 import zipfile
+from typing import IO, Any, Iterable
 
 import numpy as np
 
@@ -20,10 +21,10 @@ class Encoder:
         storages: the bytes of the storages that `encode` has met, in order; their numbers are their names.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.storages = []
 
-    def encode(self, obj):
+    def encode(self, obj: Any) -> bytes:
         """Opcodes that leave `obj` on the stack: None, bool, int, float, str, tuple, list, dict or array.
 
         Raises:
@@ -61,7 +62,8 @@ class Encoder:
         stride = tuple(s // array.itemsize for s in array.strides)
         return self.tensor(array.dtype.name, len(self.storages) - 1, array.size, array.shape, stride)
 
-    def tensor(self, dtype, key, numel, size, stride, offset=0, extra=()):
+    def tensor(self, dtype: str, key: int, numel: int, size: Iterable[int], stride: Iterable[int], offset: int = 0,
+               extra: tuple[Any, ...] = ()) -> bytes:
         """Opcodes of a view of the storage number `key`; `extra`: further parts of its reference."""
         kind = f'ctorch\n{STORAGES[dtype]}\n'.encode()
         reference = b'(' + self.encode('storage') + kind + b''.join(
@@ -70,7 +72,7 @@ class Encoder:
                 + self.encode(tuple(stride)) + b'\x89' + _EMPTY_ORDERED_DICT + b'tR')
 
 
-def write_torch(file, obj):
+def write_torch(file: IO[bytes], obj: Any) -> None:
     """Write `obj` to an open binary file in the format of torch >= 1.6 (a zip archive without compression).
 
     Args:
