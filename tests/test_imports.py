@@ -144,7 +144,8 @@ def without_types(node, front=''):
 def test_public_functions_are_annotated():
     """All but what PaddleDetection registers: it checks a config's values against these annotations itself."""
     left = [f"{module.replace('.', '/')}{'/__init__' * is_package}.py: {name}"
-            for module, is_package, tree in sources() for name in without_types(tree)]
+            for module, is_package, tree in sources() for name in without_types(tree)
+            if not (module.endswith('paddledet.modules') and name.endswith('.__init__'))]
     assert left == [], '\n'.join(left)
 
 
