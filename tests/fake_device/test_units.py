@@ -9,7 +9,8 @@ import pytest
 
 from . import plugin
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(plugin.build()[0] is None, reason=plugin.build()[1] or 'it can be built')]
+pytestmark = [pytest.mark.slow,
+              pytest.mark.skipif(plugin.build()[0] is None, reason=plugin.build()[1] or 'it can be built')]
 
 HOOKS = [f'tests/engine/test_{name}.py' for name in ('hooks', 'no_sync', 'numerics', 'evaluator', 'amp', 'amp_resume')]
 # {what: (tests, so many pass at least, so many are skipped at most: those marked cpu_only)}. Left to whoever runs all
