@@ -32,6 +32,7 @@ STANDARD_HOOKS = {
     'lr_config': 'LRSchedulerHook',
     'log_config': 'LogHook',
     'collapse_config': 'CollapseHook',
+    'expected': 'ExpectedHook',
     'visual_config': 'VisualHook',
     'checkpoint': 'CheckpointHook',
 }

@@ -9,6 +9,7 @@ from .builder import HOOKS, build_hook  # noqa: E402
 from .checkpoint_hook import CheckpointHook  # noqa: E402
 from .collapse_hook import CollapseHook  # noqa: E402
 from .evaluate_hook import EvaluateHook  # noqa: E402
+from .expected_hook import ExpectedHook  # noqa: E402
 from .health_hook import HealthHook  # noqa: E402
 from .hook import Hook, Priority  # noqa: E402
 from .log_hook import LogHook  # noqa: E402
@@ -20,5 +21,5 @@ from .timer_hook import IterTimerHook  # noqa: E402
 from .visual_hook import VisualHook  # noqa: E402
 
 __all__ = ['HOOKS', 'build_hook', 'Hook', 'Priority', 'BadImagesHook', 'CheckpointHook', 'CollapseHook', 'EvaluateHook',
-           'HealthHook', 'LogHook', 'LossLambdaWarmupHook', 'LRSchedulerHook', 'MomentumUpdateHook', 'OptimizerHook',
-           'IterTimerHook', 'VisualHook']
+           'ExpectedHook', 'HealthHook', 'LogHook', 'LossLambdaWarmupHook', 'LRSchedulerHook', 'MomentumUpdateHook',
+           'OptimizerHook', 'IterTimerHook', 'VisualHook']
