@@ -70,6 +70,7 @@ def build_trainer(cfg, run_dir=None, training=True, load=None, resume=None, val_
     check_classes(model, loaders)
     if loaders['train']:
         loaders['train'].hand_over(model)
+        ask_for(getattr(model, 'needs', ()), loaders['train'].dataset, model)
     content = load_file(load) if load else None
     if load:
         load_into(model, weights_in(content, load), 'model', source=f"'{load}'")
@@ -149,6 +150,20 @@ def momentum_hooks(cfg, model):
                               'Remove it.')
         return []
     return [build_hook({'name': 'MomentumUpdateHook', **(node or {})}, 'momentum_config')]
+
+
+def ask_for(needs, dataset, model):
+    """Have the data set put into every sample what the model needs beyond its views.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if needs and not hasattr(dataset, 'carry'):
+        raise ConfigError(f"{type(model).__name__} with these settings needs {' and '.join(map(repr, needs))} of every "
+                          f"sample, which {type(dataset).__name__} cannot give (it has no method 'carry'). Use another "
+                          'data set in dataloader.train.dataset, or another model.correspondence.')
+    if needs:
+        dataset.carry(needs)
 
 
 def check_classes(model, loaders):

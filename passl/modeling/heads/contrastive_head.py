@@ -17,11 +17,11 @@ class _TemperatureHead(nn.Layer):
         self.return_accuracy = return_accuracy
 
     @staticmethod
-    def outputs(loss, rank, negatives):
+    def outputs(loss, rank, negatives, weight=None):
         """The loss and, if the `rank` of the positives was asked for, how often they come first or fifth at worst."""
         out = {'loss': loss}
         if rank is not None:
-            out['acc1'], out['acc5'] = ranking_accuracy(rank, negatives)
+            out['acc1'], out['acc5'] = ranking_accuracy(rank, negatives, weight=weight)
         return out
 
 
@@ -38,10 +38,14 @@ class ContrastiveHead(_TemperatureHead):
     def __init__(self, temperature=0.1, return_accuracy=True):
         super().__init__(temperature, return_accuracy)
 
-    def forward(self, query, key, queue, with_accuracy=True):
-        """query, key [M, D] with unit rows, queue [D, K] with unit columns -> {'loss', 'acc1', 'acc5'}."""
-        loss, rank = info_nce(query, key, queue, self.temperature, self.return_accuracy and with_accuracy)
-        return self.outputs(loss, rank, queue.shape[1])
+    def forward(self, query, key, queue, with_accuracy=True, weight=None, hide=None):
+        """query, key [M, D] with unit rows, queue [D, K] with unit columns -> {'loss', 'acc1', 'acc5'}.
+
+        `weight` [M]: which rows count; `hide`: which columns a row is not told from. See `info_nce`.
+        """
+        with_rank = self.return_accuracy and with_accuracy
+        loss, rank = info_nce(query, key, queue, self.temperature, with_rank, weight, hide)
+        return self.outputs(loss, rank, queue.shape[1], weight)
 
 
 @HEADS.register()
