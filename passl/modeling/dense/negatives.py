@@ -25,8 +25,8 @@ class Negatives:
         if not correspondence.of_cells:
             raise ConfigError(
                 f"'model.negatives' is {type(self).__name__}, but the keys of {type(correspondence).__name__} are "
-                'means over regions. The vectors of the queue are means over more or fewer cells, and a network would tell '
-                'them apart by that alone. Set model.negatives: batch.')
+                'means over regions. The vectors of the queue are means over more or fewer cells, and a network would '
+                'tell them apart by that alone. Set model.negatives: batch.')
 
     def among(self, pairs, views, queue):
         """What the queries are told from.
