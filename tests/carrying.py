@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from passl.datasets import UnlabelledFolder
+from passl.datasets.folder import UnlabelledFolder
 from passl.datasets.builder import DATASETS
 
 # top, left, height, width of two crops that overlap, flips left-right and top-bottom
