@@ -12,15 +12,20 @@ def region_shares(regions, most, grid):
 
     Args:
         regions: Tensor [N, h, w] of whole numbers from 0 to most - 1, the region that is seen at h x w places of a
-            view; a place with another number belongs to none.
+            view; a place with a larger number belongs to none.
         most: R, the number of regions that an image has at most.
         grid: (rows, columns) of the cells.
     Returns:
         (float32 [N, R, L] shares of the cells, float32 [N, R] shares of the view), L = rows x columns.
     """
-    number = paddle.arange(most, dtype='int32').reshape([1, most, 1, 1])
-    belongs = (regions.astype('int32').unsqueeze(1) == number).astype('float32')           # [N, R, h, w]
-    return F.adaptive_avg_pool2d(belongs, list(grid)).flatten(2), belongs.mean(axis=[2, 3])
+    _, height, width = regions.shape
+    with paddle.amp.auto_cast(enable=False):
+        belongs = F.one_hot(regions.astype('int32').clip(0, most).flatten(1), most + 1)     # [N, h w, R + 1]
+        # the pooling as a matrix: that of [N, R, h, w] would take several times as long
+        places = paddle.eye(height * width).reshape([1, -1, height, width])
+        weights = F.adaptive_avg_pool2d(places, list(grid)).flatten(2).squeeze(0)         # [h w, L]
+        cells = paddle.matmul(belongs, weights, transpose_x=True)                         # [N, R + 1, L]
+        return cells[:, :most], belongs.mean(axis=1)[:, :most]
 
 
 def pool_regions(shares, dense):
