@@ -11,6 +11,7 @@ from ..utils.config.registry import Registry, build_from_config
 from ..utils.paddle_env import usable_cores
 from .loader import ImageLoader, explain_failure, init_worker  # noqa: F401
 from .preprocess.compose import build_transforms
+from .regions import Regions
 from .sampler import EpochBatchSampler
 from .shared_memory import batch_bytes, use_shared_memory
 from .transport import build_transport
@@ -24,7 +25,8 @@ _RECIPES = ('transforms', 'view_trans1', 'view_trans2')
 # settings of any data set: what they must be, and the test of it
 _COMMON = {
     'reduced_decoding': ('true or false', lambda v: isinstance(v, bool)),
-    'max_pixels': ('a whole number from 1 on', lambda v: isinstance(v, int) and not isinstance(v, bool) and v > 0)}
+    'max_pixels': ('a whole number from 1 on', lambda v: isinstance(v, int) and not isinstance(v, bool) and v > 0),
+    'regions': ('a mapping', lambda v: isinstance(v, Regions))}
 # these had a setting `index`, which is in the configs of older runs
 _ONCE_INDEXED = ('ImageFolder', 'UnlabelledFolder', 'ImageNet', 'ImageNet100')
 _PREFETCH = 2           # Paddle's default
@@ -36,7 +38,8 @@ _TIMEOUT = 1800
 def build_dataset(cfg, where='dataloader.train.dataset'):
     """Build the data set that `cfg` (`{name, ...arguments}`) describes.
 
-    `reduced_decoding` and `max_pixels` (see ImageDataset) may stand beside the arguments of any data set.
+    `reduced_decoding`, `max_pixels` (see ImageDataset) and `regions` (see Regions) may stand beside the arguments of
+    any data set.
 
     Raises:
         ConfigError: unknown name, argument or transform (named by its path in the config).
@@ -52,6 +55,8 @@ def build_dataset(cfg, where='dataloader.train.dataset'):
             get_logger().info("'%s.index' is a setting of older versions without effect: every start lists the folder. "
                               'Take it out.', where)
     common = {k: v for k, v in common.items() if v is not None}
+    if 'regions' in common:
+        common['regions'] = Regions.of(common['regions'], f'{where}.regions')
     for key, value in common.items():
         rule, accepts = _COMMON[key]
         if not accepts(value):

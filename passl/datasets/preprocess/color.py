@@ -68,6 +68,8 @@ class ColorJitter:
         hue: v in [0, 0.5] draws a shift from [-v, v] of the colour circle; [a, b] within [-0.5, 0.5].
     """
 
+    moves_pixels = False
+
     def __init__(self, brightness=0, contrast=0, saturation=0, hue=0):
         ranges = [(adjust_brightness, _factor_range('brightness', brightness)),
                   (adjust_contrast, _factor_range('contrast', contrast)),
@@ -89,6 +91,8 @@ class ColorJitter:
 @TRANSFORMS.register()
 class RandomGrayscale:
     """Three equal channels of luminance with probability `p`."""
+
+    moves_pixels = False
 
     def __init__(self, p=0.1):
         self.p = probability('RandomGrayscale', 'p', p)
@@ -112,6 +116,8 @@ class GaussianBlur:
         kernel_size: fixed odd window instead of one from sigma.
     """
 
+    moves_pixels = False
+
     def __init__(self, sigma=(0.1, 2.0), kernel_size=None):
         pair = [sigma, sigma] if is_number(sigma) else sigma
         self.sigma = number_range('GaussianBlur', 'sigma', pair, positive=True)
@@ -129,6 +135,8 @@ class GaussianBlur:
 @TRANSFORMS.register()
 class Solarization:
     """Invert all levels from `threshold` on; always applied (wrap it in RandomApply)."""
+
+    moves_pixels = False
 
     def __init__(self, threshold=128):
         if not is_number(threshold) or not 0 <= threshold <= 256:

@@ -34,6 +34,11 @@ def build_transforms(recipe, where='transforms'):
     return Compose(steps)
 
 
+def moves_pixels(transform):
+    """False for a transform that says by an attribute `moves_pixels` that it leaves every pixel in its place."""
+    return bool(getattr(transform, 'moves_pixels', True))
+
+
 @TRANSFORMS.register()
 class Compose:
     """Apply `transforms` (mappings or callables) one after the other."""
@@ -47,6 +52,10 @@ class Compose:
         for transform in self.transforms:
             img = transform(img)
         return img
+
+    @property
+    def moves_pixels(self):
+        return any(moves_pixels(t) for t in self.transforms)
 
     def __len__(self):
         return len(self.transforms)
@@ -62,6 +71,10 @@ class RandomApply:
     def __init__(self, transforms, p=0.5):
         self.transform = build_transforms(transforms, 'RandomApply.transforms')
         self.p = probability('RandomApply', 'p', p)
+
+    @property
+    def moves_pixels(self):
+        return moves_pixels(self.transform)
 
     def __call__(self, img):
         return self.transform(img) if random.random() < self.p else img

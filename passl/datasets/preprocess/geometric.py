@@ -55,15 +55,36 @@ class RandomResizedCrop:
         return self.cut(img, self.draw(*img.shape[:2]))
 
 
-@TRANSFORMS.register()
-class RandomHorizontalFlip:
-    """Mirror left-right with probability `p` (`prob` is Paddle's name for it)."""
+class _RandomFlip:
+    """`across`: left-right (1) or top-bottom (0)."""
 
     def __init__(self, p=0.5, prob=None):
-        self.p = probability('RandomHorizontalFlip', 'p', p if prob is None else prob)
+        self.p = probability(type(self).__name__, 'p', p if prob is None else prob)
+
+    def draw(self):
+        """Whether to mirror this time."""
+        return random.random() < self.p
+
+    def mirror(self, img):
+        """The mirrored image."""
+        return cv2.flip(img, self.across)
 
     def __call__(self, img):
-        return cv2.flip(img, 1) if random.random() < self.p else img
+        return self.mirror(img) if self.draw() else img
+
+
+@TRANSFORMS.register()
+class RandomHorizontalFlip(_RandomFlip):
+    """Mirror left-right with probability `p` (`prob` is Paddle's name for it)."""
+
+    across = 1
+
+
+@TRANSFORMS.register()
+class RandomVerticalFlip(_RandomFlip):
+    """Mirror top-bottom with probability `p` (`prob` is Paddle's name for it)."""
+
+    across = 0
 
 
 @TRANSFORMS.register()

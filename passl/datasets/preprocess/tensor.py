@@ -16,6 +16,7 @@ class Transpose:
         if sorted(order) != [0, 1, 2]:
             raise ConfigError(f'Transpose: order must be a permutation of 0, 1, 2, not {order!r}.')
         self.order = tuple(order)
+        self.moves_pixels = self.order.index(0) > self.order.index(1)       # rows and columns change places
 
     def __call__(self, img):
         return np.ascontiguousarray(img.transpose(self.order))
@@ -24,6 +25,8 @@ class Transpose:
 @TRANSFORMS.register()
 class ToRGB:
     """Nothing to do: images are read as RGB. Kept because PASSL's recipes name it."""
+
+    moves_pixels = False
 
     def __init__(self, mode='RGB', return_type='numpy'):
         if mode != 'RGB':
@@ -36,6 +39,8 @@ class ToRGB:
 @TRANSFORMS.register()
 class ToTensor:
     """uint8 HWC -> float32 CHW in [0, 1]; an array still, which the loader makes a Tensor of."""
+
+    moves_pixels = False
 
     def __init__(self, data_format='CHW'):
         if data_format not in ('CHW', 'HWC'):
@@ -63,6 +68,8 @@ class NormalizeImage:
         data_format: 'CHW' or 'HWC'; None finds the axis with 3 channels (CHW if both have 3).
         to_rgb: must stay False, images are RGB already.
     """
+
+    moves_pixels = False
 
     def __init__(self, scale=None, mean=0.0, std=1.0, data_format=None, to_rgb=False):
         owner = type(self).__name__
