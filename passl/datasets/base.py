@@ -165,7 +165,7 @@ class ImageDataset(Carries, Findings, Dataset):
         return 'load' in self.__dict__ or depth('load') < depth('read_bytes')
 
     def _image_and_boxes(self, index):
-        """(image, None), or (image, (boxes of the first crops, 1 / scale of decoding, whole size)) if they are drawn."""
+        """(image, None), or (image, (boxes of the first crops, 1 / scale of decoding, size)) if they are drawn."""
         if self._own_load() or not self.reduced_decoding or self.recipe.crops is None:
             return self.load(index), None
         data, name = self.read_bytes(index)

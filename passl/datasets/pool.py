@@ -1,4 +1,4 @@
-"""Worker processes that survive a file which kills its reader."""
+"""Worker processes that survive what kills one of them: a file that its decoder does not stand."""
 
 import multiprocessing
 import multiprocessing.connection
@@ -10,7 +10,7 @@ import numpy as np
 
 from ..utils.forking import forked, forking
 
-_TASK = 32                  # files handed to a worker at a time
+_TASK = 32                  # items handed to a worker at a time
 _PATIENCE = 2.0             # seconds after which a worker looks whether its parent is still there
 
 
@@ -75,21 +75,21 @@ def _how_it_died(process):
 
 
 class _Tasks:
-    """Ranges of file numbers still to be looked at; a file that has killed two workers is given up."""
+    """Ranges of numbers still to be done; an item that has killed two workers is given up."""
 
-    def __init__(self, number):
-        self._next, self._number, self._again, self._deaths = 0, number, [], {}
+    def __init__(self, number, size):
+        self._next, self._number, self._size, self._again, self._deaths = 0, number, size, [], {}
 
     def take(self):
         """The next numbers; an empty range when there are no more."""
         if self._again:
             return self._again.pop()
-        start, self._next = self._next, min(self._number, self._next + _TASK)
+        start, self._next = self._next, min(self._number, self._next + self._size)
         return range(start, self._next)
 
     def died_at(self, task, number):
-        """Return the rest of `task`; True if file `number` is given up."""
-        if number not in task:      # before its first file
+        """Return the rest of `task`; True if item `number` is given up."""
+        if number not in task:      # before its first one
             self._again.append(task)
             return False
         self._deaths[number] = self._deaths.get(number, 0) + 1
@@ -101,7 +101,7 @@ class _Tasks:
         return given_up
 
 
-def run_all(function, items, workers, advance, dtype):
+def run_all(function, items, workers, advance, dtype, task=_TASK):
     """Call `function(item)` for every item in worker processes.
 
     Args:
@@ -110,16 +110,17 @@ def run_all(function, items, workers, advance, dtype):
         workers: number of processes.
         advance: called with the number of items that have just been done.
         dtype: of a record.
+        task: how many items a worker gets at a time.
 
     Returns:
         (records [n] of `dtype`, {number: reason} of the items with one, list of the numbers of those that killed two
         workers), all independent of the number of workers. The record of the latter is zero.
     """
     job = multiprocessing.get_context('fork'), function, items, dtype
-    tasks, records, reasons, given_up = _Tasks(len(items)), np.zeros(len(items), dtype), {}, []
+    tasks, records, reasons, given_up = _Tasks(len(items), task), np.zeros(len(items), dtype), {}, []
     crew = []
     try:
-        for _ in range(min(workers, -(-len(items) // _TASK))):
+        for _ in range(min(workers, -(-len(items) // task))):
             crew.append(_Worker(*job))
         idle = list(crew)
         while True:

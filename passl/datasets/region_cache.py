@@ -57,15 +57,16 @@ class _File:
         self.maps = np.asarray(np.memmap(path, np.uint8, mode, _HEAD + 8 * count, (count, *PACKED)))
 
     @classmethod
-    def usable(cls, path, record, mode='r'):
+    def usable(cls, path, record, mode='r', tell=True):
         """The file, or None; why is logged unless there is none."""
         try:
             return cls(path, record, mode)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as e:
-            get_logger().warning('Regions are computed anew, %s cannot be used: %s.', shown(path),
-                                 getattr(e, 'strerror', None) or e)
+            if tell:
+                get_logger().warning('Regions are computed anew, %s cannot be used: %s.', shown(path),
+                                     getattr(e, 'strerror', None) or e)
             return None
 
     def is_for(self, keys, unfinished=False):
@@ -161,13 +162,13 @@ def _first_of_each_machine(complete, path):
 def _complete(dataset, path, record):
     """Bring the file `path` to hold the regions of all images."""
     keys, log = _keys(dataset), get_logger()
-    done = _File.usable(path, record)
+    done = _File.usable(path, record, tell=False)
     if not done or not done.is_for(keys):
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with _locked(path):
-                done = _File.usable(path, record) if done is None else done
-                if not done or not done.is_for(keys):       # another run may have made it meanwhile
+                done = _File.usable(path, record)           # another run may have made it meanwhile
+                if not done or not done.is_for(keys):
                     _make(dataset, path, record, keys, done)
         except OSError as e:
             raise ConfigError(f'The regions of the images cannot be kept in {shown(path)}: {e.strerror or e}. Choose '
@@ -208,7 +209,7 @@ def _keys(dataset):
     return _at_work(key, range(len(dataset)), 'images', np.dtype('<u8'))[0]
 
 
-def _at_work(function, items, title, dtype):
+def _at_work(function, items, title, dtype, **options):
     """`run_all` on all cores, with a bar, or lines in the log; the watch of the processes sees that it gets on."""
     show, told, done = sys.stderr.isatty(), time.monotonic(), 0
     with tqdm(total=len(items), desc=title, unit=' images', disable=not show, dynamic_ncols=True, leave=False) as bar:
@@ -220,7 +221,7 @@ def _at_work(function, items, title, dtype):
             if not show and time.monotonic() - told > _TELL:
                 get_logger().info('%s: %d of %d images', title, done, len(items))
                 told = time.monotonic()
-        return run_all(function, items, usable_cores(), advance, dtype)
+        return run_all(function, items, usable_cores(), advance, dtype, **options)
 
 
 def _make(dataset, path, record, keys, old):
@@ -277,7 +278,7 @@ def _fill(dataset, file, keys, missing):
             return _ERROR, f'{type(e).__name__}: {e}'
     if len(missing):
         superpixels(np.zeros((8, 8, 3), np.uint8), dataset.regions)       # imports once for all workers
-    states, reasons, crashed = _at_work(compute, missing, 'regions', np.uint8)
+    states, reasons, crashed = _at_work(compute, missing, 'regions', np.uint8, task=4)
     file.keys[missing[crashed]] = keys[missing[crashed]] | np.uint64(1)
     wrong = np.flatnonzero(states == _ERROR)
     if len(wrong):
