@@ -1,7 +1,9 @@
 """What a sample can hold beside its views and label: where the views lie, and which regions they show."""
 
+import contextlib
 import hashlib
 import os
+import stat
 
 import numpy as np
 
@@ -61,8 +63,11 @@ class Carries:
         """
         entry = self.samples[index]
         name = entry[0] if isinstance(entry, tuple) else entry
-        if isinstance(name, (str, os.PathLike)) and os.path.isfile(name):
-            return file_key(name)
+        if isinstance(name, (str, os.PathLike)):
+            with contextlib.suppress(OSError, ValueError):
+                info = os.stat(name)
+                if stat.S_ISREG(info.st_mode):
+                    return f'{os.path.abspath(name)} {info.st_size} {info.st_mtime_ns}'
         data = self.load(index).tobytes() if self._own_load() else self.read_bytes(index)[0]
         return hashlib.sha256(data).hexdigest()
 
@@ -84,9 +89,3 @@ class Carries:
         views = len(self.recipe)
         shapes = {'places': ((views, 6), np.float32), 'regions': ((views, VIEW, VIEW), np.uint8)}
         return tuple(np.zeros(*shapes[need]) for need in self._needs)
-
-
-def file_key(path):
-    """Name, size and time of a file. Raises OSError."""
-    info = os.stat(path)
-    return f'{os.path.abspath(path)} {info.st_size} {info.st_mtime_ns}'

@@ -206,7 +206,7 @@ def _keys(dataset):
             text = f'{dataset.image_name(int(index))} {e}'
         digest = hashlib.blake2b(text.encode('utf-8', 'surrogateescape'), digest_size=8).digest()
         return int.from_bytes(digest, 'little') & ~1 or 2, ''
-    return _at_work(key, range(len(dataset)), 'images', np.dtype('<u8'))[0]
+    return _at_work(key, range(len(dataset)), 'images', np.dtype('<u8'), task=256)[0]
 
 
 def _at_work(function, items, title, dtype, **options):

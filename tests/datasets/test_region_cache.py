@@ -133,7 +133,8 @@ def damaged(kind, data):
     if kind == 'count':
         return head.replace(b'"count": 10', b'"count": 90') + rest
     return {'empty': b'', 'cut': data[:5000], 'longer': data + b'x', 'foreign': b'GIF89a' + data,
-            'zeros': bytes(len(data)), 'json': head[:16] + b'{' * 4080 + rest, 'list': head[:16] + b'[1]\n'.ljust(4080) + rest}[kind]
+            'zeros': bytes(len(data)), 'json': head[:16] + b'{' * 4080 + rest,
+            'list': head[:16] + b'[1]\n'.ljust(4080) + rest}[kind]
 
 
 @pytest.mark.parametrize('kind', ['empty', 'cut', 'longer', 'foreign', 'zeros', 'json', 'list', 'count', 'folder'])
