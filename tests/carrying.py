@@ -26,7 +26,7 @@ class CarryingFolder(UnlabelledFolder):
 
     needs = ()
 
-    def carry(self, needs):
+    def carry(self, needs, folder=None):
         self.needs = needs
 
     def __getitem__(self, key):

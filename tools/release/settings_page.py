@@ -86,6 +86,10 @@ def cell(text):
     return text.replace('|', '\\|').replace('\n', ' ')
 
 
+def plain(value):
+    return value._asdict() if hasattr(value, '_asdict') else value
+
+
 def default_of(setting):
     if setting.default is inspect.Parameter.empty:
         return 'required'
@@ -112,8 +116,8 @@ def part(cls, name, known, words):
         rows.append(f'| `{setting.name}` | {cell(rule)} | {cell(default_of(setting))} | '
                     f'{cell(meaning(cls, setting.name))} |')
     if name == 'ImageDataset':
-        rows += [f'| `{key}` | {check_of(kind).rule} | `{json.dumps(getattr(cls, key))}` | {cell(meaning(cls, key))} |'
-                 for key, kind in COMMON.items()]
+        rows += [f'| `{key}` | {check_of(kind).rule} | `{json.dumps(plain(getattr(cls, key)))}` | '
+                 f'{cell(meaning(cls, key))} |' for key, kind in COMMON.items()]
     lines.append(first)
     if bases:
         lines += ['', ' '.join(words['base'].format(base) for base in bases)]

@@ -1,12 +1,12 @@
 """Where the positives of the dense loss come from: which vectors of the key view go with those of the query view."""
 
 from typing import Any, NamedTuple, Optional
-from ...utils.config.kinds import Positive, Share
 
 import paddle
 
 from ...modules.correspondence import cells_at, match, match_mutual, take_matched
 from ...modules.region_pooling import pool_regions, region_shares
+from ...utils.config.kinds import Positive, Share
 from .builder import CORRESPONDENCES
 
 
