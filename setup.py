@@ -48,7 +48,10 @@ setup(
         'seg': ['paddleseg==2.8.0', 'numpy<2', *PADDLE_NEEDS],
         # `passl export --to onnx`, in an environment of its own; with Paddle 2.6 use paddle2onnx 1.3.1
         'onnx': ['paddle2onnx>=1.3.1', 'onnxruntime>=1.16'],
-        'test': ['pytest>=7.3', 'pytest-cov>=4.0', 'pytest-timeout>=2.1', 'pytest-xdist>=3.0', 'hypothesis>=6.0'],
+        # superpixels, for the dense loss that compares regions
+        'regions': ['scikit-image>=0.19'],
+        'test': ['pytest>=7.3', 'pytest-cov>=4.0', 'pytest-timeout>=2.1', 'pytest-xdist>=3.0', 'hypothesis>=6.0',
+                 'scikit-image>=0.19'],
         # what `make lint` and `make types` run
         'dev': ['ruff>=0.9', 'mypy>=1.8', 'types-PyYAML'],
     },

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-PARTS = {'modeling.backbones', 'modeling.necks', 'modeling.heads'}
+PARTS = {'modeling.backbones', 'modeling.necks', 'modeling.heads', 'modeling.dense'}
 MAY_IMPORT = {      # each package, itself included implicitly
     'utils': set(),
     'modules': {'utils'},
@@ -20,6 +20,7 @@ MAY_IMPORT = {      # each package, itself included implicitly
     'modeling.backbones': {'modules', 'utils'},
     'modeling.necks': {'modules', 'utils'},
     'modeling.heads': {'modules', 'utils'},
+    'modeling.dense': {'modules', 'utils'},
     'modeling.architectures': PARTS | {'modules', 'utils'},
     'modeling': PARTS | {'modeling.architectures', 'modules', 'utils'},
     'engine': {'hooks', 'datasets', 'solver', 'modeling', 'modules', 'modules.cpu', 'utils',

@@ -12,6 +12,7 @@ from ..utils.config.kinds import Flag, Share
 from ..utils.errors import ConfigError, DataError
 from ..utils.logger import get_logger
 from ..utils.seed import derive_seed
+from .carried import Carries
 from .findings import Findings
 from .image import MAX_PIXELS, ImageReadError, decode_image, is_turned, jpeg_size
 from .preprocess.compose import build_transforms
@@ -54,11 +55,12 @@ def _kind(view):
     return f'{view.dtype} {list(view.shape)}' if isinstance(view, np.ndarray) else type(view).__name__
 
 
-class ImageDataset(Findings, Dataset):
+class ImageDataset(Carries, Findings, Dataset):
     """Base of the data sets: sub-classes fill `samples` and define `label`, and `load` or `read_bytes`.
 
     `dataset[key]` is always a tuple: `(view1, view2)` with `return_two_sample`, else
-    `(image,)`; plus `(label,)` with `return_label`. Images are float32 CHW, labels np.int64.
+    `(image,)`; plus `(label,)` with `return_label`, plus what was asked for by `carry`. Images are float32 CHW, labels
+    np.int64.
     `key` is an index, or a `SampleKey(index, seed)`: then the augmentation depends on these
     two numbers alone, not on the worker or rank that computes it.
 
@@ -90,6 +92,7 @@ class ImageDataset(Findings, Dataset):
         classes: class names in the order of their numbers; empty without labels.
         reduced_decoding: see above.
         max_pixels: images of more pixels count as unreadable.
+        regions: settings of the superpixels that `model.correspondence: Regions` needs, see `passl.datasets.regions`.
     """
 
     reduced_decoding = True
@@ -161,7 +164,7 @@ class ImageDataset(Findings, Dataset):
         return 'load' in self.__dict__ or depth('load') < depth('read_bytes')
 
     def _image_and_boxes(self, index):
-        """(image, None), or (image, (boxes of the first crops, 1 / scale it is decoded at)) if they are drawn."""
+        """(image, None), or (image, (boxes of the first crops, 1 / scale of decoding, size)) if they are drawn."""
         if self._own_load() or not self.reduced_decoding or self.recipe.crops is None:
             return self.load(index), None
         data, name = self.read_bytes(index)
@@ -177,7 +180,7 @@ class ImageDataset(Findings, Dataset):
             random.setstate(state)          # the image in its place draws as if this one had not
             raise
         if img.shape[:2] == (-(-size[0] // factor), -(-size[1] // factor)):
-            return img, (boxes, factor)
+            return img, (boxes, factor, size)
         random.setstate(state)              # decoded in full after all
         return img, None
 
@@ -194,10 +197,15 @@ class ImageDataset(Findings, Dataset):
         raise DataError(f'No readable image found in place of number {index} after 100 tries.')
 
     def _sample(self, index, recipe):
-        img, boxes, index = self._load_or_replace(index)
-        views = recipe(img) if boxes is None else recipe.cut(img, *boxes)
+        img, drawn, index = self._load_or_replace(index)
+        if recipe.crops is None:
+            views, more = recipe(img), ()
+        else:
+            boxes, factor, size = drawn or (recipe.draw(*img.shape[:2]), 1, img.shape[:2])
+            views, flips = recipe.follow(img, boxes, factor)
+            more = self._carried_with(index, img, (boxes, size, flips))
         self._note_reading(0)
-        return views + (np.int64(self.label(index)),) if self.return_label else views
+        return views + ((np.int64(self.label(index)),) if self.return_label else ()) + more
 
     def __getitem__(self, key):
         try:
@@ -240,7 +248,7 @@ class ImageDataset(Findings, Dataset):
         if [np.shape(v) for v in views] != [np.shape(v) for v in others]:
             with contextlib.suppress(ImageReadError):       # told when it is met in training
                 views = self._try_out(recipe, self.load(0))
-        return views + (np.int64(0),) if self.return_label else views
+        return views + ((np.int64(0),) if self.return_label else ()) + self._carried_example()
 
     def _check_recipe(self):
         """Run the recipe once on a made-up image, so that a wrong one is told at start-up."""

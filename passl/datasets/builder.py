@@ -14,6 +14,7 @@ from ..utils.config.schema import SCHEMA, check_section, raise_for
 from ..utils.paddle_env import usable_cores
 from .loader import ImageLoader, explain_failure, init_worker  # noqa: F401
 from .preprocess.compose import build_transforms
+from .regions import Regions
 from .sampler import EpochBatchSampler
 from .shared_memory import batch_bytes, use_shared_memory
 from .transport import build_transport
@@ -25,7 +26,7 @@ DATASETS = Registry('data set')
 DATALOADER = SCHEMA.keys['dataloader'].keys['train']
 _SAMPLERS = ('EpochBatchSampler', 'DistributedBatchSampler', 'BatchSampler')
 _RECIPES = ('transforms', 'view_trans1', 'view_trans2')
-COMMON = {'reduced_decoding': Flag, 'max_pixels': Count}           # settings of any data set
+COMMON = {'reduced_decoding': Flag, 'max_pixels': Count, 'regions': dict}           # settings of any data set
 # these had a setting `index`, which is in the configs of older runs
 _ONCE_INDEXED = ('ImageFolder', 'UnlabelledFolder', 'ImageNet', 'ImageNet100')
 _PREFETCH = 2           # Paddle's default
@@ -37,7 +38,8 @@ _TIMEOUT = 1800
 def build_dataset(cfg: dict[str, Any], where: str = 'dataloader.train.dataset') -> 'Dataset':
     """Build the data set that `cfg` (`{name, ...arguments}`) describes.
 
-    `reduced_decoding` and `max_pixels` (see ImageDataset) may stand beside the arguments of any data set.
+    `reduced_decoding`, `max_pixels` (see ImageDataset) and `regions` (see Regions) may stand beside the arguments of
+    any data set.
 
     Raises:
         ConfigError: unknown name, argument or transform (named by its path in the config).
@@ -57,6 +59,8 @@ def build_dataset(cfg: dict[str, Any], where: str = 'dataloader.train.dataset') 
         wrong = mistake(COMMON[key], value)
         if wrong:
             raise ConfigError(f"'{where}.{key}' {wrong}")
+    if 'regions' in common:
+        common['regions'] = Regions.of(common['regions'], f'{where}.regions')
     dataset = build_from_config(cfg, DATASETS, where)
     for key, value in common.items():
         setattr(dataset, key, value)

@@ -132,6 +132,7 @@ class PackedImages(ImageDataset):
         try:
             self._file = open(self.dataroot, 'rb', buffering=0)
             self._head, *self._place, self._digest = _read_head(self._file, self.dataroot)
+            self._time = os.fstat(self._file.fileno()).st_mtime_ns
         except OSError as e:
             raise DataError(f"'{self.dataroot}' cannot be read: {e}") from None
 
@@ -151,6 +152,12 @@ class PackedImages(ImageDataset):
 
     def label(self, index: int) -> int:
         return self.samples[index][1]
+
+    def image_key(self, index: int) -> str:
+        """The name in the packed file, the number of bytes there, and the packed file's time."""
+        start, stop = self._bounds[index:index + 2].tolist()
+        entry = self.samples[index]
+        return f'{entry if isinstance(entry, str) else entry[0]} {stop - start} {self._time}'
 
     def __getstate__(self):
         return dict(super().__getstate__(), _file=None)

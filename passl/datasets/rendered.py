@@ -65,6 +65,10 @@ class Synthetic(ImageDataset):
             self._done[index] = 1       # set last: another worker sees all of the image or renders it too
         return self._cache[index].copy()
 
+    def image_key(self, index: int) -> str:
+        """A scene depends on these numbers alone."""
+        return f'{self.size} {self.seed} {index}'
+
     def label(self, index: int) -> int:
         return index % len(CLASSES)
 

@@ -1,7 +1,7 @@
 """Builds a Trainer from a config: the parts, and the ordered list of hooks."""
 
+import os
 from typing import Any, Callable, Optional, Sequence
-from .signals import StopSignals
 
 import paddle
 
@@ -21,6 +21,7 @@ from ..utils.weights import load_into, weights_in
 from .amp import build_amp
 from .consistency import check_data
 from .checkpoint import FORMAT, load_on_all, restore
+from .signals import StopSignals
 from .trainer import Trainer
 
 # config key -> hook that is there even if the key is not. The order of execution follows from the
@@ -78,6 +79,8 @@ def build_trainer(cfg: dict[str, Any], run_dir: Optional[str] = None, training: 
     check_classes(model, loaders)
     if loaders['train']:
         loaders['train'].hand_over(model)
+        ask_for(getattr(model, 'needs', ()), loaders['train'].dataset, model,
+                os.path.join(cfg['output_dir'], 'regions'))
     content = load_file(load) if load else None
     if load:
         load_into(model, weights_in(content, load), 'model', source=f"'{load}'")
@@ -157,6 +160,20 @@ def momentum_hooks(cfg: dict[str, Any], model: Architecture) -> list[Hook]:
                               'Remove it.')
         return []
     return [build_hook({'name': 'MomentumUpdateHook', **(node or {})}, 'momentum_config')]
+
+
+def ask_for(needs: Sequence[str], dataset: Any, model: Architecture, folder: str) -> None:
+    """Have the data set put into every sample what the model needs beyond its views.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if needs and not hasattr(dataset, 'carry'):
+        raise ConfigError(f"{type(model).__name__} with these settings needs {' and '.join(map(repr, needs))} of every "
+                          f"sample, which {type(dataset).__name__} cannot give (it has no method 'carry'). Use another "
+                          'data set in dataloader.train.dataset, or another model.correspondence.')
+    if needs:
+        dataset.carry(needs, folder)
 
 
 def check_classes(model: Architecture, loaders: dict[str, Optional[ImageLoader]]) -> None:

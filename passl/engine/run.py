@@ -5,7 +5,6 @@ import platform
 import signal
 import argparse
 from typing import Any, Optional
-from .trainer import Trainer
 
 import cv2
 import numpy
@@ -25,6 +24,7 @@ from .device import describe_device, memory_advice, select_device
 from .export import export
 from .run_folder import RunFolder, on_main, run_folder
 from .signals import EXIT_CODES, StopSignals
+from .trainer import Trainer
 
 
 def train(args: argparse.Namespace) -> int:

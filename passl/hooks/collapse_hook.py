@@ -80,11 +80,12 @@ class CollapseHook(Hook):
         model = trainer.model
         loss = record.get('loss_dense' if suffix else 'loss_global', record['loss'])
         std, acc = record.get('std' + suffix), record.get('acc1' + suffix)
-        chance = math.log(model.negatives + 1)
+        negatives = suffix and getattr(model, 'dense_negatives', None) or model.negatives
+        chance = math.log(negatives + 1)
         collapsed = std is not None and std < self.min_std
         if self._is_due('std' + suffix, collapsed, self.patience):
             self._warn(trainer, _collapse_words(suffix, std, self.min_std, loss, chance))
-        floor = _floor(model)
+        floor = _floor(model, negatives)
         shortcut = not collapsed and acc is not None and acc >= self.max_acc and (
             record['epoch'] <= self.early_epochs or floor is not None and loss <= 1.1 * floor + 0.05)
         if self._is_due('acc1' + suffix, shortcut, self.patience):
@@ -100,7 +101,7 @@ class CollapseHook(Hook):
         loss = sum(last) / len(last)
         guessing = len(last) == self.chance_patience and loss >= (1 - _SLACK) * chance and not collapsed
         if self._is_due('chance' + suffix, guessing, 1):
-            self._warn(trainer, _chance_words(suffix, loss, chance, model.negatives, self.chance_patience))
+            self._warn(trainer, _chance_words(suffix, loss, chance, negatives, self.chance_patience))
 
     def _is_due(self, cause, present, patience):
         """Count `present`; True if the cause is to be told now."""
@@ -117,10 +118,10 @@ class CollapseHook(Hook):
         get_logger().warning('Iteration %d (epoch %d): %s', trainer.iteration, trainer.epoch, words)
 
 
-def _floor(model):
+def _floor(model, negatives):
     """The loss of queries that equal their keys and are at right angles to all negatives; None if T is not known."""
     temperature = getattr(getattr(model, 'head', None), 'temperature', None)
-    return None if temperature is None else math.log1p(model.negatives * math.exp(-1 / temperature))
+    return None if temperature is None else math.log1p(negatives * math.exp(-1 / temperature))
 
 
 def _collapse_words(suffix, std, limit, loss, chance):

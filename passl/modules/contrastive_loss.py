@@ -16,6 +16,7 @@ _ALIGN, _NARROWEST = 64, 256          # columns: multiples of a vector, and enou
 # exp() of unit vectors' logits can be summed as it is from this temperature on: |logit| <= 64, and
 # sums between these bounds have lost nothing to overflow or underflow
 _UNSHIFTED_FROM, _SMALLEST_SUM, _LARGEST_SUM = 1 / 64, 1e-25, 1e36
+_HIDDEN = -1e4                        # as a logit
 _TIE = 1e-6                           # dot products of unit vectors that differ by rounding only
 
 
@@ -70,7 +71,7 @@ def _scan(scaled, queue, cut, shifted, with_gradient, mark):
 
 @paddle.no_grad()
 def log_sum_exp(query: paddle.Tensor, queue: paddle.Tensor, temperature: float, with_gradient: bool = True,
-                mark: Optional[paddle.Tensor] = None,
+                mark: Optional[paddle.Tensor] = None, hide: Optional[paddle.Tensor] = None,
                 ) -> tuple[paddle.Tensor, Optional[paddle.Tensor], Optional[paddle.Tensor]]:
     """log sum_j exp(q_i.n_j / T) over all columns n_j of the queue, without the [M, K] matrix of logits.
 
@@ -81,12 +82,16 @@ def log_sum_exp(query: paddle.Tensor, queue: paddle.Tensor, temperature: float, 
         query: float32 [M, D];  queue: [D, K], any floating type;  temperature: T > 0.
         with_gradient: also make the gradient (one more matrix product).
         mark: [M] or None. Given: also count the logits that are not below it.
+        hide: None, or ([M, H], [H, K]) of zeros and ones: a column that has a one where the row has a one is left out.
     Returns:
-        (value [M], gradient [M, D] or None, count int64 [M] or None).
+        (value [M], gradient [M, D] or None, count int64 [M] or None). Of a row without any column the value is about
+        -1e4.
     """
-    on_cpu = query.place.is_cpu_place()
+    on_cpu, dim = query.place.is_cpu_place(), query.shape[1]
     cut = blocks(query.shape[0], queue.shape[1], on_cpu)
     scaled = query / temperature
+    if hide is not None:            # H more dimensions of the product: no mask of the size of a block
+        scaled, queue = paddle.concat([scaled, hide[0] * _HIDDEN], axis=1), paddle.concat([queue, hide[1]], axis=0)
     mark = None if mark is None else mark.unsqueeze(1)
     total = None
     if on_cpu and temperature >= _UNSHIFTED_FROM:
@@ -98,7 +103,7 @@ def log_sum_exp(query: paddle.Tensor, queue: paddle.Tensor, temperature: float, 
     if total is None:
         shift, total, weighted, rank = _scan(scaled, queue, cut, True, with_gradient, mark)
     value = (total.log() + shift).squeeze(1)
-    gradient = weighted / (total * temperature) if with_gradient else None
+    gradient = weighted[:, :dim] / (total * temperature) if with_gradient else None
     return value, gradient, None if rank is None else rank.squeeze(1).astype('int64')
 
 
@@ -116,13 +121,19 @@ class _KnownGradient(PyLayer):
         return upstream.unsqueeze(1) * gradient, None, None
 
 
-def _mean_loss(lse, pos):
+def _mean_loss(lse, pos, weight=None):
     """mean of -log(exp(pos) / (exp(pos) + exp(lse))): the positives are never joined to the negatives."""
-    return F.softplus(lse - pos, threshold=40).mean()
+    return weighted_mean(F.softplus(lse - pos, threshold=40), weight)
+
+
+def weighted_mean(x: paddle.Tensor, weight: Optional[paddle.Tensor] = None) -> paddle.Tensor:
+    """Mean of x [M] over the rows whose weight [M] is 1; 0 where no row has that. Without weights the mean."""
+    return x.mean() if weight is None else (x * weight).sum() / weight.sum().clip(min=1)
 
 
 def info_nce(query: paddle.Tensor, key: paddle.Tensor, queue: paddle.Tensor, temperature: float,
-             with_rank: bool = False) -> tuple[paddle.Tensor, Optional[paddle.Tensor]]:
+             with_rank: bool = False, weight: Optional[paddle.Tensor] = None,
+             hide: Optional[paddle.Tensor] = None) -> tuple[paddle.Tensor, Optional[paddle.Tensor]]:
     """Contrastive loss of M queries, each with one positive key and K shared negatives.
 
     mean over i of -log( exp(q_i.k_i / T) / (exp(q_i.k_i / T) + sum_j exp(q_i.n_j / T)) )
@@ -136,6 +147,8 @@ def info_nce(query: paddle.Tensor, key: paddle.Tensor, queue: paddle.Tensor, tem
         queue: Tensor [D, K], L2-normalised columns.
         temperature: T > 0.
         with_rank: also give the rank of the positives, for `ranking_accuracy`.
+        weight: [M] of ones and zeros, or None: the mean is over the rows that have a one (0 if none has).
+        hide: which negatives are left out for which rows, as in `log_sum_exp`; None: nothing is.
     Returns:
         (loss 0-D, rank int64 [M] or None): the mean loss; how many negatives are at least as similar as the positive
         (what differs by rounding only is equal).
@@ -148,10 +161,10 @@ def info_nce(query: paddle.Tensor, key: paddle.Tensor, queue: paddle.Tensor, tem
             with paddle.no_grad():
                 mark = pos - _TIE / temperature * query.norm(axis=1) * key.norm(axis=1)
         needs_gradient = paddle.is_grad_enabled() and not query.stop_gradient
-        lse, gradient, rank = log_sum_exp(query.detach(), queue, temperature, needs_gradient, mark)
+        lse, gradient, rank = log_sum_exp(query.detach(), queue, temperature, needs_gradient, mark, hide)
         if needs_gradient:
             lse = _KnownGradient.apply(query, lse, gradient)
-        return _mean_loss(lse, pos), rank
+        return _mean_loss(lse, pos, weight), rank
 
 
 @paddle.no_grad()
@@ -161,7 +174,8 @@ def rank_among(pos: paddle.Tensor, neg: paddle.Tensor) -> paddle.Tensor:
 
 
 @paddle.no_grad()
-def ranking_accuracy(rank: paddle.Tensor, negatives: int, topk: Sequence[int] = (1, 5)) -> list[paddle.Tensor]:
+def ranking_accuracy(rank: paddle.Tensor, negatives: int, topk: Sequence[int] = (1, 5),
+                     weight: Optional[paddle.Tensor] = None) -> list[paddle.Tensor]:
     """Share (in percent) of rows whose positive is among the k most similar; k is clamped to 1 + K.
 
     An equal negative counts as larger: a network that gives one vector for everything scores 0, not 100.
@@ -169,10 +183,11 @@ def ranking_accuracy(rank: paddle.Tensor, negatives: int, topk: Sequence[int] = 
     Args:
         rank: int64 [M], number of negatives that are at least as similar as the positive.
         negatives: K.
+        weight: [M] of ones and zeros, or None: the share is of the rows that have a one.
     Returns:
         list of 0-D Tensors, one per k.
     """
-    return [(rank < min(k, 1 + negatives)).astype('float32').mean() * 100.0 for k in topk]
+    return [weighted_mean((rank < min(k, 1 + negatives)).astype('float32'), weight) * 100.0 for k in topk]
 
 
 def nt_xent(z1: paddle.Tensor, z2: paddle.Tensor, all1: paddle.Tensor, all2: paddle.Tensor, rank: int,

@@ -42,3 +42,13 @@ class FeatureQueue:
         where = (self.pointer + paddle.arange(skipped, n, dtype='int64')) % self.size     # [min(n, K)]
         queue.put_along_axis_(where.unsqueeze(0).expand(columns.shape), columns, 1)
         paddle.assign((self.pointer + n) % self.size, output=self.pointer)
+
+
+def spread_cells(images: int, cells: int, per_image: int, first: int) -> paddle.Tensor:
+    """Which `per_image` of an image's `cells` are taken: int64 [images, per_image], different ones within a row.
+
+    Image after image starts one cell further on, from `first`: in a batch every cell is taken as often as another, and
+    nothing has to be copied to the device.
+    """
+    start = paddle.arange(images, dtype='int64').unsqueeze(1) + first
+    return (start + paddle.arange(per_image, dtype='int64').unsqueeze(0) * (cells // per_image)) % cells

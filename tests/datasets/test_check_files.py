@@ -1,5 +1,6 @@
 """The pieces of check-data: the worker processes, what is found in files."""
 
+import multiprocessing
 import os
 import signal
 import socket
@@ -98,7 +99,7 @@ def test_a_worker_killed_from_outside_costs_no_file():
 
     def kill_one():
         time.sleep(0.3)
-        for p in pool.multiprocessing.active_children()[:1]:
+        for p in multiprocessing.active_children()[:1]:
             os.kill(p.pid, signal.SIGKILL)
             killed.append(p.pid)
     thread = threading.Thread(target=kill_one)

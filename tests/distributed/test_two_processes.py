@@ -156,10 +156,18 @@ def test_ranks_end_with_the_same_weights_and_queues(two):
     assert int(a['queue_ptr'][0]) == 6 * 8 % 16 == int(a['queue2_ptr'][0])
 
 
-def test_two_processes_equal_one_with_two_bn_groups(tmp_path, images):
+@pytest.mark.parametrize('parts', [{}, {'correspondence': 'Regions', 'negatives': 'batch'},
+                                   {'correspondence': 'Geometric', 'negatives': 'batch'},
+                                   {'correspondence': 'MutualNearest', 'negatives': 'cells'}],
+                         ids=['paper', 'regions', 'geometric', 'mutual'])
+def test_two_processes_equal_one_with_two_bn_groups(tmp_path, images, parts):
     """2 processes x 4 images do what 1 process x 8 images with bn_splits 2 does: the same images, the same
     augmentation, the same shuffle, the same BN groups; so the same losses and the same averaged gradients.
-    (Two steps: then the rounding differences of two orders of summation begin to grow.)"""
+    (Two steps: then the rounding differences of two orders of summation begin to grow.)
+
+    With MutualNearest the processes have unequal numbers of pairs, and each takes the mean of its own: the queue and
+    the global loss agree.
+    """
     short = {'total_iters': 2, 'epochs': None, 'checkpoint': {'interval': 1, 'by_epoch': False}, **WELL_CONDITIONED}
     folders = []
     for name, processes, splits in (('two', 2, 1), ('one', 1, 2)):
@@ -167,10 +175,20 @@ def test_two_processes_equal_one_with_two_bn_groups(tmp_path, images):
         cfg.update(short, lr_scheduler=WELL_CONDITIONED['lr_scheduler'])
         cfg.pop('size')
         cfg['dataloader']['train']['dataset']['transforms'][0]['size'] = 64
-        cfg['model']['bn_splits'] = splits
+        cfg['model'].update(parts, bn_splits=splits)
+        if parts:
+            cfg['custom_imports'].append('tests.carrying')
+            cfg['dataloader']['train']['dataset']['name'] = 'CarryingFolder'
         folders.append(train(tmp_path, name, cfg, processes=processes))
+    of_pairs = () if not parts else ('pairs',)
+    if 'mutual' in str(parts).lower():
+        a, b = (load_file(os.path.join(d, 'iter_1.pdparams'))['state_dict']['queue2'] for d in folders)
+        assert np.abs(a - b).max() < 1e-5 < np.abs(a[:, :8] - a[:, 8:]).max()
+        a, b = (logged(d)[0] for d in folders)
+        assert a['pairs'] == b['pairs'] and a['loss_global'] == pytest.approx(b['loss_global'], rel=1e-5)
+        return
     for a, b in zip(*map(logged, folders)):
-        for key in ('loss', 'loss_global', 'loss_dense', 'lr', 'acc1', 'acc5', 'acc1_dense'):
+        for key in ('loss', 'loss_global', 'loss_dense', 'lr', 'acc1', 'acc5', 'acc1_dense', *of_pairs):
             assert a[key] == pytest.approx(b[key], rel=1e-5), (a['iteration'], key)
     # after the first step the momentum buffer is the averaged gradient (plus weight decay)
     first = [load_file(os.path.join(d, 'iter_1.pdparams'))['optimizer']['slots'] for d in folders]

@@ -54,6 +54,13 @@ def densecl(root, **changes):
     return merge(moco(root, model={'name': 'DenseCL', 'neck': {'name': 'DenseCLNeck'}}), changes)
 
 
+def dense_parts(root, correspondence, negatives, **changes):
+    """As `densecl`, with these parts and a data set that carries what they need."""
+    parts = {'model': {'correspondence': correspondence, 'negatives': negatives}, 'custom_imports': ['tests.carrying'],
+             'dataloader': {'train': {'dataset': {'name': 'CarryingFolder'}}}}
+    return merge(densecl(root, **parts), changes)
+
+
 def clas(root, **changes):
     """Config of a classifier on `root`/train (3 classes x 4 images) and `root`/val (3 x 3, batches of 4: 4, 4, 1)."""
     def part(name, training):

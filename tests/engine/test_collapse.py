@@ -117,7 +117,7 @@ def test_views_that_are_the_same_picture(data, said):
 
 def test_dense_keys_that_are_the_queries(data, said, monkeypatch):
     """What a key branch that is compared with itself looks like: only the dense task is too easy."""
-    from passl.modeling.architectures import densecl
+    from passl.modeling.dense import correspondence
     plain = DenseCL.query
 
     def query(self, x):
@@ -125,11 +125,11 @@ def test_dense_keys_that_are_the_queries(data, said, monkeypatch):
         self.cells_of_query = out[2]
         return out
     monkeypatch.setattr(DenseCL, 'query', query)
-    monkeypatch.setattr(densecl, 'take_matched', lambda keys, index: keys.transpose([0, 2, 1]))
+    monkeypatch.setattr(correspondence, 'take_matched', lambda keys, index: keys.transpose([0, 2, 1]))
     plain_key = DenseCL.key
 
-    def key(self, x, shuffle):
-        local, everything = plain_key(self, x, shuffle)
+    def key(self, *args):
+        local, everything = plain_key(self, *args)
         dense = self.cells_of_query.detach()
         local[2] = dense / dense.norm(axis=1, keepdim=True)
         return local, everything

@@ -9,7 +9,9 @@ from passl.modules.cpu.channels_last import why_not
 from passl.utils.config import with_defaults
 from tests.sync_counter import SyncCounter, reads_of_steps
 
-from .small import clas, densecl, moco
+from tests import carrying  # noqa: F401  a data set
+
+from .small import clas, dense_parts, densecl, moco
 
 
 def trainer_of(cfg, folder):
@@ -27,6 +29,9 @@ def trainer_of(cfg, folder):
 
 CASES = {
     'DenseCL': lambda root: densecl(root),
+    'Regions, Batch': lambda root: dense_parts(root, 'Regions', 'batch'),
+    'Geometric, Cells': lambda root: dense_parts(root, 'Geometric', 'cells'),
+    'MutualNearest, Batch': lambda root: dense_parts(root, 'MutualNearest', 'batch'),
     'MoCo': lambda root: moco(root),
     'BN groups': lambda root: densecl(root, model={'bn_splits': 2}),
     'warm-up of lambda': lambda root: densecl(root, custom_config=[{'name': 'LossLambdaWarmupHook', 'start_iters': 2}]),

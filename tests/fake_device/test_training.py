@@ -16,8 +16,8 @@ from . import plugin
 
 pytestmark = pytest.mark.skipif(plugin.build()[0] is None, reason=plugin.build()[1] or 'it can be built')
 ALWAYS = ['densecl', 'moco', 'simclr with LARS', 'clas, evaluated']
-CASES = {1: ALWAYS + ['accumulating', 'bn_splits', 'recompute', 'workers'],
-         2: ALWAYS + ['accumulating', 'bn_splits', 'recompute'], 3: ALWAYS}
+CASES = {1: ALWAYS + ['accumulating', 'bn_splits', 'recompute', 'workers', 'regions', 'geometric'],
+         2: ALWAYS + ['accumulating', 'bn_splits', 'recompute', 'regions', 'geometric'], 3: ALWAYS}
 SEVERAL = pytest.mark.slow           # processes
 MIXED = {1: ['amp', 'amp, overflow'], 2: ['amp, overflow'], 3: []}
 
@@ -61,8 +61,9 @@ def test_equal_to_the_cpu_bit_for_bit(trained, processes, case):
     assert all(v['num_samples'] == 9 for v in whole['val'])
 
 
-@pytest.mark.parametrize('processes', [1, pytest.param(2, marks=SEVERAL), pytest.param(3, marks=SEVERAL)])
-@pytest.mark.parametrize('case', ['densecl', 'simclr with LARS'])
+@pytest.mark.parametrize('processes, case', [
+    pytest.param(n, case, marks=[SEVERAL] * (n > 1)) for n in CASES
+    for case in ('densecl', 'simclr with LARS', 'regions', 'geometric') if case in CASES[n]])
 def test_a_resumed_run_ends_where_the_whole_one_does(trained, processes, case):
     result = trained('fake', processes)[0][case]
     assert result['parts'] == result['whole']

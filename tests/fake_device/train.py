@@ -22,7 +22,7 @@ from passl.engine import run  # noqa: E402
 from passl.modules import contrastive_loss  # noqa: E402
 from passl.utils import dist  # noqa: E402
 from passl.utils.checkpoint import load_file  # noqa: E402
-from tests.engine.small import clas, densecl, flat, moco, records, write_config  # noqa: E402
+from tests.engine.small import clas, dense_parts, densecl, flat, moco, records, write_config  # noqa: E402
 
 BATCH = {1: 4, 2: 2, 3: 2}              # images per process; 12 in all
 WEIGHT = 'encoder_q.0.conv1.weight'
@@ -67,10 +67,12 @@ CASES = {
     'densecl': densecl, 'moco': moco, 'simclr with LARS': simclr, 'clas, evaluated': evaluated,
     'accumulating': accumulating, 'bn_splits': lambda root: densecl(root, model={'bn_splits': 2}),
     'recompute': recomputing,
+    'regions': lambda root: dense_parts(root, 'Regions', 'batch'),
+    'geometric': lambda root: dense_parts(root, 'Geometric', 'cells'),
     'workers': lambda root: densecl(root, dataloader={'train': {'loader': {'num_workers': 2}}}),
     'amp': amp(1024.0), 'amp, overflow': amp(HUGE),
 }
-RESUMED = ('densecl', 'simclr with LARS', 'amp, overflow')
+RESUMED = ('densecl', 'regions', 'geometric', 'simclr with LARS', 'amp, overflow')
 
 
 def digest(path, part=''):
@@ -90,7 +92,7 @@ def digest(path, part=''):
 def train(cfg, name, *argv):
     """`passl train -c <cfg> ...`; the run folder."""
     path = dist.broadcast_object(write_config(cfg, name) if dist.is_main() else None)
-    assert train_main(['-c', path, *argv]) == 0
+    assert train_main(['-c', path, '--allow-imports', *argv]) == 0
     return os.path.join(cfg['output_dir'], name)
 
 

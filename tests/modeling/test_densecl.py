@@ -125,8 +125,8 @@ def test_shuffling_key_locations_changes_nothing():
     before = float(model(im_q, im_k)['loss_dense'])
     mirror, original = [3, 1, 0, 2], model.key
 
-    def permuted(x, with_map=True):
-        (m, k, d, pooled), everything = original(x, with_map)
+    def permuted(*args):
+        (m, k, d, pooled), everything = original(*args)
         at = paddle.to_tensor(mirror)
         return [paddle.index_select(m, at, 2), k, paddle.index_select(d, at, 2), pooled], everything
 

@@ -335,3 +335,51 @@ def test_nt_xent_of_equal_vectors():
     v = np.ones((4, 4)) / 2
     loss, _, _ = nt_xent(*[tensor(v)] * 4, rank=0, temperature=0.1)
     assert float(loss) == pytest.approx(math.log(2 * 4 - 1), rel=1e-5)
+
+
+def partly(rng, rows=12, columns=300, dim=7, kinds=3):
+    """Queries, keys, queue, weights, and (row's, column's) ones of what is hidden."""
+    q, k, n = unit(rng, rows, dim), unit(rng, rows, dim), unit(rng, columns, dim).T
+    return q, k, n, (rng.rand(rows) < 0.6).astype(float), (np.eye(kinds)[rng.randint(kinds, size=rows)],
+                                                          (rng.rand(kinds, columns) < 0.4).astype(float))
+
+
+def partly_by_hand(q, k, n, weight, hide, t):
+    """(loss, gradient, rank), row by row over the columns that it sees."""
+    loss, grad, rank = 0.0, np.zeros_like(q), []
+    for i in range(len(q)):
+        seen = n[:, hide[0][i] @ hide[1] == 0]
+        rank.append(int((q[i] @ seen >= q[i] @ k[i]).sum()))
+        if weight[i]:
+            one = info_nce_loop(q[i:i + 1], k[i:i + 1], seen, t)
+            loss += one[0] / weight.sum()
+            grad[i] = one[1][0] / weight.sum()
+    return loss, grad, rank
+
+
+@pytest.mark.parametrize('t', [0.2, 0.01], ids=['unshifted', 'shifted'])
+def test_rows_that_count_and_columns_that_are_hidden(t, small_blocks):
+    q, k, n, weight, hide = partly(np.random.RandomState(0))
+    want = partly_by_hand(q, k, n, weight, hide, t)
+    loss, grad, rank = run(q, k, n, t, with_rank=True, weight=tensor(weight), hide=tuple(map(tensor, hide)))
+    assert loss == pytest.approx(want[0], rel=1e-5)
+    close(grad, want[1], 2e-5)
+    assert rank.numpy().tolist() == want[2]
+    assert 0 < weight.sum() < len(weight) and not grad[weight == 0].any()
+
+
+@pytest.mark.parametrize('t', [0.2, 0.01])
+def test_no_row_counts_and_no_column_is_seen(t):
+    q, k, n, weight, hide = partly(np.random.RandomState(1))
+    loss, grad, _ = run(q, k, n, t, weight=tensor(0 * weight))
+    assert loss == 0 and not grad.any()
+    hide_all = tensor(np.ones_like(hide[0])), tensor(np.ones_like(hide[1]))
+    loss, grad, rank = run(q, k, n, t, with_rank=True, hide=hide_all)
+    assert loss == 0 and not grad.any() and not rank.numpy().any()          # nothing to tell the keys from
+
+
+def test_accuracy_of_the_rows_that_count():
+    rank = paddle.to_tensor([0, 7, 3, 0, 9])
+    acc1, acc5 = ranking_accuracy(rank, 20, weight=tensor([1, 1, 1, 0, 0]))
+    assert float(acc1) == pytest.approx(100 / 3) and float(acc5) == pytest.approx(200 / 3)
+    assert [float(a) for a in ranking_accuracy(rank, 20, weight=tensor([0] * 5))] == [0, 0]

@@ -7,7 +7,7 @@ import paddle
 import pytest
 from paddle import nn
 
-from passl.modules.feature_queue import FeatureQueue, random_queue
+from passl.modules.feature_queue import FeatureQueue, random_queue, spread_cells
 
 DIM, K = 3, 8
 
@@ -100,3 +100,10 @@ def test_push_keeps_the_memory_of_the_buffers():
     for n in (3, 8, 11):
         push(owner, keys(1, n))
     assert (owner.queue.data_ptr(), owner.queue_ptr.data_ptr()) == places
+
+
+def test_every_cell_is_taken_as_often_as_another():
+    index = spread_cells(12, 6, 2, 4).numpy()
+    assert index.shape == (12, 2) and index[0].tolist() == [4, 1] and index[1].tolist() == [5, 2]
+    assert np.bincount(index.ravel()).tolist() == [4] * 6
+    assert all(len(set(row)) == 4 for row in spread_cells(5, 7, 4, 3).numpy())

@@ -38,7 +38,7 @@ ALLOWED = {
     'passl/datasets/labelled/voc_xml.py': {
         'xml': 'expat alone; a DOCTYPE, where entities are declared, is refused (test_voc_xml.py)'},
     'passl/datasets/builder.py': {'setattr': 'settings that all data sets have, from a table in the file'},
-    'passl/datasets/check/pool.py': {'multiprocessing.connection': 'waiting for own workers'},
+    'passl/datasets/pool.py': {'multiprocessing.connection': 'waiting for own workers'},
     'passl/datasets/worker_watch.py': {'multiprocessing.connection': 'waiting for the end of own workers'},
     'passl/transfer/weights/proof.py': {'importlib': 'versions of installed packages (importlib.metadata)'},
     'passl/transfer/weights/libraries.py': {'load': 'torch.load(weights_only=True) of the file that was just written'},

@@ -22,6 +22,7 @@ from passl.engine import builder as _engine                                 # no
 from passl.hooks.builder import HOOKS                                       # noqa: E402
 from passl.modeling.architectures.builder import MODELS                     # noqa: E402
 from passl.modeling.backbones.builder import BACKBONES                      # noqa: E402
+from passl.modeling.dense.builder import CORRESPONDENCES, NEGATIVES         # noqa: E402
 from passl.modeling.heads.builder import HEADS                              # noqa: E402
 from passl.modeling.necks.builder import NECKS                              # noqa: E402
 from passl.solver.builder import LRSCHEDULERS, OPTIMIZERS                   # noqa: E402
@@ -30,12 +31,15 @@ from passl.utils.config.registry import settings_of                         # no
 from passl.utils.config.schema import describe                              # noqa: E402
 
 PARTS = [('Models', '模型', 'model', MODELS), ('Backbones', '骨干网络', 'model.backbone', BACKBONES),
+         ('Correspondences', '稠密损失的正样本', 'model.correspondence', CORRESPONDENCES),
+         ('Negatives', '稠密损失的负样本', 'model.negatives', NEGATIVES),
          ('Necks', '投影头', 'model.neck', NECKS), ('Heads', '损失与分类头', 'model.head', HEADS),
          ('Data sets', '数据集', 'dataloader.train.dataset', DATASETS),
          ('Transforms', '数据变换', 'dataloader.train.dataset.transforms', TRANSFORMS),
          ('Optimizers', '优化器', 'optimizer', OPTIMIZERS), ('Schedules', '学习率策略', 'lr_scheduler', LRSCHEDULERS),
          ('Hooks', '钩子', 'custom_config', HOOKS)]
-GIVEN = {'backbone', 'neck', 'head', 'parameters', 'grad_clip'}         # built from sections of their own
+# built from sections of their own
+GIVEN = {'backbone', 'neck', 'head', 'correspondence', 'negatives', 'parameters', 'grad_clip'}
 WORDS = {
     'en': dict(title='Settings', switch='**English** | [简体中文](SETTINGS_ch.md)', intro=(
         'Every key of a config file, and every setting of the parts that it names. Made from the code by\n'
@@ -82,6 +86,10 @@ def cell(text):
     return text.replace('|', '\\|').replace('\n', ' ')
 
 
+def plain(value):
+    return value._asdict() if hasattr(value, '_asdict') else value
+
+
 def default_of(setting):
     if setting.default is inspect.Parameter.empty:
         return 'required'
@@ -108,8 +116,8 @@ def part(cls, name, known, words):
         rows.append(f'| `{setting.name}` | {cell(rule)} | {cell(default_of(setting))} | '
                     f'{cell(meaning(cls, setting.name))} |')
     if name == 'ImageDataset':
-        rows += [f'| `{key}` | {check_of(kind).rule} | `{json.dumps(getattr(cls, key))}` | {cell(meaning(cls, key))} |'
-                 for key, kind in COMMON.items()]
+        rows += [f'| `{key}` | {check_of(kind).rule} | `{json.dumps(plain(getattr(cls, key)))}` | '
+                 f'{cell(meaning(cls, key))} |' for key, kind in COMMON.items()]
     lines.append(first)
     if bases:
         lines += ['', ' '.join(words['base'].format(base) for base in bases)]
@@ -124,7 +132,8 @@ def page(language):
     lines += [words['row'].replace('setting', 'key').replace('设置', '键'), *table[1:]]
     for english, chinese, where, registry in PARTS:
         lines += ['', f"## {english if language == 'en' else chinese}", '', words['at'].format(where)]
-        classes = {name: registry.get(name) for name in registry.names()}
+        classes = {name: registry.get(name) for name in registry.names()
+                   if registry.get(name).__module__.partition('.')[0] in ('passl', 'paddle')}
         shared = {c.__name__: c for cls in classes.values() for c in cls.__mro__
                   if c.__name__ in ('ImageDataset', 'Hook') and c.__module__.startswith('passl.')}
         for name, cls in [*shared.items(), *classes.items()]:

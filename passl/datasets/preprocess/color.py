@@ -66,6 +66,8 @@ class ColorJitter:
         hue: v in [0, 0.5] draws a shift from [-v, v] of the colour circle; [a, b] within [-0.5, 0.5].
     """
 
+    moves_pixels = False
+
     def __init__(self, brightness: FactorRange = 0, contrast: FactorRange = 0, saturation: FactorRange = 0,
                  hue: HueRange = 0) -> None:
         if isinstance(hue, (int, float)):
@@ -87,6 +89,8 @@ class RandomGrayscale:
     Args:
         p: probability.
     """
+
+    moves_pixels = False
 
     def __init__(self, p: Share = 0.1) -> None:
         self.p = p
@@ -110,6 +114,8 @@ class GaussianBlur:
         kernel_size: fixed odd window instead of one from sigma.
     """
 
+    moves_pixels = False
+
     def __init__(self, sigma: Union[Positive, PositiveRange] = (0.1, 2.0),
                  kernel_size: Optional[Odd] = None) -> None:
         self.sigma = sigma if isinstance(sigma, (list, tuple)) else (sigma, sigma)
@@ -128,6 +134,8 @@ class Solarization:
     Args:
         threshold: the levels from this one on.
     """
+
+    moves_pixels = False
 
     def __init__(self, threshold: Annotated[float, number_from(0, 256)] = 128) -> None:
         self.table = np.where(_LEVELS < threshold, _LEVELS, 255 - _LEVELS)

@@ -37,6 +37,11 @@ def build_transforms(recipe: Recipe, where: str = 'transforms') -> 'Compose':
     return Compose(steps)
 
 
+def moves_pixels(transform: Any) -> bool:
+    """False for a transform that says by an attribute `moves_pixels` that it leaves every pixel in its place."""
+    return bool(getattr(transform, 'moves_pixels', True))
+
+
 @TRANSFORMS.register()
 class Compose:
     """Apply transforms one after the other.
@@ -54,6 +59,10 @@ class Compose:
         for transform in self.transforms:
             img = transform(img)
         return img
+
+    @property
+    def moves_pixels(self) -> bool:
+        return any(moves_pixels(t) for t in self.transforms)
 
     def __len__(self):
         return len(self.transforms)
@@ -74,6 +83,11 @@ class RandomApply:
     def __init__(self, transforms: Any, p: Share = 0.5) -> None:
         self.transform = build_transforms(transforms, 'RandomApply.transforms')
         self.p = p
+
+    @property
+    def moves_pixels(self) -> bool:
+        """Whether any of the transforms does."""
+        return moves_pixels(self.transform)
 
     def __call__(self, img: Any) -> Any:
         return self.transform(img) if random.random() < self.p else img

@@ -57,20 +57,41 @@ class RandomResizedCrop:
         return self.cut(img, self.draw(*img.shape[:2]))
 
 
-@TRANSFORMS.register()
-class RandomHorizontalFlip:
-    """Mirror left-right.
+class _RandomFlip:
+    """`across`: left-right (1) or top-bottom (0).
 
     Args:
         p: probability.
         prob: Paddle's name for it.
     """
 
+    across = 1
+
     def __init__(self, p: Share = 0.5, prob: Optional[Share] = None) -> None:
         self.p = p if prob is None else prob
 
+    def draw(self) -> bool:
+        """Whether to mirror this time."""
+        return random.random() < self.p
+
+    def mirror(self, img: np.ndarray) -> np.ndarray:
+        """The mirrored image."""
+        return cv2.flip(img, self.across)
+
     def __call__(self, img: np.ndarray) -> np.ndarray:
-        return cv2.flip(img, 1) if random.random() < self.p else img
+        return self.mirror(img) if self.draw() else img
+
+
+@TRANSFORMS.register()
+class RandomHorizontalFlip(_RandomFlip):
+    """Mirror left-right."""
+
+
+@TRANSFORMS.register()
+class RandomVerticalFlip(_RandomFlip):
+    """Mirror top-bottom."""
+
+    across = 0
 
 
 @TRANSFORMS.register()

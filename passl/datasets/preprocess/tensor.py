@@ -27,6 +27,7 @@ class Transpose:
 
     def __init__(self, order: Order = (2, 0, 1)) -> None:
         self.order = tuple(order)
+        self.moves_pixels = self.order.index(0) > self.order.index(1)       # rows and columns change places
 
     def __call__(self, img: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(img.transpose(self.order))
@@ -39,6 +40,8 @@ class ToRGB:
     Args:
         mode, return_type: as in PASSL's recipes; they change nothing.
     """
+
+    moves_pixels = False
 
     def __init__(self, mode: Literal['RGB'] = 'RGB', return_type: Text = 'numpy') -> None:
         pass
@@ -54,6 +57,8 @@ class ToTensor:
     Args:
         data_format: order of the axes afterwards.
     """
+
+    moves_pixels = False
 
     def __init__(self, data_format: Axes = 'CHW') -> None:
         self.order = (2, 0, 1) if data_format == 'CHW' else (0, 1, 2)
@@ -76,6 +81,8 @@ class NormalizeImage:
         data_format: 'CHW' or 'HWC'; None finds the axis with 3 channels (CHW if both have 3).
         to_rgb: must stay False, images are RGB already.
     """
+
+    moves_pixels = False
 
     def __init__(self, scale: Optional[Scale] = None, mean: PerChannel = 0.0, std: PositivePerChannel = 1.0,
                  data_format: Optional[Axes] = None, to_rgb: NoSwap = False) -> None:

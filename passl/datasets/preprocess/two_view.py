@@ -6,9 +6,11 @@ from typing import Any, Optional
 import numpy as np
 
 from ...utils.errors import ConfigError
-from .compose import Compose, Recipe, build_transforms
-from .geometric import Box, RandomResizedCrop
+from .compose import Compose, Recipe, build_transforms, moves_pixels
+from .geometric import Box, RandomHorizontalFlip, RandomResizedCrop, RandomVerticalFlip
 from .tensor import Normalisation, split_normalisation
+
+_FLIPS = (RandomHorizontalFlip, RandomVerticalFlip)
 
 
 class Views:
@@ -60,14 +62,39 @@ class Views:
 
     def cut(self, img: np.ndarray, boxes: Sequence[Box], reduction: int = 1) -> tuple:
         """The views of an image from the boxes of `draw`; `img` is that image decoded at 1 / reduction."""
+        return self.follow(img, boxes, reduction)[0]
+
+    def follow(self, img: np.ndarray, boxes: Sequence[Box],
+               reduction: int = 1) -> tuple[tuple[Any, ...], list[list[bool]]]:
+        """(views as of `cut`, for each of them [mirrored top-bottom, mirrored left-right])."""
         assert self.crops is not None
-        views = []
+        views, flips = [], []
         for chain, crop, box in zip(self.chains, self.crops, boxes):
-            view = crop.cut(img, box, reduction)
+            view, flipped = crop.cut(img, box, reduction), [False, False]
             for transform in chain.transforms[1:]:
-                view = transform(view)
+                if type(transform) not in _FLIPS:
+                    view = transform(view)
+                elif transform.draw():
+                    view = transform.mirror(view)
+                    flipped[transform.across] ^= True
             views.append(view)
-        return tuple(views)
+            flips.append(flipped)
+        return tuple(views), flips
+
+    def check_places(self) -> None:
+        """ConfigError if `places` could not tell where the pixels of a view come from."""
+        for number, chain in enumerate(self.chains, 1):
+            known = [(RandomResizedCrop,), *[_FLIPS] * len(chain)]
+            wrong = [t for n, (t, kinds) in enumerate(zip(chain.transforms, known))
+                     if type(t) not in kinds and (n == 0 or moves_pixels(t))]
+            if wrong or not len(chain):
+                name = getattr(wrong[0], '__name__', type(wrong[0]).__name__) if wrong else 'nothing'
+                raise ConfigError(
+                    f"The model asks where in the image each view lies. In view {number} '{name}' stands where that "
+                    'cannot be followed. A recipe may begin with RandomResizedCrop; behind it may come '
+                    'RandomHorizontalFlip, RandomVerticalFlip (by themselves, they have a p) and what leaves every '
+                    'pixel in its place. Take the transform out; if it is your own and moves no pixel, write '
+                    'moves_pixels = False in its class.')
 
     def split(self) -> tuple['Views', Normalisation]:
         """(Views without the layout and normalisation at their end, that Normalisation).
@@ -103,3 +130,18 @@ class TwoView(Views):
         shared = build_transforms(transforms, 'transforms').transforms
         super().__init__([Compose(shared + build_transforms(view, f'view_trans{i}').transforms)
                           for i, view in enumerate((view_trans1, view_trans2), 1)])
+
+
+def places(boxes: Sequence[Box], size: Sequence[int], flips: Sequence[Sequence[bool]]) -> np.ndarray:
+    """Where views lie: float32 [views, 6].
+
+    Args:
+        boxes: (top, left, height, width) of each crop. size: (height, width) of the whole upright image.
+        flips: as `Views.follow` gives them.
+
+    Returns:
+        top, left, height, width in fractions of the image; then mirrored left-right, top-bottom: 0 or 1.
+    """
+    height, width = size
+    return np.array([(top / height, left / width, h / height, w / width, across, down)
+                     for (top, left, h, w), (down, across) in zip(boxes, flips)], np.float32)

@@ -19,12 +19,14 @@ class Architecture(nn.Layer):
     `step`, `seed`: set by the trainer, for what must be equal on all processes.
     `supervised`: True for a method that learns from labels and predicts classes.
     `negatives`: how many negatives a positive is told from; None for a method without (or not known before a step).
+    `needs`: what a sample must bring beyond its views: of ('places', 'regions'), in this order.
     `input_transform`: None, or what turns images as the loader hands them over (uint8 [N, H, W, 3]) into
         float32 [N, 3, H, W] on the device. Images that are floating point already are taken as they are.
     """
 
     supervised = False
     negatives: Optional[int] = None
+    needs: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Any, Optional
 from .base import Architecture
 
 from ...utils.errors import ConfigError
-from ...utils.config.registry import Registry, build_from_config
+from ...utils.config.registry import Registry, accepted_arguments, build_from_config
 from ..backbones.builder import build_backbone
+from ..dense.builder import build_correspondence, build_negatives
 from ..heads.builder import build_head
 from ..necks.builder import build_neck
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
 MODELS = Registry('model')
 
-PART_BUILDERS = {'backbone': build_backbone, 'neck': build_neck, 'head': build_head}
+PART_BUILDERS = {'backbone': build_backbone, 'neck': build_neck, 'head': build_head,
+                 'correspondence': build_correspondence, 'negatives': build_negatives}
 
 
 def build_model(cfg: Optional[dict[str, Any]], where: str = 'model') -> Architecture:
@@ -27,6 +29,7 @@ def build_model(cfg: Optional[dict[str, Any]], where: str = 'model') -> Architec
                           'mean the same. Keep one of them.')
     parts = {k: build(cfg[k], f'{where}.{k}') for k, build in PART_BUILDERS.items() if cfg.get(k) is not None}
     check_widths(parts, cfg, where)
+    check_parts(parts, cfg, where)
     rest = {k: v for k, v in cfg.items() if k not in PART_BUILDERS}
     return build_from_config(rest, MODELS, where, **parts)
 
@@ -39,3 +42,12 @@ def check_widths(parts: 'dict[str, paddle.nn.Layer]', cfg: dict[str, Any], where
         if gives is not None and takes is not None and gives != takes:
             raise ConfigError(f"'{where}.{taker}.in_channels' is {takes}, but {cfg[giver]['name']} gives {gives} "
                               f'channels. Set -o {where}.{taker}.in_channels={gives}')
+
+
+def check_parts(parts: dict[str, Any], cfg: dict[str, Any], where: str) -> None:
+    """The model must take every part that the config gives it."""
+    if cfg.get('name') in MODELS:
+        names, _, anything = accepted_arguments(MODELS.get(cfg['name']))
+        for key in set(parts) - names:
+            if not anything:
+                raise ConfigError(f"'{where}.{key}' is given, but {cfg['name']} has no {key}. Remove it.")

@@ -106,10 +106,14 @@ class MomentumContrast(Architecture):
         at = len(first)
         return local[:at] + [p if v else unit(p) for p, v in zip(local[at:], vector)], everything
 
-    def to_grid(self, feature: paddle.Tensor) -> paddle.Tensor:
-        """Backbone map [N, C, H, W] -> [N, C, L], the locations that are matched."""
+    def grid(self, feature: paddle.Tensor) -> paddle.Tensor:
+        """Backbone map [N, C, H, W] -> [N, C, rows, columns], the cells that are matched."""
         neck = self.neck
-        return (neck.to_grid(feature) if hasattr(neck, 'to_grid') else feature).flatten(2)
+        return neck.to_grid(feature) if hasattr(neck, 'to_grid') else feature
+
+    def to_grid(self, feature: paddle.Tensor) -> paddle.Tensor:
+        """Backbone map [N, C, H, W] -> [N, C, L], L = rows x columns."""
+        return self.grid(feature).flatten(2)
 
     @staticmethod
     def _run(encoder, x):

@@ -19,11 +19,12 @@ class _TemperatureHead(nn.Layer):
         self.return_accuracy = return_accuracy
 
     @staticmethod
-    def outputs(loss: paddle.Tensor, rank: Optional[paddle.Tensor], negatives: int) -> dict[str, paddle.Tensor]:
+    def outputs(loss: paddle.Tensor, rank: Optional[paddle.Tensor], negatives: int,
+                weight: Optional[paddle.Tensor] = None) -> dict[str, paddle.Tensor]:
         """The loss and, if the `rank` of the positives was asked for, how often they come first or fifth at worst."""
         out = {'loss': loss}
         if rank is not None:
-            out['acc1'], out['acc5'] = ranking_accuracy(rank, negatives)
+            out['acc1'], out['acc5'] = ranking_accuracy(rank, negatives, weight=weight)
         return out
 
 
@@ -37,11 +38,16 @@ class ContrastiveHead(_TemperatureHead):
             most similar of all 1 + K candidates.
     """
 
-    def forward(self, query: paddle.Tensor, key: paddle.Tensor, queue: paddle.Tensor,
-                with_accuracy: bool = True) -> dict[str, paddle.Tensor]:
-        """query, key [M, D] with unit rows, queue [D, K] with unit columns -> {'loss', 'acc1', 'acc5'}."""
-        loss, rank = info_nce(query, key, queue, self.temperature, self.return_accuracy and with_accuracy)
-        return self.outputs(loss, rank, queue.shape[1])
+    def forward(self, query: paddle.Tensor, key: paddle.Tensor, queue: paddle.Tensor, with_accuracy: bool = True,
+                weight: Optional[paddle.Tensor] = None,
+                hide: Optional[paddle.Tensor] = None) -> dict[str, paddle.Tensor]:
+        """query, key [M, D] with unit rows, queue [D, K] with unit columns -> {'loss', 'acc1', 'acc5'}.
+
+        `weight` [M]: which rows count; `hide`: which columns a row is not told from. See `info_nce`.
+        """
+        with_rank = self.return_accuracy and with_accuracy
+        loss, rank = info_nce(query, key, queue, self.temperature, with_rank, weight, hide)
+        return self.outputs(loss, rank, queue.shape[1], weight)
 
 
 @HEADS.register()

@@ -31,20 +31,22 @@ class Key(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A key whose value is a mapping; `many`: a list of such mappings. `default`: used when missing."""
+    """A key whose value is a mapping; `many`: a list of such mappings. `default`: used when missing.
+    `short`: text is allowed, too, and stands for a mapping with that `name`."""
     doc: str
     keys: dict
     free: bool = False
     many: bool = False
     default: Any = NO_DEFAULT
     required: bool = False
+    short: bool = False
 
 
 def component(doc: str, default_name: Any = NO_DEFAULT, many: bool = False, required: bool = False,
-              **keys: Any) -> Section:
+              short: bool = False, **keys: Any) -> Section:
     """Section of a registered part: `name` and any settings of its constructor."""
     name = Key(Text, 'registered name', default_name, required=default_name is NO_DEFAULT)
-    return Section(doc, dict(name=name, **keys), free=True, many=many, required=required)
+    return Section(doc, dict(name=name, **keys), free=True, many=many, required=required, short=short)
 
 
 def _dataloader(what):
@@ -84,7 +86,9 @@ SCHEMA = Section('config', {
     'save_inference_dir': Key(Text, 'folder for --export'),
     'infer_add_softmax': Key(Flag, 'exported model ends with a softmax'),
     'model': component('architecture; its settings are those of the class',
-                       backbone=component('backbone'), neck=component('neck'), head=component('head')),
+                       backbone=component('backbone'), neck=component('neck'), head=component('head'),
+                       correspondence=component('where positives of the dense loss come from', short=True),
+                       negatives=component('where negatives of the dense loss come from', short=True)),
     'dataloader': Section('data', {'train': _dataloader('the training'),
                                    'val': _dataloader('the evaluation')}),
     'optimizer': component(
@@ -140,14 +144,20 @@ def unknown_key(name: str, path: str, section: Section, also: Iterable[str] = ()
     return f"{where} has no key '{name}'. {suggest(name, set(section.keys) | set(also))}"
 
 
+def _in_full(value, section):
+    return {'name': value} if section.short and isinstance(value, str) else value
+
+
 def check_section(value: Any, section: Section = SCHEMA, path: str = '') -> list[str]:
     """List of sentences, one per mistake in `value`, which stands at `path`."""
     if section.many and isinstance(value, (list, tuple)):
         one = section._replace(many=False)
         return [m for i, v in enumerate(value) for m in check_section(v, one, f'{path}.{i}')]
+    value = _in_full(value, section)
     if not isinstance(value, dict) or section.many:
         kind = 'list of mappings' if section.many else 'mapping'
         kind += " with a 'name'" if section.free else ''
+        kind += ', or the name alone' if section.short else ''
         return [f"'{path}' must be a {kind}, not {value!r}."]
     mistakes = [unknown_key(k, path, section) for k in value
                 if k not in section.keys and not section.free]
@@ -167,7 +177,7 @@ def defaults_of(value: Any, section: Section) -> Any:
     """New mapping: `value` with the defaults of missing keys; what is not in the table is kept."""
     if section.many:
         return [defaults_of(v, section._replace(many=False)) for v in value]
-    filled = {}
+    filled, value = {}, _in_full(value, section)
     for name, spec in section.keys.items():
         given = value.get(name)
         if given is None and spec.default is not NO_DEFAULT:
@@ -186,6 +196,7 @@ def describe() -> str:
     for path, spec in structural_keys():
         if isinstance(spec, Section):
             rule = ('list of mappings' if spec.many else 'mapping') + (' with a `name`' if spec.free else '')
+            rule += ', or the name' if spec.short else ''
             default = ''
         else:
             rule = spec.check.rule

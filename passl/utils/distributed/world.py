@@ -84,11 +84,15 @@ def store() -> Optional[Store]:
     return Store(paddle.base.core.create_or_get_global_tcp_store())
 
 
-def meet() -> None:
+def meet(doing: Optional[str] = None) -> None:
     """Wait, without limit, until every process is here; process 0 may work alone meanwhile.
 
     To be called before collectives to which processes may come at very different times: those of gloo give up after
     30 s. With NCCL, which waits for long by itself, too; it costs some questions to the store.
+
+    Args:
+        doing: what this process does, where others may work for longer than `dist_timeout`: the watch is told so all
+            the while. Those that work tell it themselves that they get on.
 
     Raises:
         PeerLostError: a process that is waited for has died or hangs.
@@ -103,6 +107,8 @@ def meet() -> None:
     here = counter.add(key, 1)
     while here < complete:
         watching.raise_if_lost()
+        if doing is not None:
+            watching.progress(doing)
         time.sleep(pause)
         pause = min(pause * 1.5, 0.25)
         here = counter.add(key, 0)
