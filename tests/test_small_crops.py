@@ -157,7 +157,7 @@ class FakeTools:
 def tools(monkeypatch):
     fake = FakeTools({'regions': 28.0, 'paper': 24.0, 'geometric_cells': 27.0})
     monkeypatch.setattr(study.Study, 'command', staticmethod(fake))
-    monkeypatch.setattr(study.Study, 'matched', lambda self, weights: [60.0, 33.0])
+    monkeypatch.setattr(study.Study, 'matched', lambda self, weights, settings: [60.0, 33.0])
     return fake
 
 

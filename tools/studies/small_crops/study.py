@@ -2,7 +2,8 @@
 
     python tools/studies/small_crops/study.py --data data --output output_dir/small_crops
 
-The same command again goes on where it was stopped. The table so far is in results.md, everything in results.json.
+The same command again goes on where it was stopped. The table so far is in results.md, drawn in results.png, and
+everything in results.json.
 """
 
 import argparse
@@ -59,7 +60,7 @@ class Run:
             own = {part + 'dataroot': f'{data}/clothing10/train'}
         if self.set.get('model.correspondence') == 'Regions':
             own[part + 'regions.cache'] = f'{made}/regions.bin'
-        per_epoch = images // self.study.get('batch', 64)
+        per_epoch = images // self.set.get('dataloader.train.sampler.batch_size', self.study['batch'])
         return {'total_iters': self.steps, 'seed': self.seed, 'lr_scheduler.T_max': self.steps / per_epoch,
                 'lr_scheduler.warmup_steps': self.study['warmup'] / per_epoch, **own, **self.set}
 
@@ -73,7 +74,7 @@ class Study:
             self.study = yaml.safe_load(f)
         self.data, self.out, self.more = os.path.abspath(args.data), os.path.abspath(args.output), args.override
         self.made = os.path.join(self.out, 'data')
-        self.runs = []
+        self.runs, self.probed = [], []        # Runs; names of those with figures
         self.images = prepare.prepare(self.data, self.made, self.study['classes'])
         self.labelled = len(prepare.files_below(self.data, prepare.POOL[:1]))
 
@@ -89,8 +90,10 @@ class Study:
             for run in self._runs_of(stage):
                 new = self.train(run)
                 self.runs.append(run)
-                self.probe()
-                table.write(self, self.place('results.json'), self.place('results.md'))
+                if stage.get('probe', True):
+                    self.probed.append(run.name)
+                    self.probe()
+                table.write(self, *(self.place(f'results.{end}') for end in ('json', 'md', 'png')))
                 if new:
                     self._tell(run)
 
@@ -125,7 +128,7 @@ class Study:
         if run.config != 'supervised':
             for step in self.study['match_at']:
                 if os.path.isfile(os.path.join(folder, f'iter_{step}.pdparams')):
-                    matched[step] = self.matched(os.path.join(folder, f'iter_{step}.pdparams'))
+                    matched[step] = self.matched(os.path.join(folder, f'iter_{step}.pdparams'), run.set)
         self.command('tools/extract_weight.py', os.path.join(folder, 'latest.pdparams'), '--output', weights,
                      '--prefix', 'backbone', '--remove_prefix', '--overwrite')
         replace_text(note, json.dumps({'settings': words, 'cpu_seconds': seconds, 'true_matches': matched}))
@@ -146,32 +149,31 @@ class Study:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    def matched(self, weights):
-        """[share, chance] of `matches.measure` on the photographs that are held out."""
+    def matched(self, weights, settings):
+        """[share, chance] of `matches.measure` on the photographs that are held out, in crops as in training."""
         from studies.small_crops import matches
 
         from passl.datasets import build_dataset
         from passl.utils.config import load_config
         words = [f'dataloader.train.dataset.dataroot={self.data}',
                  f'dataloader.train.dataset.list_file={self.made}/held_out.txt']
-        cfg = load_config(os.path.join(HERE, 'densecl.yaml'), words + self._sizes())
+        crops = 'dataloader.train.dataset.transforms'
+        words += [w for w in [*(f'{k}={v}' for k, v in settings.items()), *self.more] if w.startswith(crops)]
+        cfg = load_config(os.path.join(HERE, 'densecl.yaml'), words)
         dataset = build_dataset(cfg['dataloader']['train']['dataset'])
         dataset.carry(('places',))
         return matches.measure(weights, dataset)
-
-    def _sizes(self):
-        return [w for w in self.more if w.startswith('dataloader.train.dataset.transforms')]
 
     def measure_start(self):
         """True matches of the random start."""
         note = self.place('notes', 'random.json')
         if not os.path.isfile(note):
-            replace_text(note, json.dumps({'true_matches': {0: self.matched('random')}}))
+            replace_text(note, json.dumps({'true_matches': {0: self.matched('random', {})}}))
 
     # probes
     def probe(self):
         """All probes of all runs so far; `passl evaluate` measures only what is new."""
-        names = ['random', *(r.name for r in self.runs)]
+        names = ['random', *self.probed]
         weights = ['random', *(self.place('weights', f'{n}.pdparams') for n in names[1:])]
         for probe, text in self.study['probes'].items():
             words = [w.format(data=self.data, made=self.made) for w in shlex.split(text)]

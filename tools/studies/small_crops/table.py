@@ -1,10 +1,12 @@
-"""The study's results as JSON and as a table in Markdown."""
+"""The study's results as JSON, as a table in Markdown and as a picture."""
 
 import json
 import statistics
 
 from passl.transfer.probes.metrics import summary
 from passl.utils.files import replace_text
+
+from . import picture
 
 _FIGURES = {'linear-seg': 'miou', 'knn-seg': 'miou', 'linear': 'top1'}
 
@@ -56,8 +58,8 @@ def facts_of(study, run):
             'figures': {title(c): figure(figures, run.name, c) for c in study.study['columns']}}
 
 
-def write(study, json_file, markdown):
-    """Write both files from what is measured so far."""
+def write(study, json_file, markdown, png):
+    """Write the three files from what is measured so far."""
     columns, figures = study.study['columns'], study.figures()
     start = {'true_matches': study.note('random')['true_matches'],
              'figures': {title(c): figure(figures, 'random', c) for c in columns}}
@@ -76,18 +78,20 @@ def write(study, json_file, markdown):
                       _matches(first, study), ' / '.join(f'{v:.0f}' for v in dense) or '-',
                       f"{statistics.mean(f['minutes_of_one_core'] for f in several):.0f}"])
     lines.insert(1, ['---'] * len(lines[0]))
+    first = title(columns[0])
+    cells = {name: over_seeds([f['figures'][first] for f in several]) for name, several in groups.items()}
+    curves = {name: several[0]['curve']['acc1_dense'] for name, several in groups.items()}
+    picture.draw({'random start': start['figures'][first], **cells}, curves, f'{first}, percent', png)
     replace_text(markdown, '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines) + '\n\n' + _words(study))
 
 
 def _matches(facts, study):
-    shares = [f'{share:.0f}' for share, _ in facts['true_matches'].values()]
-    return ' / '.join(shares) or '-'
+    return ', '.join(f'{step}: {share:.0f}' for step, (share, _) in facts['true_matches'].items()) or '-'
 
 
 def _words(study):
-    steps = study.study['steps']
     chance = study.note('random')['true_matches']['0'][1]
-    return (f'± is the 95 % t interval: of the probe over its seeds where there is one pre-training, else over '
-            f'pre-trainings. True matches: percent of arg-max matches within 1.5 cells of the true place, after '
-            f'{", ".join(str(s) for s in study.study["match_at"] if s <= steps)} steps (chance {chance:.0f}). Dense '
-            f'top-1: at the steps {", ".join(map(str, study.study["dense_at"]))} and the last.\n')
+    steps = ', '.join(map(str, study.study['dense_at']))
+    return ('± is the 95 % t interval: of the probe over its seeds where there is one pre-training, else over '
+            'pre-trainings. True matches: step and percent of arg-max matches within 1.5 cells of the true place '
+            f'(chance {chance:.0f} at 112 px). Dense top-1: at the steps {steps} and the last.\n')
