@@ -61,7 +61,8 @@ class Run:
         if self.set.get('model.correspondence') == 'Regions':
             own[part + 'regions.cache'] = f'{made}/regions.bin'
         per_epoch = images // self.set.get('dataloader.train.sampler.batch_size', self.study['batch'])
-        return {'total_iters': self.steps, 'seed': self.seed, 'lr_scheduler.T_max': self.steps / per_epoch,
+        whole = max(self.steps, self.study['steps'])        # a shorter run is the beginning of one of that length
+        return {'total_iters': self.steps, 'seed': self.seed, 'lr_scheduler.T_max': whole / per_epoch,
                 'lr_scheduler.warmup_steps': self.study['warmup'] / per_epoch, **own, **self.set}
 
 
