@@ -45,8 +45,8 @@ def without_model(cfg):
 def test_all_are_there():
     names = {os.path.basename(f)[:-5] for f in SHIPPED}
     assert names == {'densecl_r50', 'densecl_r50_coco', 'densecl_r101', 'densecl_r50_vd', 'densecl_r18_demo',
-                     'densecl_r18_small', 'moco_v1_r50', 'moco_v2_r50', 'moco_clas_r50', 'moco_clas_r101',
-                     'moco_v2_r18_small', 'moco_clas_r18_small', 'moco_clas_r18_demo', 'simclr_r50'}
+                     'densecl_r18_small', 'densecl_r50_small', 'moco_v1_r50', 'moco_v2_r50', 'moco_clas_r50',
+                     'moco_clas_r101', 'moco_v2_r18_small', 'moco_clas_r18_small', 'moco_clas_r18_demo', 'simclr_r50'}
     assert len(FIXTURES) == 4
 
 

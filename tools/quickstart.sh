@@ -4,6 +4,6 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
-make_environment "${PASSL_VENV:-$ROOT/.venv}" -e '.[cpu]'
+make_environment "${PASSL_VENV:-$ROOT/.venv}" -e '.[cpu,regions]'
 cd "$ROOT"
 exec "$PY" tools/quickstart.py "$@"

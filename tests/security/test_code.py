@@ -57,7 +57,7 @@ GETATTR = {'passl/environment/arithmetic.py': 'names of switches in the file',
            'passl/transfer/paddleseg/run.py': 'destinations of the parser'}
 TOOLS = {'subprocess', 'importlib', 'ctypes', 'multiprocessing.connection', 'getattr', 'setattr', 'vars', 'socket'}
 # what only developers start
-TOOL_FILES = ('tools/benchmark.py', 'tools/benchmarks/', 'tools/quickstart.py', 'tools/release/')
+TOOL_FILES = ('tools/benchmark.py', 'tools/benchmarks/', 'tools/quickstart.py', 'tools/release/', 'tools/studies/')
 
 
 def sources():

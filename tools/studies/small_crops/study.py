@@ -22,6 +22,7 @@ sys.path[:0] = [ROOT, os.path.dirname(os.path.dirname(HERE))]       # a clone wo
 from studies.small_crops import prepare, table  # noqa: E402
 
 from passl.cli import guarded  # noqa: E402
+from passl.utils.config.yaml_text import parse_yaml  # noqa: E402
 from passl.utils.errors import PasslError  # noqa: E402
 from passl.utils.files import replace_text  # noqa: E402
 
@@ -70,9 +71,8 @@ class Study:
     """The folder of a study and what is done in it."""
 
     def __init__(self, args):
-        import yaml
         with open(args.study, encoding='utf-8') as f:
-            self.study = yaml.safe_load(f)
+            self.study = parse_yaml(f.read(), args.study)
         self.data, self.out, self.more = os.path.abspath(args.data), os.path.abspath(args.output), args.override
         self.made = os.path.join(self.out, 'data')
         self.runs, self.probed = [], []        # Runs; names of those with figures
@@ -177,7 +177,7 @@ class Study:
         names = ['random', *self.probed]
         weights = ['random', *(self.place('weights', f'{n}.pdparams') for n in names[1:])]
         for probe, text in self.study['probes'].items():
-            words = [w.format(data=self.data, made=self.made) for w in shlex.split(text)]
+            words = [w.replace('{data}', self.data).replace('{made}', self.made) for w in shlex.split(text)]
             self.command('tools/evaluate.py', *words, '--weights', *weights, '--names', *names, '--no-cuda',
                          '--output', self.place('probes', probe), '--cache-gb', '2')
 
