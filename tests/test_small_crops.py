@@ -141,7 +141,7 @@ class FakeTools:
             os.makedirs(folder)
             self.trained.append(os.path.basename(given['output_dir']))
             with open(os.path.join(folder, 'log.jsonl'), 'w', encoding='utf-8') as f:
-                f.write(json.dumps({'mode': 'train', 'iteration': 1000, 'acc1_dense': 50.0, 'time': 2.0}) + '\n')
+                f.write(json.dumps({'mode': 'train', 'iteration': 1000, 'acc1_dense': 50.0, 'time': 0.12}) + '\n')
         elif words[0] == 'tools/evaluate.py':
             out, names = words[words.index('--output') + 1], words[words.index('--names') + 1:words.index('--no-cuda')]
             os.makedirs(out, exist_ok=True)
@@ -150,7 +150,6 @@ class FakeTools:
                 for n in names}}]
             with open(os.path.join(out, 'comparison.json'), 'w', encoding='utf-8') as f:
                 json.dump({'rows': rows}, f)
-        return 60.0
 
 
 @pytest.fixture
@@ -179,7 +178,7 @@ def test_order_best_arms_table_and_going_on(data, tmp_path, tools, capsys):
     lines = (tmp_path / 'results.md').read_text().split('\n')
     assert lines[2].startswith('| random | 1 | 20.0 ± 0.5 | -')
     # 28 and 29: mean 28.5, t 12.706 x 0.7071 / root of 2
-    assert lines[3].startswith('| regions | 2 | 28.5 ± 6.4 | -') and lines[3].endswith('| 50 | 1 |')
+    assert lines[3].startswith('| regions | 2 | 28.5 ± 6.4 | -') and lines[3].endswith('| 50 | 2 |')
     runs = json.loads((tmp_path / 'results.json').read_text())['runs']
     assert runs['paper_s0']['figures']['clothes8 linear-seg 100 %']['mean'] == 24.0
     assert len((tmp_path / 'status.txt').read_text().split('\n')) == 9
@@ -199,7 +198,9 @@ def test_settings_of_a_run_in_epochs():
 
 
 def test_figures_of_log_steps_and_intervals():
-    records = [{'iteration': n, 'acc1': float(n)} for n in (25, 50, 75)] + [{'iteration': 60}]
+    records = [{'iteration': n, 'acc1': float(n), 'time': n / 10} for n in (25, 50, 75)]
+    assert table.minutes(records) == 25 * (2.5 + 5.0 + 7.5) / 60
+    records.append({'iteration': 60})
     assert table.near(records, 75, 'acc1') == 75.0 and table.near(records, 60, 'acc1') == 50.0
     assert table.near(records, 25, 'acc5') is None and table.over_seeds([None]) is None
     assert table.cell({'mean': 1.25, 'half': None}) == '1.2' and table.cell(None) == '-'

@@ -9,9 +9,7 @@ everything in results.json.
 import argparse
 import json
 import os
-import resource
 import shlex
-import statistics
 import subprocess
 import sys
 
@@ -122,8 +120,8 @@ class Study:
             if done['settings'] != words:
                 raise StudyError(f'{run.name} in {self.out} was trained with other settings: give another --output.')
             return False
-        seconds = self.command('tools/train.py', '-c', os.path.join(HERE, f'{run.config}.yaml'), '--no-cuda',
-                               '--resume', 'auto', *(w for word in words for w in ('-o', word)))
+        self.command('tools/train.py', '-c', os.path.join(HERE, f'{run.config}.yaml'), '--no-cuda',
+                     '--resume', 'auto', *(w for word in words for w in ('-o', word)))
         folder = os.path.join(self.out, 'runs', run.name, run.config)
         matched = {}
         if run.config != 'supervised':
@@ -132,23 +130,20 @@ class Study:
                     matched[step] = self.matched(os.path.join(folder, f'iter_{step}.pdparams'), run.set)
         self.command('tools/extract_weight.py', os.path.join(folder, 'latest.pdparams'), '--output', weights,
                      '--prefix', 'backbone', '--remove_prefix', '--overwrite')
-        replace_text(note, json.dumps({'settings': words, 'cpu_seconds': seconds, 'true_matches': matched}))
+        replace_text(note, json.dumps({'settings': words, 'true_matches': matched}))
         for name in os.listdir(folder):         # some 100 MB each
             if name.endswith('.pdparams'):
                 os.unlink(os.path.join(folder, name))
         return True
 
     def command(self, *words):
-        """Run a tool of the project; returns the processor seconds that it and its children took."""
+        """Run a tool of the project."""
         sys.stdout.write('$ ' + ' '.join(shlex.quote(w) for w in ('python', *words)) + '\n')
         sys.stdout.flush()
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         code = subprocess.call([sys.executable, *words], cwd=ROOT)
         if code:
             raise StudyError(f'The study stops here: the command above ended with exit code {code}. The same command '
                              'of the study goes on from this point.')
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     def matched(self, weights, settings):
         """[share, chance] of `matches.measure` on the photographs that are held out, in crops as in training."""
@@ -205,10 +200,9 @@ class Study:
         """A line of status.txt."""
         figures = [table.cell(table.figure(self.figures(), run.name, c)) for c in self.study['columns']]
         names = [table.title(c) for c in self.study['columns']]
-        minutes = self.note(run.name)['cpu_seconds'] / 60
-        step = statistics.median(r['time'] for r in self.log(run))
+        minutes = table.minutes(self.log(run))
         with open(self.place('status.txt'), 'a', encoding='utf-8') as f:
-            f.write(f'{run.name}: {minutes:.0f} minutes of one core, {step:.2f} s per step; '
+            f.write(f'{run.name}: {minutes:.0f} minutes, {60 * minutes / run.steps:.2f} s per step; '
                     + '; '.join(f'{n} {c}' for n, c in zip(names, figures)) + '\n')
 
 

@@ -47,11 +47,17 @@ def near(records, step, key):
     return statistics.mean(values) if values else None
 
 
+def minutes(records):
+    """What the training took by its log, without starting and saving."""
+    steps = [r['iteration'] for r in records]
+    return sum(r['time'] * (n - before) for r, n, before in zip(records, steps, [0, *steps])) / 60
+
+
 def facts_of(study, run):
     """What results.json holds of a run."""
     note, records, figures = study.note(run.name), study.log(run), study.figures()
     return {'arm': run.arm, 'seed': run.seed, 'steps': run.steps, 'settings': note['settings'],
-            'minutes_of_one_core': note['cpu_seconds'] / 60, 'true_matches': note['true_matches'],
+            'minutes': minutes(records), 'true_matches': note['true_matches'],
             'acc1_dense': {s: near(records, s, 'acc1_dense') for s in [*study.study['dense_at'], run.steps]},
             'curve': {k: [[r['iteration'], r[k]] for r in records if k in r]
                       for k in ('loss_global', 'loss_dense', 'acc1', 'acc1_dense', 'pairs')},
@@ -76,7 +82,7 @@ def write(study, json_file, markdown, png):
         lines.append([name, str(len(several)),
                       *(cell(over_seeds([f['figures'][title(c)] for f in several])) for c in columns),
                       _matches(first, study), ' / '.join(f'{v:.0f}' for v in dense) or '-',
-                      f"{statistics.mean(f['minutes_of_one_core'] for f in several):.0f}"])
+                      f"{statistics.mean(f['minutes'] for f in several):.0f}"])
     lines.insert(1, ['---'] * len(lines[0]))
     first = title(columns[0])
     cells = {name: over_seeds([f['figures'][first] for f in several]) for name, several in groups.items()}
