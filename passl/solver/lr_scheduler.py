@@ -4,6 +4,7 @@
 """
 
 import math
+import warnings
 from typing import Annotated, Optional, Union
 
 from paddle.optimizer import lr
@@ -56,8 +57,16 @@ class CosineAnnealingDecay(lr.LRScheduler):
         return self.eta_min + (self.base_lr - self.eta_min) * (1 + math.cos(math.pi * t / self.T_max)) / 2
 
 
+class _Warmup(lr.LinearWarmup):
+    def set_state_dict(self, state_dict: dict) -> None:
+        """As Paddle's, which warns of the state of the schedule inside although it reads that itself."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', 'There are some unused values', UserWarning)
+            super().set_state_dict(state_dict)
+
+
 @LRSCHEDULERS.register()
-class LinearWarmup(lr.LinearWarmup):
+class LinearWarmup(_Warmup):
     """From start_lr to end_lr in warmup_steps, then `learning_rate` (a rate or a nested schedule).
 
     Args:
@@ -75,7 +84,7 @@ class LinearWarmup(lr.LinearWarmup):
 
 
 @LRSCHEDULERS.register()
-class CosineWarmup(lr.LinearWarmup):
+class CosineWarmup(_Warmup):
     """Linear warm-up, then a cosine to eta_min that ends at T_max (warm-up included).
 
     Args:
