@@ -13,7 +13,7 @@ _HARMLESS = ('output_dir', 'timestamp', 'device', 'epochs', 'total_iters', 'log_
              'save_inference_dir', 'infer_add_softmax', 'custom_imports', 'dist_timeout', 'dataloader.val',
              'dataloader.train.loader',
              'dataloader.train.dataset.on_error', 'dataloader.train.dataset.max_bad',
-             'dataloader.train.dataset.index', 'model.backbone.pretrained')
+             'dataloader.train.dataset.index', 'dataloader.train.dataset.regions.cache', 'model.backbone.pretrained')
 _HARMLESS_HOOKS = ('EvaluateHook',)
 _SHOWN = 10
 

@@ -82,11 +82,11 @@ def test_a_data_set_that_cannot_carry(data, out, capsys):
         refused_training(cfg, capsys, ["needs 'regions' of every sample", 'Plain cannot give'], '--allow-imports')
     finally:
         DATASETS._table.pop('Plain')
-    ask_for((), object(), paddle.nn.Linear(1, 1))                       # nothing is asked for
+    ask_for((), object(), paddle.nn.Linear(1, 1), 'none')                       # nothing is asked for
 
 
 def test_what_a_data_set_refuses_ends_the_run(data, out, capsys, monkeypatch):
-    def carry(self, needs):
+    def carry(self, needs, folder):
         raise ConfigError(f'no {needs[0]} here')
     monkeypatch.setattr(CarryingFolder, 'carry', carry)
     refused_training(dense_parts(data, 'Geometric', 'cells', **out), capsys, ['no places here'], '--allow-imports')
