@@ -82,8 +82,8 @@ def build_trainer(cfg: dict[str, Any], run_dir: Optional[str] = None, training: 
         ask_for(getattr(model, 'needs', ()), loaders['train'].dataset, model,
                 os.path.join(cfg['output_dir'], 'regions'))
         if data['train']['dataset'].get('regions') and 'regions' not in getattr(model, 'needs', ()):
-            get_logger().warning("'dataloader.train.dataset.regions' has no effect: %s with these settings uses no regions. "
-                                 "Set model.correspondence: Regions, or take it out.", type(model).__name__)
+            get_logger().warning("'dataloader.train.dataset.regions' has no effect: %s with these settings uses no "
+                                 'regions. Set model.correspondence: Regions, or take it out.', type(model).__name__)
     content = load_file(load) if load else None
     if load:
         load_into(model, weights_in(content, load), 'model', source=f"'{load}'")
