@@ -18,6 +18,7 @@ USAGE = """\
 usage: passl COMMAND [flags]       passl COMMAND --help       passl --version
 
 commands:
+  pretrain         from a folder of images to a backbone; chooses the settings and says why
   train            pre-train, train, evaluate or export the model of a config file
   extract-weight   write the backbone of a checkpoint to a file of its own
   export           write the backbone for another library, proven to compute the same there
@@ -66,6 +67,13 @@ def train_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None)
         from .engine.run import train
         return train(args)
     return guarded(run)
+
+
+def pretrain_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> int:
+    """`tools/pretrain.py` and `passl pretrain`."""
+    from .planning.command import build_pretrain_parser, run_pretrain
+    words = sys.argv[1:] if argv is None else list(argv)
+    return guarded(run_pretrain, build_pretrain_parser(prog).parse_args(words), words)
 
 
 def extract_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> int:
@@ -163,9 +171,9 @@ def transfer_det_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] 
     return guarded(run)
 
 
-COMMANDS = {'train': train_main, 'extract-weight': extract_main, 'export': export_main, 'import': import_main,
-            'evaluate': evaluate_main, 'transfer-seg': transfer_seg_main, 'transfer-det': transfer_det_main,
-            'plot': plot_main, 'check-data': check_main, 'env': env_main}
+COMMANDS = {'pretrain': pretrain_main, 'train': train_main, 'extract-weight': extract_main, 'export': export_main,
+            'import': import_main, 'evaluate': evaluate_main, 'transfer-seg': transfer_seg_main,
+            'transfer-det': transfer_det_main, 'plot': plot_main, 'check-data': check_main, 'env': env_main}
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
