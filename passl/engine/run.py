@@ -21,6 +21,7 @@ from ..utils.config.registry import import_plugins
 from .builder import build_trainer
 from .consistency import check_processes
 from .device import describe_device, memory_advice, select_device
+from .doubts import tell_doubts
 from .export import export
 from .run_folder import RunFolder, on_main, run_folder
 from .signals import EXIT_CODES, StopSignals
@@ -158,6 +159,7 @@ def describe(trainer: Trainer) -> None:
         size = trainer.model.queue.shape[1]
         get_logger().info('Queue of %d keys: chance is loss %.2f; the loss rises while the queue fills (%d '
                           'iterations), then falls.', size, numpy.log(size + 1), -(-size // trainer.global_batch_size))
+    tell_doubts(trainer)
 
 
 def _quoted(text):

@@ -3,7 +3,6 @@
 Every rule is one function that gives a value and the reason, in words. docs/PRETRAIN.md has the table with sources.
 """
 
-import math
 from typing import Any, NamedTuple, Optional
 
 from ..utils.errors import DataError
@@ -175,30 +174,3 @@ def plan(facts: Facts, method: str = 'densecl', dense: Optional[dict[str, Any]] 
                 Choice('precision', ('half',), facts.half or 'float32',
                        'matrix units for it are there' if facts.half else 'nothing faster is there')]
     return choices
-
-
-def doubts(images: int, side: int, per_step: int, steps: int, rate_: float, method: str,
-           queue_: Optional[int] = None) -> list[str]:
-    """What is doubtful about the settings of a contrastive run, one sentence each: see docs/PRETRAIN.md.
-
-    Args:
-        images: of the training set.  side: of the crops in pixels.  per_step: images of all processes.
-        steps: length of the run.  rate_: highest learning rate.  queue_: K; None for a method without queue.
-    """
-    found = []
-    if queue_ is not None and queue_ >= images:
-        found.append(f'K = {queue_} negatives, but only {images} images: the queue holds older copies of the image '
-                     f'itself, which are no negatives. Set model.K to {power_of_two(images / 2)} or less.')
-    if queue_ is not None and steps * per_step < 2 * queue_:
-        found.append(f'{steps} steps of {per_step} images hardly fill the queue of K = {queue_} (it takes '
-                     f'{math.ceil(queue_ / per_step)} steps): most negatives are random vectors. Train longer, or '
-                     'lower model.K.')
-    cells = -(-side // CELL)
-    if method == 'densecl' and cells <= 3:
-        found.append(f'crops of {side} px give {cells} x {cells} cells: all of them lie at a border, which tells them '
-                     'apart without any content. Use crops of 112 px or more.')
-    low, high = 0.03 * per_step / 256 / 4, 0.3 * per_step / 256 * 4
-    if not low <= rate_ <= high:
-        found.append(f'the rate {rate_:g} is far from the rule for {per_step} images per step: {4 * low:.2g} '
-                     f'(ImageNet) to {high / 4:.2g} (COCO, small sets).')
-    return found

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from passl.planning.rules import (Facts, batch, bytes_per_image, crop_side, doubts, groups, length, momentum, plan,
+from passl.engine.doubts import doubts
+from passl.planning.rules import (Facts, batch, bytes_per_image, crop_side, groups, length, momentum, plan,
                                   power_of_two, queue, rate)
 from passl.utils.errors import DataError
 
