@@ -79,8 +79,7 @@ def build_trainer(cfg: dict[str, Any], run_dir: Optional[str] = None, training: 
     check_classes(model, loaders)
     if loaders['train']:
         loaders['train'].hand_over(model)
-        ask_for(getattr(model, 'needs', ()), loaders['train'].dataset, model,
-                os.path.join(cfg['output_dir'], 'regions'))
+        model.carried = ask_for(model, loaders['train'].dataset, os.path.join(cfg['output_dir'], 'regions'))
         if data['train']['dataset'].get('regions') and 'regions' not in getattr(model, 'needs', ()):
             get_logger().warning("'dataloader.train.dataset.regions' has no effect: %s with these settings uses no "
                                  'regions. Set model.correspondence: Regions, or take it out.', type(model).__name__)
@@ -165,18 +164,33 @@ def momentum_hooks(cfg: dict[str, Any], model: Architecture) -> list[Hook]:
     return [build_hook({'name': 'MomentumUpdateHook', **(node or {})}, 'momentum_config')]
 
 
-def ask_for(needs: Sequence[str], dataset: Any, model: Architecture, folder: str) -> None:
-    """Have the data set put into every sample what the model needs beyond its views.
+def ask_for(model: Architecture, dataset: Any, folder: str) -> tuple[str, ...]:
+    """Have the data set put into every sample what the model needs, and, if it can, what it welcomes, beyond its views.
 
+    Args:
+        folder: for what is kept of images, see `Carries.carry`.
+    Returns:
+        the names of what samples bring.
     Raises:
-        ConfigError: it cannot.
+        ConfigError: the data set cannot give what is needed.
     """
+    needs, welcomes = getattr(model, 'needs', ()), getattr(model, 'welcomes', ())
     if needs and not hasattr(dataset, 'carry'):
         raise ConfigError(f"{type(model).__name__} with these settings needs {' and '.join(map(repr, needs))} of every "
                           f"sample, which {type(dataset).__name__} cannot give (it has no method 'carry'). Use another "
                           'data set in dataloader.train.dataset, or another model.correspondence.')
+    both = tuple(name for name in ('places', 'regions') if name in (*needs, *welcomes))
+    if both != needs and hasattr(dataset, 'carry'):
+        try:
+            dataset.carry(both, folder)
+            return both
+        except ConfigError as e:
+            if 'places' in needs:
+                raise
+            get_logger().info('The log cannot tell how many matches are true: %s', e)
     if needs:
         dataset.carry(needs, folder)
+    return needs
 
 
 def check_classes(model: Architecture, loaders: dict[str, Optional[ImageLoader]]) -> None:

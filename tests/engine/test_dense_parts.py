@@ -82,7 +82,7 @@ def test_a_data_set_that_cannot_carry(data, out, capsys):
         refused_training(cfg, capsys, ["needs 'regions' of every sample", 'Plain cannot give'], '--allow-imports')
     finally:
         DATASETS._table.pop('Plain')
-    ask_for((), object(), paddle.nn.Linear(1, 1), 'none')                       # nothing is asked for
+    assert ask_for(paddle.nn.Linear(1, 1), object(), 'none') == ()              # nothing is asked for
 
 
 def test_what_a_data_set_refuses_ends_the_run(data, out, capsys, monkeypatch):
