@@ -64,7 +64,8 @@ def test_with(data, variant, more):
     before = trainer.model.neck.mlp2[0].weight.numpy().copy()
     for t in (plain, trainer):
         t.run()
-    assert np.isfinite(trainer.record['loss_dense']) and np.abs(trainer.model.neck.mlp2[0].weight.numpy() - before).max() > 0
+    assert np.isfinite(trainer.record['loss_dense'])
+    assert np.abs(trainer.model.neck.mlp2[0].weight.numpy() - before).max() > 0
     if variant != 'mutual':
         assert trainer.record['pairs'] == plain.record['pairs'] > 0
     if 'use_amp' in more:
@@ -94,10 +95,11 @@ def test_what_a_data_set_refuses_ends_the_run(data, out, capsys, monkeypatch):
 def test_parts_in_a_config_file(data, out, tmp_path):
     cfg = dense_parts(data, 'Regions', 'batch', **out)
     path = write_config(cfg, folder=str(tmp_path))
-    full = with_defaults(load_config(path, ['model.negatives=Batch', 'model.correspondence={name: Regions, min_share: 0.1}']))
+    full = with_defaults(load_config(path, ['model.negatives=Batch',
+                                            'model.correspondence={name: Regions, min_share: 0.1}']))
     assert full['model']['negatives'] == {'name': 'Batch'}
     assert full['model']['correspondence'] == {'name': 'Regions', 'min_share': 0.1}
-    with pytest.raises(ConfigError, match="'model.negatives' must be a mapping with a 'name', or the name alone, not 3"):
+    with pytest.raises(ConfigError, match="'model.negatives' must be a mapping.*, or the name alone, not 3"):
         load_config(path, ['model.negatives=3'])
     with pytest.raises(ConfigError, match="'model.negatives.name' must be text"):
-        load_config(path, ['model.negatives='"''"])
+        load_config(path, ["model.negatives=''"])

@@ -340,8 +340,8 @@ def test_nt_xent_of_equal_vectors():
 def partly(rng, rows=12, columns=300, dim=7, kinds=3):
     """Queries, keys, queue, weights, and (row's, column's) ones of what is hidden."""
     q, k, n = unit(rng, rows, dim), unit(rng, rows, dim), unit(rng, columns, dim).T
-    return q, k, n, (rng.rand(rows) < 0.6).astype(float), (np.eye(kinds)[rng.randint(kinds, size=rows)],
-                                                          (rng.rand(kinds, columns) < 0.4).astype(float))
+    hide = np.eye(kinds)[rng.randint(kinds, size=rows)], (rng.rand(kinds, columns) < 0.4).astype(float)
+    return q, k, n, (rng.rand(rows) < 0.6).astype(float), hide
 
 
 def partly_by_hand(q, k, n, weight, hide, t):
@@ -373,7 +373,8 @@ def test_no_row_counts_and_no_column_is_seen(t):
     q, k, n, weight, hide = partly(np.random.RandomState(1))
     loss, grad, _ = run(q, k, n, t, weight=tensor(0 * weight))
     assert loss == 0 and not grad.any()
-    loss, grad, rank = run(q, k, n, t, with_rank=True, hide=(tensor(np.ones_like(hide[0])), tensor(np.ones_like(hide[1]))))
+    everything = tuple(tensor(np.ones_like(part)) for part in hide)
+    loss, grad, rank = run(q, k, n, t, with_rank=True, hide=everything)
     assert loss == 0 and not grad.any() and not rank.numpy().any()          # nothing to tell the keys from
 
 
