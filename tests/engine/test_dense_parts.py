@@ -102,4 +102,4 @@ def test_parts_in_a_config_file(data, out, tmp_path):
     with pytest.raises(ConfigError, match="'model.negatives' must be a mapping with a 'name', or the name alone, not"):
         load_config(path, ['model.negatives=3'])
     with pytest.raises(ConfigError, match="'model.negatives.name' must be text"):
-        load_config(path, ['model.negatives='"''"])
+        load_config(path, ["model.negatives=''"])
