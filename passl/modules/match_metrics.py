@@ -52,7 +52,7 @@ def match_metrics(map_q: paddle.Tensor, map_k: paddle.Tensor, dense_q: paddle.Te
         # similarity of every query cell to the keys of all images (of the first M) at the place of its own key
         m = min(n, _IMAGES)
         by_place = dense_k[:m].transpose([2, 0, 1])                                        # [L, M, D]
-        sims = paddle.einsum('ndl,pmd->nlpm', dense_q[:m], by_place)                       # [M, L, L, M]
+        sims: Any = paddle.einsum('ndl,pmd->nlpm', dense_q[:m], by_place)                  # [M, L, L, M]
         at = index[:m].unsqueeze(2).unsqueeze(3).expand([m, cells, 1, m])
         sims = paddle.take_along_axis(sims, at, axis=2).squeeze(2)                         # [M, L, M]
         own = paddle.eye(m).unsqueeze(1)                                                   # [M, 1, M]
