@@ -1,5 +1,9 @@
 """The parts of our ResNets (`passl.modeling.backbones`), computed on channels-last CPU tensors [N, H, W, C]."""
 
+import functools
+from types import SimpleNamespace
+
+import paddle
 from paddle import nn
 from paddle.vision.models import resnet as vision
 
@@ -16,9 +20,9 @@ def suits(net, x):
                     for s in range(1, 5) for b in getattr(net, f'layer{s}')))
 
 
-def stem(net, x):
-    """Images [N, 3, H, W] -> [N, H/4, W/4, 64]."""
-    x = cl.to_channels_last(x)
+def stem(net, x, dtype=paddle.float32):
+    """Images [N, 3, H, W] -> [N, H/4, W/4, 64] of this type, which the blocks keep."""
+    x = cl.to_channels_last(x, dtype)
     if isinstance(net.conv1, nn.Sequential):        # deep: three convolutions, the first two with norm and ReLU
         *inner, last = [part for part in net.conv1 if not isinstance(part, nn.ReLU)]
         for conv, norm in zip(inner[::2], inner[1::2]):
@@ -43,5 +47,8 @@ def block(layer, x):
 
 
 def end(x):
-    """Back to [N, C, H, W]."""
+    """Back to [N, C, H, W] in float32."""
     return cl.from_channels_last(x)
+
+
+half = SimpleNamespace(stem=functools.partial(stem, dtype=paddle.bfloat16), block=block, end=end)
