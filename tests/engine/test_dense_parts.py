@@ -47,9 +47,11 @@ def test_the_batch_holds_what_the_model_needs(data):
         trainer.train_loader.batch_sampler.set_epoch(1)
         batch = next(iter(trainer.train_loader))
         order = [int(key.index) for key in next(iter(trainer.train_loader.batch_sampler))]
-        (name,) = trainer.model.needs
-        assert len(batch) == 3 and list(batch[2].shape) == shape
-        np.testing.assert_array_equal(batch[2].numpy(), [carried(name, i) for i in order])
+        (name,), names = trainer.model.needs, trainer.model.carried
+        assert names == (('places', 'regions') if name == 'regions' else ('places',))       # places: for the log
+        assert len(batch) == 2 + len(names) and list(batch[-1].shape) == shape
+        for given, x in zip(names, batch[2:]):
+            np.testing.assert_array_equal(x.numpy(), [carried(given, i) for i in order])
 
 
 @pytest.mark.parametrize('more', [{'use_amp': True, 'AMP': {'level': 'O1', 'dtype': 'bfloat16'}},
