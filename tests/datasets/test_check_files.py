@@ -74,7 +74,8 @@ def fake(path):
         os.kill(os.getpid(), signal.SIGKILL)
     if path.startswith('abort'):
         os._exit(3)
-    return (look.OK, 1, 0, len(path), 1, int(path.split()[-1]), bytes(16)), 'odd' if path.endswith('7') else ''
+    return (look.OK, 1, 0, len(path), 1, int(path.split()[-1]), bytes(16), *look._NONE), \
+        'odd' if path.endswith('7') else ''
 
 
 @pytest.mark.parametrize('workers', [1, 3])
