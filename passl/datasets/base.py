@@ -136,7 +136,7 @@ class ImageDataset(Findings, Dataset):
 
     def _decode(self, data, name, reduction=1):
         return decode_image(data, name, reduction, max_pixels=self.max_pixels, value_range=self.value_range,
-                            doubt=self._note_doubt)
+                            doubt=self.note_doubt)
 
     def label(self, index: int) -> int:
         """The class number of `index`."""

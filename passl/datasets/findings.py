@@ -39,7 +39,7 @@ class Findings:
         _NUMBER.pack_into(self._reading, 8 * _MOST_WORKERS, self.bad_events + 1)
         return True
 
-    def _note_doubt(self, kind, sentence):
+    def note_doubt(self, kind: str, sentence: str) -> None:
         """Logs the first doubt of each kind: what holds for one file mostly holds for thousands."""
         if not self._doubted[_DOUBTS.index(kind)]:
             self._doubted[_DOUBTS.index(kind)] = 1

@@ -122,7 +122,7 @@ def test_files_are_those_that_training_lists(tmp_path, make_images):
     os.symlink(root, os.path.join(root, 'b', 'loop'))
     files = find_files(root, labelled=False)
     assert list(files.paths) == list_trees([root])[0] and len(files.paths) == 10
-    assert files.left_out == {'.txt': 1, '(none)': 1} and files.hidden == 2
+    assert files.left_out.kinds == {'.txt': 1, '(none)': 1} and files.left_out.hidden == 2
     labelled = find_files(root)
     assert labelled.kind == 'classes' and labelled.classes == ['a', 'b', 'c.d', 'é 中']
     counts = np.bincount(labelled.labels).tolist()

@@ -1,11 +1,13 @@
 """What the looked-at files amount to: a dict of plain values, the content of the JSON report."""
 
+import collections
 import os
 from collections.abc import Sequence
 from typing import Any, Optional, Union
 
 import numpy as np
 
+from ..contents import masks_among
 from ..values import KINDS, NARROW, natural_range
 from .files import Files
 from .look import FLAGS, FORMATS, OK, REASONS, flag
@@ -168,7 +170,8 @@ def _summary(part, size, value_range):
     good = records[records['state'] == OK]
     flagged = {name: np.flatnonzero((records['state'] == OK) & (records['flags'] & flag(name) > 0)) for name in FLAGS}
     values = _values(part, value_range)
-    left_out = sum((f.left_out for f in part.files), type(part.files[0].left_out)())
+    left_out = [f.left_out for f in part.files]
+    kinds, systems = (sum((getattr(x, key) for x in left_out), collections.Counter()) for key in ('kinds', 'systems'))
     return {
         'paths': [{'path': f.name, 'read_as': f.kind, 'root': f.root, 'images': len(f.paths)} for f in part.files],
         'images': len(records), 'readable': len(good), 'bytes': int(records['bytes'].sum()),
@@ -182,8 +185,12 @@ def _summary(part, size, value_range):
         'values': values,
         'narrow': sorted([part.path(i) for i in flagged['narrow']] + (values['narrow'] if values else [])),
         'sizes': _sizes(part, size), 'labels': _labels(part),
-        'left_out': {'by_ending': dict(sorted(left_out.items(), key=lambda kv: (-kv[1], kv[0]))),
-                     'hidden': sum(f.hidden for f in part.files), 'examples': [n for f in part.files for n in f.odd]},
+        'left_out': {'by_ending': dict(sorted(kinds.items(), key=lambda kv: (-kv[1], kv[0]))),
+                     'systems': dict(sorted(systems.items())), 'hidden': sum(x.hidden for x in left_out),
+                     'examples': [n for x in left_out for n in x.examples],
+                     'words': [x.words() for x in left_out if x.words()],
+                     'pictures': [x.unread_pictures() for x in left_out if x.unread_pictures()]},
+        'masks': [words for words in (masks_among(f.paths, [f.root]) for f in part.files if f.labels is None) if words],
         'looks_like_splits': any(f.splits and f.kind == 'folder' for f in part.files)}
 
 
@@ -233,6 +240,7 @@ def _problems(report):
              ('class_difference', classes and (classes['only_in_train'] or classes['only_in_val'])),
              ('empty_classes', any(x['empty'] for x in labels)),
              ('looks_like_splits', any(p['looks_like_splits'] for p in parts)),
+             ('masks', any(p['masks'] for p in parts)),
              ('value_range', any(_wrong_range(p['values']) for p in parts)),
              ('narrow', any(p['narrow'] for p in parts)),
              ('blank', any(p['blank'] for p in parts))]
@@ -249,7 +257,7 @@ def _notes(report):
              ('wrong_ending', any(p['wrong_ending'] for p in parts)),
              ('deep', any(_wrong_range(p['values']) is False for p in parts)),
              ('cut', any(p['values'] and p['values']['cut'] for p in parts)),
-             ('left_out', any(p['left_out']['by_ending'] for p in parts))]
+             ('left_out', any(p['left_out']['words'] for p in parts))]
     return [name for name, found in tests if found]
 
 

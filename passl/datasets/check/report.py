@@ -94,10 +94,11 @@ def _of_part(key, report, role):
     if key == 'wrong_ending' and part[key]:
         return [f'{len(part[key])} files have the ending of another format. They are read by their content.',
                 *_sample([f"{x['file']}: {x['format']}" for x in part[key]])]
-    if key == 'left_out' and part[key]['by_ending']:
-        endings = ', '.join(f'{n} x {e}' for e, n in list(part[key]['by_ending'].items())[:6])
-        return [f"{sum(part[key]['by_ending'].values())} files are no images by their ending and are left out: "
-                f"{endings}."]
+    if key == 'left_out' and part[key]['words']:
+        return [f"left out: {words}." for words in part[key]['words']] + [
+            f'    {words}' for words in part[key]['pictures']]
+    if key == 'masks':
+        return part[key][:1] + [f'    {words}' for words in part[key][1:]]
     return []
 
 
