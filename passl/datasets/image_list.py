@@ -2,7 +2,7 @@
 
 import os
 from typing import Any, Optional, Union
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from ..utils.errors import DataError
 from ..utils.logger import get_logger
 from .builder import DATASETS
 from .folder import File, Path, _FileDataset, check_folder
+from .list_lines import FORM, guess_form
 from .path_list import PathList
 
 _LOOKED_FOR = 1000      # so many files are looked for at start-up, evenly over the list
@@ -32,7 +33,7 @@ def read_list(path: Union[str, os.PathLike]) -> tuple[list[str], Optional[list[i
         with open(path, encoding='utf-8-sig') as f:
             lines = [(n, line.strip()) for n, line in enumerate(f, 1) if line.strip()]
     except (OSError, ValueError) as e:
-        raise DataError(f"list_file: '{path}' cannot be read: {e}") from None
+        raise DataError(f"list_file: '{path}' cannot be read: {_why(e)}") from None
     if not lines:
         raise DataError(f"list_file: '{path}' names no images. Expected lines: name, or name label.")
     names, labels = [], []
@@ -49,10 +50,40 @@ def read_list(path: Union[str, os.PathLike]) -> tuple[list[str], Optional[list[i
                                 f'the classes from 0 on, up to {MAX_CLASSES - 1}.')
             labels.append(int(parts[1]))
         if labels and len(labels) != len(names):
-            raise DataError(f"list_file: line {number} of '{path}' ({line!r}) differs from the lines before "
-                            "it: "
-                            'either every line ends in a label (a whole number) or none.')
+            raise DataError(_differing(path, lines[0], (number, line)))
     return names, labels or None
+
+
+def _why(error):
+    if not isinstance(error, UnicodeDecodeError):
+        return str(error)
+    data = bytes(error.object)
+    if data[:2] in (b'\xff\xfe', b'\xfe\xff') or b'\0' in data[:100]:
+        return 'it is UTF-16. Save it as UTF-8, such as: iconv -f UTF-16 -t UTF-8 LIST > NEW_LIST'
+    return f'it is no UTF-8 ({error}). Save it as UTF-8, such as: iconv -f GB18030 -t UTF-8 LIST > NEW_LIST'
+
+
+def _differing(path, first, other):
+    """The message about two (number, line) of which one ends in a label."""
+    guesses = [(n, guess_form(line, first=n == first[0])) for n, line in (other, first)]
+    number, guess = next((g for g in guesses if g[1]), (0, ''))
+    return (f"list_file: lines {first[0]} ({first[1][:200]!r}) and {other[0]} ({other[1][:200]!r}) of '{path}' differ: "
+            f'either every line ends in a label (a whole number) or none. '
+            f"{f'Line {number}: {guess}. ' if guess else ''}{FORM}")
+
+
+def missing_files(paths: Sequence[str], names: Sequence[str], labels: Optional[Sequence[int]],
+                  list_file: Union[str, os.PathLike], root: str) -> tuple[float, str]:
+    """(share of the files looked for, a thousand evenly over the list, that do not exist; what to say of them)."""
+    chosen = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), _LOOKED_FOR)).astype(int))
+    missing = [i for i in chosen if not os.path.isfile(paths[i])]
+    if not missing:
+        return 0.0, ''
+    line = names[missing[0]] + ('' if labels is None else f' {labels[missing[0]]}')
+    guess = guess_form(line, root, not missing[0])
+    text = f"'{list_file}': {len(missing)} of {len(chosen)} files looked for do not exist, first " \
+           f"'{paths[missing[0]]}'. The names must be relative to '{root}'."
+    return len(missing) / len(chosen), text + (f' The line {line[:200]!r}: {guess}. {FORM}' if guess else '')
 
 
 def paths_in(root: str, names: Iterable[str], list_file: Union[str, os.PathLike],
@@ -104,21 +135,29 @@ class ImageList(_FileDataset):
             list_file = inside
         names, labels = read_list(list_file)
         paths = paths_in(root, names, list_file, allow_outside)
-        self._check_files(paths, list_file)
+        self._check_files(paths, names, labels, list_file, root)
         try:
             self.samples = PathList.of(paths, labels, os.path.join(root, ''))
         except ValueError as e:
             raise DataError(f"list_file: '{list_file}' names what cannot be a file here: {e}.") from None
+        self.tops = [root]
         self.classes = [str(k) for k in range(max(labels) + 1)] if labels else []
         self._filled()
 
-    def _check_files(self, paths, list_file):
-        chosen = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), _LOOKED_FOR)).astype(int))
-        missing = [paths[i] for i in chosen if not os.path.isfile(paths[i])]
-        if not missing:
-            return
-        text = (f"'{list_file}': {len(missing)} of {len(chosen)} files looked for do not exist, "
-                f"first '{missing[0]}'.")
-        if self.on_error == 'raise' or len(missing) > self.max_bad * len(chosen):
-            raise DataError(f'{text} The names must be relative to dataroot.')
-        get_logger().warning('%s They will be replaced by other images.', text)
+    def _check_files(self, paths, names, labels, list_file, root):
+        share, text = missing_files(paths, names, labels, list_file, root)
+        if share and (self.on_error == 'raise' or share > self.max_bad):
+            raise DataError(text)
+        if share:
+            get_logger().warning('%s In training others take their place.', text)
+        twice = len(names) - len(set(names))
+        if twice:
+            get_logger().warning("'%s' names %d images more than once%s.", list_file, twice, '' if labels is None else
+                                 ', some of them under several labels' if self._conflicts(names, labels) else '')
+        if self.return_label and labels and min(labels) > 0:
+            get_logger().warning("'%s': the labels begin at %d, but classes are counted from 0.", list_file,
+                                 min(labels))
+
+    @staticmethod
+    def _conflicts(names, labels):
+        return len(set(zip(names, labels))) > len(set(names))

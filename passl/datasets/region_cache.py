@@ -47,6 +47,8 @@ class RegionCache:
     def __init__(self, dataset: 'ImageDataset', folder: str) -> None:
         require_slic()
         self.record = dataset.regions.record()
+        if dataset.value_range is not None:         # other shades, other regions
+            self.record['value_range'] = [float(v) for v in dataset.value_range]
         self.path = _path(dataset, self.record, folder)
         self.path = _first_of_each_machine(lambda: _complete(dataset, self.path, self.record), self.path)
         self._open(len(dataset))

@@ -75,6 +75,7 @@ def build_trainer(cfg: dict[str, Any], run_dir: Optional[str] = None, training: 
         loaders[part] = build_dataloader(data[part], seed, dist.rank(), dist.world_size(), device=device,
                                          training=part == 'train', where=f'dataloader.{part}') if wanted else None
     check_data(loaders)
+    check_ranges(loaders)
     model = build_model(cfg['model'])
     check_classes(model, loaders)
     if loaders['train']:
@@ -191,6 +192,15 @@ def ask_for(model: Architecture, dataset: Any, folder: str) -> tuple[str, ...]:
     if needs:
         dataset.carry(needs, folder)
     return needs
+
+
+def check_ranges(loaders: dict[str, Optional[ImageLoader]]) -> None:
+    """The same number in a file must be the same shade in train and val."""
+    ranges = {part: getattr(loader.dataset, 'value_range', None) for part, loader in loaders.items() if loader}
+    if len(ranges) == 2 and ranges['train'] != ranges['val']:
+        get_logger().warning("'dataloader.train.dataset.value_range' is %s, and that of dataloader.val %s: the same "
+                             'number in files of more than 8 bits would be another shade there. Set both alike.',
+                             ranges['train'] or 'not set', ranges['val'] or 'not set')
 
 
 def check_classes(model: Architecture, loaders: dict[str, Optional[ImageLoader]]) -> None:
