@@ -1,8 +1,9 @@
 """Images named by a text file."""
 
 import os
-from typing import Any, Optional, Union
+import re
 from collections.abc import Iterable
+from typing import Any, Optional, Union
 
 import numpy as np
 
@@ -11,10 +12,14 @@ from ..utils.errors import DataError
 from ..utils.logger import get_logger
 from .builder import DATASETS
 from .folder import File, Path, _FileDataset, check_folder
+from .image import EXTENSIONS, MAX_FILE_BYTES, shown
 from .path_list import PathList
+from .text import as_gbk, read_lines
 
 _LOOKED_FOR = 1000      # so many files are looked for at start-up, evenly over the list
 MAX_CLASSES = 10**6     # there is a name for each: a larger label in a hostile list would fill the memory
+# the name of an image, by its first known ending, and what follows
+_NAMED = re.compile(rf"(.*?(?:{'|'.join(map(re.escape, EXTENSIONS))}))(?![\w.])(.*)", re.IGNORECASE)
 
 
 def read_list(path: Union[str, os.PathLike]) -> tuple[list[str], Optional[list[int]]]:
@@ -24,15 +29,14 @@ def read_list(path: Union[str, os.PathLike]) -> tuple[list[str], Optional[list[i
     Empty lines are skipped. Either all lines have a label or none.
 
     Raises:
-        DataError: unreadable, empty, or lines with and without a label.
+        DataError: unreadable, empty, lines with and without a label, or one image with two labels.
     """
     if os.path.exists(path) and not os.path.isfile(path):       # a pipe would wait, a device may never end
         raise DataError(f"list_file: '{path}' is no file. Name a text file with one image per line.")
     try:
-        with open(path, encoding='utf-8-sig') as f:
-            lines = [(n, line.strip()) for n, line in enumerate(f, 1) if line.strip()]
-    except (OSError, ValueError) as e:
-        raise DataError(f"list_file: '{path}' cannot be read: {e}") from None
+        lines = read_lines(path, MAX_FILE_BYTES)
+    except DataError as e:
+        raise DataError(f'list_file: {e}') from None
     if not lines:
         raise DataError(f"list_file: '{path}' names no images. Expected lines: name, or name label.")
     names, labels = [], []
@@ -40,19 +44,88 @@ def read_list(path: Union[str, os.PathLike]) -> tuple[list[str], Optional[list[i
         parts = line.rsplit(None, 1)
         labelled = len(parts) == 2 and parts[1].isascii() and parts[1].isdecimal()
         names.append(parts[0] if labelled else line)
-        if '\0' in line:
-            raise DataError(f"list_file: line {number} of '{path}' names what cannot be a file here: it holds a zero "
-                            'byte.')
         if labelled:
             if len(parts[1].lstrip('0')) > 9 or int(parts[1]) >= MAX_CLASSES:
                 raise DataError(f"list_file: line {number} of '{path}' holds the label {parts[1][:20]}; labels number "
                                 f'the classes from 0 on, up to {MAX_CLASSES - 1}.')
             labels.append(int(parts[1]))
         if labels and len(labels) != len(names):
-            raise DataError(f"list_file: line {number} of '{path}' ({line!r}) differs from the lines before "
-                            "it: "
-                            'either every line ends in a label (a whole number) or none.')
+            hint = looks_like(line) or looks_like(lines[0][1])
+            raise DataError(f"list_file: line {number} of '{path}' ({line!r}) differs from the lines before it: "
+                            f'either every line ends in a label (a whole number) or none.{hint}')
+    _check_labels(path, names, labels)
     return names, labels or None
+
+
+def _check_labels(path, names, labels):
+    """DataError for an image with two labels; warnings on images that stand twice, and labels that begin with 1."""
+    label_of = dict(zip(names, labels or names))
+    if len(label_of) < len(names):
+        two = next((n for n, label in zip(names, labels) if label_of[n] != label), None)
+        if two is not None:
+            raise DataError(f"list_file: '{path}' gives the image {shown(two)} two labels. An image has one here: "
+                            'decide for one, or take a data set of the kind voc for several.')
+        get_logger().warning("'%s' names %d images more than once; they count as often.", path,
+                             len(names) - len(label_of))
+    if labels and 0 not in labels:
+        get_logger().warning("'%s' gives no image the label 0: if its labels begin with 1, subtract 1. As it is, a "
+                             'class 0 without images is trained.', path)
+
+
+def looks_like(line: str) -> str:
+    """' It looks like ...: way out.' for a line of a list that is neither `name` nor `name label`; else ''."""
+    found = _NAMED.match(line)
+    name, rest = found.groups() if found else (line, '')
+    words = rest.strip(' \t,;|"\'').split()
+    if line[0] in '#%':
+        said = 'a comment: lists have none, remove the line'
+    elif '"' in line or line[0] == "'":
+        said = 'names in quotes: write them without, also those with blanks'
+    elif re.match(r'\s*[,;|]', rest):
+        said = f"a table (CSV): write a blank in place of {rest.strip()[0]!r}"
+    elif not found:
+        said = 'the head of a table: remove the line' if not any(c.isdigit() for c in line) else ''
+    elif len(words) > 1:
+        said = 'several labels: here an image has one'
+    elif words and not words[0].isdecimal():
+        said = f'an image with the label {words[0][:40]!r}: labels are whole numbers from 0 on, one for each class'
+    elif name.split()[0].isdecimal() and len(name.split()) == 2:
+        said = "a number before the name: write 'name label'"
+    else:
+        said = ''
+    return said and f' It looks like {said}.'
+
+
+def other_name(root: str, name: str, listed: dict[str, dict[str, Optional[str]]]) -> Optional[tuple[str, str]]:
+    """(name that the file has in fact, how `name` differs from it), or None: a file below `root` that is not there.
+
+    Names are written on other systems: with backslashes, in other case, in GBK (short texts of it are valid UTF-8).
+
+    Args:
+        listed: folders that were listed; the caller keeps the dict.
+    """
+    gbk = as_gbk(name)
+    if gbk and os.path.isfile(os.path.join(root, gbk)):
+        return gbk, 'was written in GBK: save the text as UTF-8'
+    here, parts = root, []
+    for part in name.replace('\\', '/').split('/'):
+        if part in ('', '.'):
+            continue
+        if here not in listed:
+            listed[here] = {}
+            for entry in os.listdir(here) if os.path.isdir(here) else ():
+                key = entry.lower()
+                listed[here][key] = None if key in listed[here] else entry      # two of them: not known which
+        real = part if os.path.lexists(os.path.join(here, part)) and part != '..' else listed[here].get(part.lower())
+        if real is None:
+            return None
+        parts.append(real)
+        here = os.path.join(here, real)
+    found = '/'.join(parts)
+    if found == name or not os.path.isfile(here):
+        return None
+    return found, "has backslashes: write '/'" if '\\' in name else 'differs in capital letters' \
+        if found.lower() == name.lower() else "begins with '/' or './': leave that out"
 
 
 def paths_in(root: str, names: Iterable[str], list_file: Union[str, os.PathLike],
@@ -70,8 +143,11 @@ def paths_in(root: str, names: Iterable[str], list_file: Union[str, os.PathLike]
         if (name[0] == os.sep or '..' in name) and not allow_outside:
             inner = os.path.relpath(name, absolute) if os.path.isabs(name) else os.path.normpath(name)
             if inner.split(os.sep)[0] == '..':
+                way_out = 'Mend the list, or allow such names with allow_outside: true.'
+                if os.path.isabs(name) and os.path.isfile(absolute + name):
+                    way_out = "There is such a file below it: take the '/' in front away."
                 raise DataError(f"list_file: name {number} of '{list_file}', {name[:200]!r}, lies outside dataroot "
-                                f"'{root}'. Mend the list, or allow such names with allow_outside: true.")
+                                f"'{root}'. {way_out}")
             name = inner
         paths.append(os.path.join(root, name))
     return paths
@@ -104,7 +180,7 @@ class ImageList(_FileDataset):
             list_file = inside
         names, labels = read_list(list_file)
         paths = paths_in(root, names, list_file, allow_outside)
-        self._check_files(paths, list_file)
+        self._check_files(root, names, labels, paths, list_file)
         try:
             self.samples = PathList.of(paths, labels, os.path.join(root, ''))
         except ValueError as e:
@@ -112,13 +188,26 @@ class ImageList(_FileDataset):
         self.classes = [str(k) for k in range(max(labels) + 1)] if labels else []
         self._filled()
 
-    def _check_files(self, paths, list_file):
+    def _check_files(self, root, names, labels, paths, list_file):
         chosen = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), _LOOKED_FOR)).astype(int))
-        missing = [paths[i] for i in chosen if not os.path.isfile(paths[i])]
+        missing = [i for i in chosen if not os.path.isfile(paths[i])]
         if not missing:
             return
         text = (f"'{list_file}': {len(missing)} of {len(chosen)} files looked for do not exist, "
-                f"first '{missing[0]}'.")
+                f'first {shown(paths[missing[0]])}.')
         if self.on_error == 'raise' or len(missing) > self.max_bad * len(chosen):
-            raise DataError(f'{text} The names must be relative to dataroot.')
+            raise DataError(text + _why_missing(root, names[missing[0]], labels and labels[missing[0]]))
         get_logger().warning('%s They will be replaced by other images.', text)
+
+
+def _why_missing(root, name, label):
+    """Sentence on a name that is no file below `root`."""
+    other = other_name(root, name, {})
+    hint = looks_like(name if label is None else f'{name} {label}')
+    above = os.path.dirname(os.path.abspath(root))
+    if other:
+        return f' The name {shown(name)} {other[1]} ({shown(other[0])} is there).'
+    if not hint and os.path.isfile(os.path.join(above, name)):
+        return f' The names begin with the folder: use dataroot: {above}.'
+    gbk = as_gbk(name) and f' In GBK it would be {shown(as_gbk(name))}: save the list as UTF-8.'
+    return f'{hint}{gbk} The names must be relative to dataroot.'
