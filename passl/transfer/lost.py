@@ -28,8 +28,9 @@ class Lost:
     def check(self) -> None:
         """Called by the process that trains. Raises DataError if a reader has noted something."""
         if self._text.value:
-            raise DataError(f"{self._text.value.decode('utf-8', 'ignore')} It could be read when the run started: were "
-                            'files changed meanwhile? The run ends here.')
+            text = self._text.value.decode('utf-8', 'ignore').rstrip('.')
+            raise DataError(f'{text}. It could be read when the run started: were files changed meanwhile? The run '
+                            'ends here.')
 
 
 lost = Lost()

@@ -8,7 +8,9 @@ import time
 from collections.abc import Sequence
 from typing import Any, Optional, Union
 
+import cv2
 import numpy as np
+import PIL
 from tqdm import tqdm
 
 from ...utils.errors import DataError
@@ -36,7 +38,7 @@ class Memory:
 
     def __init__(self, folder: Optional[str], dataset: Union[LabelledImages, Joined], width: int) -> None:
         self._dataset, self._rows, self._path = dataset, {}, None
-        self._reading = f'{_FORMAT} {dataset.reading()}'
+        self._reading = f'{_FORMAT} {cv2.__version__} {PIL.__version__} {dataset.reading()}'
         if folder is None:
             return
         name = hashlib.blake2b(f'{self._reading} {dataset.files(0)} {len(dataset)}'.encode('utf-8', 'replace'),

@@ -3,6 +3,7 @@
 import concurrent.futures
 import multiprocessing
 import sys
+from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 import numpy as np
@@ -56,7 +57,7 @@ def _records(dataset, function, indices, workers, done):
             for index in indices:
                 yield function(index)
                 done(1)
-    except concurrent.futures.process.BrokenProcessPool:
+    except BrokenProcessPool:
         raise DataError('A process that reads the images was killed (out of memory?). Use check-data with --workers 1 '
                         'to find the image.') from None
     finally:
@@ -73,7 +74,7 @@ def _collect(dataset, function, workers, done, length, memory):
             rows[index] = found
     todo = [i for i, key in enumerate(keys) if not memory or memory.get(key) is None]
     done(len(dataset) - len(todo))
-    for index, (row, reason) in zip(todo, _records(dataset, function, todo, workers, done)):
+    for (row, reason), index in zip(_records(dataset, function, todo, workers, done), todo):
         if reason is None:
             rows[index] = row
         else:
