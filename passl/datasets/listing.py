@@ -10,6 +10,10 @@ from ..utils.errors import DataError
 from .image import EXTENSIONS, shown
 from .path_list import Names, PathList
 
+# archives of macOS; thumbnails and bins of disk stations; bins and records of Windows; what a file check has found
+_OF_SYSTEMS = {'__macosx', '@eadir', '#recycle', '@recycle', '$recycle.bin', 'recycler', 'system volume information',
+               'lost+found'}
+
 
 def is_image_name(name: str) -> bool:
     """By its ending; hidden files (`._photo.jpg` of other systems) are none."""
@@ -25,8 +29,8 @@ def is_folder(entry: os.DirEntry) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """By its name: such files and folders are no part of a data set."""
-    return name.startswith('.') or name == '__MACOSX'
+    """By its name: files and folders that systems and disk stations make are no part of a data set."""
+    return name.startswith('.') or name.lower() in _OF_SYSTEMS
 
 
 def scan(top: str, recursive: bool = True, left_out: Optional[Callable[[os.DirEntry, str], object]] = None,
