@@ -11,6 +11,7 @@ from .builder import DATASETS
 from .contents import LeftOut
 from .image import EXTENSIONS, read_file
 from .listing import is_folder, is_hidden, is_image_name, list_trees
+from .text import read_lines
 
 
 def _is_path(value):
@@ -52,10 +53,9 @@ def read_names(value: Union[str, os.PathLike, Sequence[str]], key: str) -> list[
         names = [str(v) for v in value]
     else:
         try:
-            with open(os.path.expanduser(str(value)), encoding='utf-8-sig') as f:
-                names = [line.split()[0] for line in f if line.strip()]
-        except (OSError, ValueError) as e:
-            raise DataError(f"{key}: '{value}' cannot be read: {e}") from None
+            names = [line.split()[0] for _, line in read_lines(os.path.expanduser(str(value)))]
+        except DataError as e:
+            raise DataError(f'{key}: {e}') from None
     if not names or len(set(names)) != len(names):
         raise DataError(f'{key}: needs names that differ, got {len(names)} with {len(set(names))} different '
                         'ones.')

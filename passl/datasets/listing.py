@@ -10,7 +10,6 @@ from ..utils.errors import DataError
 from .image import EXTENSIONS, shown
 from .path_list import Names, PathList
 
-
 # Windows, macOS, Synology and QNAP storage, NetApp, Unix, macOS servers; those that begin with a dot are hidden anyway
 _SYSTEMS = frozenset({'$recycle.bin', 'system volume information', 'found.000', '__macosx', '@eadir', '#recycle',
                       '@recycle', '@recently-snapshot', '#snapshot', '~snapshot', 'lost+found', 'network trash folder',
