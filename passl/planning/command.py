@@ -5,6 +5,7 @@ import copy
 import json
 import os
 import shutil
+import tempfile
 from typing import Any, Optional, Sequence
 
 from ..utils.config import apply_overrides, dump_config, read_config, validate
@@ -178,7 +179,11 @@ def run_pretrain(args: argparse.Namespace, words: Sequence[str] = ()) -> int:
                           'takes another place.')
     facts = facts_of(args.data, BACKBONES[args.backbone][0], bool(args.init), args.no_cuda)
     hours = args.hours or (_CPU_HOURS if facts.device == 'cpu' and not args.epochs else None)
+    if hours and facts.processes > 1 and not args.plan:
+        raise ConfigError('--hours is for one process: each of several would measure another speed. Give --epochs N.')
     choices, cfg = planned(args, facts, hours)
+    if not args.plan:
+        _make_folder(os.path.dirname(place) or '.')
     if hours and not args.plan:
         seconds = measured_speed(args, apply_overrides(cfg, args.override), place)
         choices, cfg = planned(args, facts, hours, seconds)
@@ -189,9 +194,21 @@ def run_pretrain(args: argparse.Namespace, words: Sequence[str] = ()) -> int:
                       facts.side, facts.device, facts.processes, table(choices))
     if args.plan:
         return 0
+    if os.environ.get('PADDLE_TRAINER_ID', '0') != '0':         # the same plan, written where nobody looks
+        with tempfile.TemporaryDirectory() as own:
+            mine = os.path.join(own, os.path.basename(config))
+            write_config(mine, cfg, choices, ['passl', 'pretrain', *words])
+            return _train(args, mine, ['--overwrite'] * args.overwrite)
     write_config(config, cfg, choices, ['passl', 'pretrain', *words])
     get_logger().info('Written: %s', config)
     return _end(_train(args, config, ['--overwrite'] * args.overwrite), args, place, config)
+
+
+def _make_folder(folder):
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as e:
+        raise ConfigError(f"'{folder}' cannot be made: {e.strerror}. --out RUN names another place.") from None
 
 
 def planned(args: argparse.Namespace, facts: Facts, hours: Optional[float],
