@@ -173,11 +173,11 @@ def find_images(root: str, folders: Sequence[str], ids: Sequence[str], what: str
 
 
 def _about_id(name, known):
-    """Sentence on an id without a file, where it was written in another way."""
-    there = {stem for files in known.values() for stem in files}
-    return f' {shown(name)} was written in GBK ({shown(as_gbk(name))}): save the list as UTF-8.' \
-        if as_gbk(name) in there else ' They differ in capital letters.' \
-        if name.lower() in {stem.lower() for stem in there} else ''
+    """Sentence on an id without a file that may have been written in another way."""
+    there = {stem.lower() for files in known.values() for stem in files}
+    gbk = as_gbk(name)
+    return ' They differ in capital letters.' if name.lower() in there else \
+        f' In GBK {shown(name)} would be {shown(gbk)}: save the list as UTF-8.' if gbk else ''
 
 
 def missing_in(paths: Sequence[str]) -> list[int]:

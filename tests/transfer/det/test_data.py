@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 from xml.etree import ElementTree
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from passl.datasets.labelled import statistics
 from passl.datasets.labelled.voc_xml import read_annotation
 from passl.transfer.paddledet.data import images_at, known_classes, prepare_data
-from passl.utils.errors import ConfigError, DataError
+from passl.utils.errors import ConfigError, DataError, PasslError
 from tests.transfer.det.fixtures import write_coco, write_voc, xml
 
 
@@ -290,3 +291,35 @@ def test_images_and_classes_for_predictions(tmp_path, make_images):
         images_at(str(tmp_path / 'none'))
     with pytest.raises(DataError, match='label_list.txt'):
         known_classes(str(tmp_path / 'w.pdparams'))
+
+
+def test_any_file_gives_clean_annotations_or_an_error_of_ours(tmp_path):
+    """Values of a good file replaced with others: what is handed on always keeps what PaddleDetection relies on."""
+    root, rng, fine = write_coco(tmp_path / 'd'), random.Random(3), 0
+    path = os.path.join(root, 'annotations/instances_train.json')
+    with open(path) as f:
+        good = f.read()
+    values = [None, True, -1, 0, 1, 1.5, '1', '7.0', '', 'x', [], {}, [[]], [[1, 2]], 1e300, 10**30, float('nan')]
+    for _ in range(120):
+        content = json.loads(good)
+        for _ in range(rng.choice([1, 1, 3])):
+            node = rng.choice(content[rng.choice(['annotations', 'annotations', 'images', 'categories'])])
+            node[rng.choice([*node, 'new'])] = rng.choice(values)
+        with open(path, 'w') as f:
+            json.dump(content, f)
+        cfg = coco_config()
+        try:
+            prepare_data(cfg, root, tmp_path / 'lists', memory=str(tmp_path / 'memory'))
+        except PasslError:
+            continue
+        fine += 1
+        found = handed(cfg)
+        assert [a['id'] for a in found['annotations']] == list(range(1, len(found['annotations']) + 1))
+        sizes = {i['id']: (i['width'], i['height']) for i in found['images']}
+        categories = {c['id'] for c in found['categories']}
+        for a in found['annotations']:
+            (x, y, w, h), (width, height) = a['bbox'], sizes[a['image_id']]
+            assert 0 <= x and 0 <= y and 0 < w <= width - x + 1e-3 and 0 < h <= height - y + 1e-3 and a['area'] > 0
+            assert a['category_id'] in categories and a['iscrowd'] in (0, 1)
+        assert all(os.path.isfile(os.path.join(root, 'images', i['file_name'])) for i in found['images'])
+    assert 30 < fine < 110
