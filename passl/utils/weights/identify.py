@@ -1,9 +1,11 @@
 """Whose names a file has: the library, and what stands before the backbone's names. For every command the same."""
 
-from typing import Collection, Iterable, Optional
+from typing import Collection, Iterable, Optional, TypeVar
 
 from ..errors import CheckpointError, suggest
 from .names import Arch, table
+
+T = TypeVar('T')
 
 # Several libraries use torchvision's names; the first that fits is taken.
 LIBRARIES = ('passl', 'torchvision', 'detectron2', 'paddleseg', 'paddleclas', 'paddledet', 'mmseg', 'timm', 'lightly')
@@ -38,6 +40,8 @@ def identify(named: Collection[str], where: str, library: Optional[str] = None, 
         prefix = prefix if prefix.endswith('.') else prefix + '.'
     for candidate in (library,) if library else LIBRARIES:
         found = [p for p in _prefixes(named, candidate, as_read) if prefix is None or p == prefix]
+        if any(p.startswith('student.') for p in found):      # DINO's authors evaluate, and publish, the teacher
+            found = [p for p in found if p.startswith('teacher.')] or found
         leading = [p for p in found if not any(word in p for word in _FOLLOWERS)] or found
         # a checkpoint of PASSL has the query encoder a second time, as `backbone.`
         leading = [p for best in BACKBONES for p in leading if p in (best, 'module.' + best)][:1] or leading
@@ -59,6 +63,15 @@ def _prefixes(named, library, as_read):
     anchor, leaf = names['layer1.0.conv1.weight'], names['layer1.0.bn1._mean']
     found = [n[:-len(anchor)] for n in named if n == anchor or n.endswith('.' + anchor)]
     return sorted(p for p in found if p + leaf in named)
+
+
+def of_backbone(state: dict[str, T], library: str) -> dict[str, T]:
+    """The entries of `state` (the backbone's prefix is off) that lie in parts which the library's ResNets have.
+
+    What a method has beside its backbone is called otherwise: fc, projection_head, prototypes, predictor, queue, ...
+    """
+    known = {name.partition('.')[0] for vd in (False, True) for name in table(Arch(50, vd), library).values()}
+    return {name: value for name, value in state.items() if name.partition('.')[0] in known}
 
 
 def _refine(named, prefix, library):
