@@ -130,6 +130,11 @@ def byol():
                            'online_predictor.net.0.weight': np.ones((4, 4), np.float32)}}
 
 
+def byol_with_the_net_itself():
+    """The learner registers the network, and the online encoder that wraps it: the same tensors twice."""
+    return {**called('torchvision', prefix='net.'), **byol()['state_dict']}
+
+
 def moco_v3():
     return {'epoch': 1, 'state_dict': {
         **called('torchvision', prefix='module.base_encoder.'),
@@ -182,7 +187,8 @@ def below_online():
 METHODS = [(torch_file(content), f'{name}.pth', library, prefix) for content, name, library, prefix in (
     (swav, 'swav', 'torchvision', 'module'), (dino, 'dino', 'torchvision', 'teacher.backbone'),
     (vissl, 'vissl', 'torchvision', 'classy_state_dict.trunk._feature_blocks'),
-    (byol, 'byol', 'torchvision', 'online_encoder.net'), (moco_v3, 'moco_v3', 'torchvision', 'module.base_encoder'),
+    (byol, 'byol', 'torchvision', 'online_encoder.net'),
+    (byol_with_the_net_itself, 'learner', 'torchvision', 'net'), (moco_v3, 'moco_v3', 'torchvision', 'module.base_encoder'),
     (compiled, 'compiled', 'torchvision', 'backbone'), (mmengine, 'epoch_3', 'torchvision', 'backbone'),
     (below('net'), 'net', 'torchvision', 'the whole file'),
     (below('weights'), 'weights', 'torchvision', 'the whole file'),
@@ -261,7 +267,7 @@ def test_a_part_can_be_chosen(tmp_path, capsys):
     torch_file(dino)(tmp_path / 'dino.pth')
     import_weights(tmp_path / 'dino.pth', tmp_path / 's.pdparams', prefix='student.module.backbone')
     assert all(np.array_equal(v, state_of(R18, 1)[k]) for k, v in load_file(tmp_path / 's.pdparams').items())
-    twins = {**called('torchvision', prefix='left.'), **called('torchvision', prefix='right.')}
+    twins = {**called('torchvision', prefix='left.'), **called('torchvision', R18, 'right.', 1)}
     with pytest.raises(CheckpointError, match='several backbones, below left., right.. Choose one with --prefix'):
         identify(twins, 'x')
     assert identify(twins, 'x', prefix='right') == ('torchvision', 'right.')

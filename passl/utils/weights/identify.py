@@ -2,6 +2,8 @@
 
 from typing import Collection, Iterable, Optional, TypeVar
 
+import numpy as np
+
 from ..errors import CheckpointError, suggest
 from .names import Arch, table
 
@@ -45,6 +47,7 @@ def identify(named: Collection[str], where: str, library: Optional[str] = None, 
         leading = [p for p in found if not any(word in p for word in _FOLLOWERS)] or found
         # a checkpoint of PASSL has the query encoder a second time, as `backbone.`
         leading = [p for best in BACKBONES for p in leading if p in (best, 'module.' + best)][:1] or leading
+        leading = leading[:1] if _same(named, leading) else leading
         if len(leading) > 1:
             below = ', '.join(p or '(nothing)' for p in leading)
             raise CheckpointError(f'{where} holds several backbones, below {below}. '
@@ -54,6 +57,20 @@ def identify(named: Collection[str], where: str, library: Optional[str] = None, 
     asked = (f" as '{library}' names it" if library else '') + (f" below '{prefix}'" if prefix else '')
     raise CheckpointError(f'{where} holds no ResNet backbone{asked}. Its names begin with '
                           f'{", ".join(prefixes(named)[:20])}. Known are: {", ".join(LIBRARIES)}.')
+
+
+def _same(named, found):
+    """Whether the same tensors stand below all of the prefixes, as where two parts of a model share a network."""
+    if not isinstance(named, dict):
+        return False
+    first, *others = [select(named, prefix) for prefix in found] or [{}]
+    return all(first.keys() == other.keys() and all(np.array_equal(first[n], other[n]) for n in first)
+               for other in others)
+
+
+def select(state: dict[str, T], prefix: str) -> dict[str, T]:
+    """The entries whose name begins with `prefix`, without it."""
+    return {k[len(prefix):]: v for k, v in state.items() if k.startswith(prefix)}
 
 
 def _prefixes(named, library, as_read):

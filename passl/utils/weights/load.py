@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import CheckpointError
 from .checkpoint import is_torch_file, load_file
-from .identify import BACKBONES, identify, of_backbone, prefixes
+from .identify import BACKBONES, identify, of_backbone, prefixes, select
 from .key_names import describe
 from .names import first_short, nearest_arch, table
 from .safetensors_file import bfloat16_to_float32
@@ -120,7 +120,7 @@ def select_prefix(state: dict[str, np.ndarray], prefix: str) -> dict[str, np.nda
     """The entries whose name begins with `prefix` (whole parts only), without it."""
     if prefix and not prefix.endswith('.'):
         prefix += '.'
-    return {k[len(prefix):]: v for k, v in state.items() if k.startswith(prefix)}
+    return select(state, prefix)
 
 
 def find_backbone_prefix(state: Collection[str]) -> Optional[str]:
