@@ -54,9 +54,10 @@ def train(config, run_dir, data, seed, *more, epochs=None):
              '-o', f'dataloader.train.dataset.dataroot={data}/train']
     if config == LINEAR:
         words += ['-o', f'dataloader.val.dataset.dataroot={data}/val']
-    if epochs:          # the schedule ends with the run
-        words += ['-o', f'epochs={epochs}', '-o', f'lr_scheduler.T_max={epochs}' if config == PRETRAIN else
-                  f'lr_scheduler.milestones=[{max(1, epochs * 5 // 8)}, {max(2, epochs * 7 // 8)}]']
+    if epochs:
+        words += ['-o', f'epochs={epochs}']
+    if epochs and config == LINEAR:         # the schedule ends with the run
+        words += ['-o', f'lr_scheduler.milestones=[{max(1, epochs * 5 // 8)}, {max(2, epochs * 7 // 8)}]']
     command('tools/train.py', *words, *more)
     return os.path.join(run_dir, os.path.splitext(os.path.basename(config))[0]), time.time() - start
 

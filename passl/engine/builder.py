@@ -103,10 +103,11 @@ def build_trainer(cfg: dict[str, Any], run_dir: Optional[str] = None, training: 
     settings = dict(cfg.get('optimizer') or {})
     # without a schedule the optimizer may name a constant rate; with one that is a contradiction, which is refused
     schedule = cfg.get('lr_scheduler') or settings.pop('learning_rate', None)
-    scheduler = build_lr_scheduler(schedule, iters_per_epoch if lr_unit == 'iter' else 1)
+    max_iters = cfg.get('total_iters') or cfg['epochs'] * iters_per_epoch
+    scheduler = build_lr_scheduler(schedule, iters_per_epoch if lr_unit == 'iter' else 1,
+                                   length=max_iters if lr_unit == 'iter' else -(-max_iters // iters_per_epoch))
     optimizer = build_optimizer(settings, scheduler, model)
     optimizer = decorate(model, optimizer)
-    max_iters = cfg.get('total_iters') or cfg['epochs'] * iters_per_epoch
     trainer = Trainer(cfg, model, run_dir, loaders['train'], loaders['val'], optimizer, scheduler, scaler, auto_cast,
                       hooks + momentum_hooks(cfg, model), max_iters, accumulate, seed, signals)
     if resume:
