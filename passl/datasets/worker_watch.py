@@ -255,13 +255,14 @@ def starting() -> Iterator[None]:
         for worker in set(multiprocessing.active_children()) - before:
             worker.kill()
             worker.join(1.0)
-            remove_batches(worker.pid)
+            if worker.pid is not None:
+                remove_batches(worker.pid)
         trace = e.__traceback__
         while trace is not None:        # its iterator, which nobody has got, would try to end what it has not
-            half = trace.tb_frame.f_locals.get('self')
+            half: Any = trace.tb_frame.f_locals.get('self')
             if hasattr(half, '_try_shutdown_all'):
                 half._shutdown = True
-                core._erase_process_pids(id(half))
+                getattr(core, '_erase_process_pids')(id(half))
             trace = trace.tb_next
         raise
 

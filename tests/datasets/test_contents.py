@@ -186,4 +186,4 @@ def test_lists_and_packed_sets_have_a_block_too(tmp_path, make_images, caplog):
         dataset = build_dataset({'name': 'ImageList', 'dataroot': str(tmp_path / 'i'), 'list_file':
                                  str(tmp_path / 'l.txt')})
     assert describe_images(dataset, 'x') == (['x: 3 images (3 .png) in 1 folder (. 3).'], [])
-    assert 'names 1 images more than once.' in caplog.text
+    assert 'names 1 images more than once' in caplog.text

@@ -23,7 +23,7 @@ class Store:
             return self.inner.add(key, amount)
 
 
-def meeting_place():
+def meeting_place() -> tuple[str, str]:
     """(host, port) of the store, by Paddle's rule: a launcher or an operator may set but one of the three."""
     host, port = os.environ.get('MASTER_ADDR'), os.environ.get('MASTER_PORT')
     if not (host and port):
