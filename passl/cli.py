@@ -1,8 +1,9 @@
 """The command `passl` and the entry points that tools/*.py share with it.
 
 Exit codes: 0 done, 1 `check-data` or `env --check` has found problems, 2 something the user can mend (said on
-stderr, without a traceback), 75 another process of the job was lost, 130 and 143 ended by Ctrl-C and SIGTERM (after
-saving, where there was something to save). Anything else is a fault of the program and keeps its traceback.
+stderr, without a traceback), 75 another process of the job was lost, 128 + N ended by signal N, after saving, where
+there was something to save (130 Ctrl-C, 143 SIGTERM, 129 SIGHUP, 138 and 140 SIGUSR1 and 2). Anything else is a fault
+of the program and keeps its traceback.
 """
 
 import os
@@ -18,6 +19,7 @@ USAGE = """\
 usage: passl COMMAND [flags]       passl COMMAND --help       passl --version
 
 commands:
+  pretrain         from a folder of images to a backbone; chooses the settings and says why
   train            pre-train, train, evaluate or export the model of a config file
   extract-weight   write the backbone of a checkpoint to a file of its own
   export           write the backbone for another library, proven to compute the same there
@@ -38,15 +40,41 @@ def guarded(function: Callable[..., Optional[int]], *args: Any, **kwargs: Any) -
         The function's integer result (None counts as 0), the code of a PasslError (2 if the user can mend it, 75 if
         another process was lost), 130 after Ctrl-C.
     """
+    open_streams()
     try:
         return function(*args, **kwargs) or 0
     except PasslError as e:
-        sys.stdout.flush()
-        sys.stderr.write(f'error: {e}\n')
+        _say(f'error: {e}\n')
         return e.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write('\ninterrupted\n')
+        _say('\ninterrupted\n')
         return 130
+    finally:
+        _say('')
+
+
+def open_streams() -> None:
+    """Put /dev/null where a standard stream is closed (`2>&-`): the next file that is opened would get its number."""
+    for number, name in enumerate(('stdin', 'stdout', 'stderr')):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)          # gets the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, 'w' if number else 'r', closefd=False))
+
+
+def _say(text: str) -> None:
+    """Write to stderr after all that stdout holds back; a stream that nobody reads any more is no error."""
+    for stream, words in ((sys.stdout, ''), (sys.stderr, text)):
+        try:
+            stream.write(words)
+            stream.flush()
+        except (OSError, ValueError):       # at its end Python would try again, and change the exit code to 120
+            try:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            except (OSError, ValueError):   # no stream of the system
+                pass
 
 
 def build_plot_parser(prog: Optional[str] = None) -> Parser:
@@ -66,6 +94,13 @@ def train_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None)
         from .engine.run import train
         return train(args)
     return guarded(run)
+
+
+def pretrain_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> int:
+    """`tools/pretrain.py` and `passl pretrain`."""
+    from .planning.command import build_pretrain_parser, run_pretrain
+    words = sys.argv[1:] if argv is None else list(argv)
+    return guarded(run_pretrain, build_pretrain_parser(prog).parse_args(words), words)
 
 
 def extract_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> int:
@@ -163,9 +198,9 @@ def transfer_det_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] 
     return guarded(run)
 
 
-COMMANDS = {'train': train_main, 'extract-weight': extract_main, 'export': export_main, 'import': import_main,
-            'evaluate': evaluate_main, 'transfer-seg': transfer_seg_main, 'transfer-det': transfer_det_main,
-            'plot': plot_main, 'check-data': check_main, 'env': env_main}
+COMMANDS = {'pretrain': pretrain_main, 'train': train_main, 'extract-weight': extract_main, 'export': export_main,
+            'import': import_main, 'evaluate': evaluate_main, 'transfer-seg': transfer_seg_main,
+            'transfer-det': transfer_det_main, 'plot': plot_main, 'check-data': check_main, 'env': env_main}
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -9,6 +9,7 @@ import shlex
 import pytest
 
 from passl import cli
+from passl.planning.command import build_pretrain_parser
 from passl.transfer.probes.options import build_evaluate_parser
 from passl.transfer.weights.command import build_export_parser, build_import_parser
 from passl.transfer.paddleseg.options import build_seg_parser
@@ -26,8 +27,9 @@ FENCE = re.compile(r'^```(\w*)\n(.*?)^```$', re.M | re.S)
 LINK = re.compile(r'\]\(([^)\s]+)\)')
 CJK = re.compile(r'[\u4e00-\u9fff]')
 VISUALIZE = 'tools/visualize_correspondence.py'
-PARSERS = {'tools/train.py': build_train_parser, 'tools/extract_weight.py': build_extract_parser,
-           'tools/plot_log.py': cli.build_plot_parser, 'tools/check_data.py': build_check_parser,
+PARSERS = {'tools/train.py': build_train_parser, 'tools/pretrain.py': build_pretrain_parser,
+           'tools/extract_weight.py': build_extract_parser, 'tools/plot_log.py': cli.build_plot_parser,
+           'tools/check_data.py': build_check_parser,
            'tools/env.py': build_env_parser,
            'tools/evaluate.py': build_evaluate_parser,
            'tools/export_weights.py': build_export_parser, 'tools/import_weights.py': build_import_parser,
@@ -142,8 +144,8 @@ def check_launcher(words):
 def check(command):
     """Parse a shown command with the parser of the tool that it starts."""
     words = shlex.split(command)
-    if words[:2] == ['passl', 'env']:
-        words = ['python', 'tools/env.py'] + words[2:]
+    if words[0] == 'passl':
+        words = ['python', f'tools/{words[1]}.py'] + words[2:]
     if words[:2] == ['docker', 'build']:
         return os.path.isfile(os.path.join(ROOT, words[words.index('-f') + 1]))
     script = next((w for w in words if w.startswith('tools/')), None)
@@ -158,6 +160,8 @@ def check(command):
         return script in PARSERS or script.endswith('.sh')
     args = PARSERS[script]().parse_args(rest)
     if script == 'tools/train.py':
+        if args.config_file.startswith('runs/'):            # what `passl pretrain` has written
+            return True
         assert args.config_file.startswith('configs/')
         load_config(os.path.join(ROOT, args.config_file), args.override)
         # without a GPU the launcher takes a number of processes, with one it takes their numbers

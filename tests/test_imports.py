@@ -26,7 +26,7 @@ MAY_IMPORT = {      # each package, itself included implicitly
     'engine': {'hooks', 'datasets', 'solver', 'modeling', 'modules', 'modules.cpu', 'utils',
                'modeling.architectures'} | PARTS,
 }
-MAY_IMPORT['transfer'] = MAY_IMPORT['environment'] = MAY_IMPORT['engine'] | {'engine'}
+MAY_IMPORT['transfer'] = MAY_IMPORT['environment'] = MAY_IMPORT['planning'] = MAY_IMPORT['engine'] | {'engine'}
 # within utils the three rooms know the small rest, and not each other; of the rest only these know a room
 ROOMS = {'config', 'weights', 'distributed'}
 KNOW_A_ROOM = {'plots': 'config', 'checkpoint': 'weights', 'registry': 'config', 'dist': 'distributed'}

@@ -15,6 +15,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # a clone works uninstalled
 
 from passl.cli import guarded  # noqa: E402
+from passl.utils.options import number  # noqa: E402
 from passl.utils.paddle_env import require_paddle  # noqa: E402
 
 BATCH = 64                  # images in memory at a time
@@ -37,6 +38,8 @@ def build_parser():
                         help='shrink images with a longer short side to N pixels and store them as JPEG; this changes '
                              'the samples (default: the files stay as they are)')
     parser.add_argument('--quality', type=int, metavar='Q', help='of these JPEGs, 1 - 100 (default: 95)')
+    parser.add_argument('--value-range', metavar=('LOW', 'HIGH'), nargs=2, type=number,
+                        help='value_range of your config, for files of more than 8 bits; --short-side bakes it in')
     parser.add_argument('--check', action='store_true', help='decode every image; write nothing if one is unreadable')
     parser.add_argument('--threads', type=int, default=8, metavar='N',
                         help='files read at the same time (default: %(default)s)')
@@ -82,7 +85,7 @@ class Packer:
         data, name = self.dataset.read_bytes(index)
         if self.args.check or self.args.short_side:
             try:
-                image = decode_image(data, name)
+                image = decode_image(data, name, value_range=self.dataset.value_range, doubt=self.dataset.note_doubt)
             except ImageReadError as e:         # stored as it is: the data set deals with it, as in the folder
                 self.bad.append(str(e))
                 return data
@@ -125,16 +128,17 @@ def run(args):
         config = {'name': 'ImageFolder', 'dataroot': args.folder, 'classes': args.classes}
     else:
         config = {'name': 'UnlabelledFolder', 'dataroot': args.folder, 'recursive': not args.flat}
-    dataset = build_dataset(config, 'pack_dataset')
+    dataset = build_dataset(dict(config, value_range=args.value_range), 'pack_dataset')
     labels = [label for _, label in dataset.samples] if args.labelled else None
     paths = (path for path, _ in dataset.samples) if args.labelled else dataset.samples
     folder = os.path.expanduser(args.folder)
     names = [os.path.relpath(path, folder) for path in paths]
     write_packed(args.output, Packer(dataset, args).batches(), names, labels, dataset.classes)
     size = os.path.getsize(args.output)
+    more = f', value_range: {args.value_range}' if args.value_range else ''
     sys.stdout.write(f'{len(dataset)} images{f" of {dataset.num_classes} classes" if args.labelled else ""} in '
                      f'{args.output} ({size / 2**20:.1f} MiB). Use it with\n'
-                     f'  dataset: {{name: PackedImages, dataroot: {os.path.abspath(args.output)}}}\n')
+                     f'  dataset: {{name: PackedImages, dataroot: {os.path.abspath(args.output)}{more}}}\n')
 
 
 def main(argv=None):

@@ -54,11 +54,11 @@ def train(config, run_dir, data, seed, *more, epochs=None):
              '-o', f'dataloader.train.dataset.dataroot={data}/train']
     if config == LINEAR:
         words += ['-o', f'dataloader.val.dataset.dataroot={data}/val']
-    if epochs:          # the schedule ends with the run
-        schedule = [f'lr_scheduler.T_max={epochs}', f'lr_scheduler.warmup_steps={epochs / 9:.2f}'] \
-            if config == PRETRAIN else \
-            [f'lr_scheduler.milestones=[{max(1, epochs * 5 // 8)}, {max(2, epochs * 7 // 8)}]']
-        words += [w for word in [f'epochs={epochs}', *schedule] for w in ('-o', word)]
+    if epochs:
+        words += ['-o', f'epochs={epochs}']
+        # the schedule ends with the run
+        words += ['-o', f'lr_scheduler.warmup_steps={epochs / 9:.2f}' if config == PRETRAIN else
+                  f'lr_scheduler.milestones=[{max(1, epochs * 5 // 8)}, {max(2, epochs * 7 // 8)}]']
     command('tools/train.py', *words, *more)
     return os.path.join(run_dir, os.path.splitext(os.path.basename(config))[0]), time.time() - start
 

@@ -31,7 +31,7 @@ def build_parser():
     return parser
 
 
-def make_views(path, size, seed):
+def make_views(path, size, seed, value_range=None):
     """Two augmented views of an image, uint8 [size, size, 3]."""
     from passl.datasets import preprocess, read_image
     from passl.utils.seed import seed_everything
@@ -39,7 +39,7 @@ def make_views(path, size, seed):
     recipe = [{'name': 'RandomResizedCrop', 'size': size, 'scale': [0.4, 1.0]},
               {'name': 'ColorJitter', 'brightness': 0.4, 'contrast': 0.4, 'saturation': 0.4, 'hue': 0.1},
               {'name': 'RandomHorizontalFlip'}]
-    return preprocess.TwoView(recipe)(read_image(path))
+    return preprocess.TwoView(recipe)(read_image(path, value_range))
 
 
 def run(args):
@@ -52,11 +52,13 @@ def run(args):
     import paddle
 
     logger = setup_logger()
-    backbone_cfg = (load_config(args.config_file).get('model') or {}).get('backbone')
+    cfg = load_config(args.config_file)
+    backbone_cfg = (cfg.get('model') or {}).get('backbone')
+    dataset = ((cfg.get('dataloader') or {}).get('train') or {}).get('dataset') or {}
     if not backbone_cfg:
         raise ConfigError(f"'{args.config_file}' has no model.backbone to draw the matches of.")
     weights = None if args.checkpoint == 'none' else args.checkpoint
-    views = make_views(args.image, args.size, args.seed)
+    views = make_views(args.image, args.size, args.seed, dataset.get('value_range'))
     paddle.seed(args.seed)
     backbone = build_backbone(dict(backbone_cfg, pretrained=weights), 'model.backbone')
     backbone.eval()

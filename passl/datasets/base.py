@@ -2,7 +2,7 @@
 
 import contextlib
 import random
-from typing import Any, Literal
+from typing import Any, Literal, Optional, Sequence
 from collections.abc import Iterator
 
 import numpy as np
@@ -78,6 +78,11 @@ class ImageDataset(Carries, Findings, Dataset):
     An image with more than `max_pixels` pixels counts as unreadable; its header is enough to tell, so that it costs no
     memory. In a config it stands beside `dataroot` too.
 
+    Files with more than 8 bits per value are read in `value_range`, the same for all of them; see `decode_image`.
+
+    Where `stand_ins` is false (evaluation), the label of an image in another's place is -1: it fills the batch and is
+    not counted.
+
     Args:
         return_label: add the label.
         return_two_sample: two views instead of one image.
@@ -93,10 +98,14 @@ class ImageDataset(Carries, Findings, Dataset):
         reduced_decoding: see above.
         max_pixels: images of more pixels count as unreadable.
         regions: settings of the superpixels that `model.correspondence: Regions` needs, see `passl.datasets.regions`.
+        value_range: [low, high]: black and white in files of more than 8 bits (`passl check-data` measures it); null: 0
+            and the largest number of unsigned files of up to 16 bits, while others count as unreadable.
     """
 
     reduced_decoding = True
     max_pixels = MAX_PIXELS
+    value_range: Optional[Sequence[float]] = None
+    stand_ins = True
 
     def __init__(self, return_label: Flag = False, return_two_sample: Flag = False, transforms: Any = None,
                  view_trans1: Any = None, view_trans2: Any = None, on_error: Literal['replace', 'raise'] = 'replace',
@@ -126,7 +135,11 @@ class ImageDataset(Carries, Findings, Dataset):
 
     def load(self, index: int) -> np.ndarray:
         """The image of `index`: uint8 [H, W, 3]. Raises ImageReadError."""
-        return decode_image(*self.read_bytes(index), max_pixels=self.max_pixels)
+        return self._decode(*self.read_bytes(index))
+
+    def _decode(self, data, name, reduction=1):
+        return decode_image(data, name, reduction, max_pixels=self.max_pixels, value_range=self.value_range,
+                            doubt=self.note_doubt)
 
     def label(self, index: int) -> int:
         """The class number of `index`."""
@@ -149,7 +162,8 @@ class ImageDataset(Carries, Findings, Dataset):
         if self.on_error == 'raise':
             raise error
         if self._flag_bad(index):
-            get_logger().warning('Unreadable image replaced by another one (on_error: replace): %s', error)
+            what = 'replaced by another one (on_error: replace)' if self.stand_ins else 'left out of the evaluation'
+            get_logger().warning('Unreadable image %s: %s', what, error)
         limit = int(self.max_bad * len(self))
         limit = max(1, limit) if self.max_bad > 0 else 0
         if self.num_bad > limit:
@@ -170,12 +184,12 @@ class ImageDataset(Carries, Findings, Dataset):
         data, name = self.read_bytes(index)
         size = jpeg_size(data)
         if size is None or self.recipe.reduction(*size) == 1 or is_turned(data):
-            return decode_image(data, name, max_pixels=self.max_pixels), None
+            return self._decode(data, name), None
         state = random.getstate()
         boxes = self.recipe.draw(*size)
         factor = self.recipe.reduction(*size, boxes)
         try:
-            img = decode_image(data, name, factor, max_pixels=self.max_pixels)
+            img = self._decode(data, name, factor)
         except ImageReadError:
             random.setstate(state)          # the image in its place draws as if this one had not
             raise
@@ -197,15 +211,16 @@ class ImageDataset(Carries, Findings, Dataset):
         raise DataError(f'No readable image found in place of number {index} after 100 tries.')
 
     def _sample(self, index, recipe):
-        img, drawn, index = self._load_or_replace(index)
+        img, drawn, found = self._load_or_replace(index)
         if recipe.crops is None:
             views, more = recipe(img), ()
         else:
             boxes, factor, size = drawn or (recipe.draw(*img.shape[:2]), 1, img.shape[:2])
             views, flips = recipe.follow(img, boxes, factor)
-            more = self._carried_with(index, img, (boxes, size, flips))
+            more = self._carried_with(found, img, (boxes, size, flips))
         self._note_reading(0)
-        return views + ((np.int64(self.label(index)),) if self.return_label else ()) + more
+        counted = found == index or self.stand_ins
+        return views + ((np.int64(self.label(found) if counted else -1),) if self.return_label else ()) + more
 
     def __getitem__(self, key):
         try:

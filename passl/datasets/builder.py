@@ -8,7 +8,7 @@ import cv2
 
 from ..utils.errors import ConfigError, DataError, suggest
 from ..utils.logger import get_logger
-from ..utils.config.kinds import Count, Flag, mistake
+from ..utils.config.kinds import Count, Flag, Range, mistake
 from ..utils.config.registry import Registry, build_from_config
 from ..utils.config.schema import SCHEMA, check_section, raise_for
 from ..utils.paddle_env import usable_cores
@@ -26,7 +26,8 @@ DATASETS = Registry('data set')
 DATALOADER = SCHEMA.keys['dataloader'].keys['train']
 _SAMPLERS = ('EpochBatchSampler', 'DistributedBatchSampler', 'BatchSampler')
 _RECIPES = ('transforms', 'view_trans1', 'view_trans2')
-COMMON = {'reduced_decoding': Flag, 'max_pixels': Count, 'regions': dict}           # settings of any data set
+# settings of any data set
+COMMON = {'reduced_decoding': Flag, 'max_pixels': Count, 'value_range': Range, 'regions': dict}
 # these had a setting `index`, which is in the configs of older runs
 _ONCE_INDEXED = ('ImageFolder', 'UnlabelledFolder', 'ImageNet', 'ImageNet100')
 _PREFETCH = 2           # Paddle's default
@@ -38,8 +39,8 @@ _TIMEOUT = 1800
 def build_dataset(cfg: dict[str, Any], where: str = 'dataloader.train.dataset') -> 'Dataset':
     """Build the data set that `cfg` (`{name, ...arguments}`) describes.
 
-    `reduced_decoding`, `max_pixels` (see ImageDataset) and `regions` (see Regions) may stand beside the arguments of
-    any data set.
+    `reduced_decoding`, `max_pixels`, `value_range` (see ImageDataset) and `regions` (see Regions) may stand beside the
+    arguments of any data set.
 
     Raises:
         ConfigError: unknown name, argument or transform (named by its path in the config).
@@ -141,6 +142,9 @@ def build_dataloader(cfg: dict[str, Any], seed: int = 0, rank: int = 0, world_si
     options.setdefault('use_buffer_reader', device != 'cpu')
     transport = options.pop('transport', 'auto')
     dataset = build_dataset(cfg['dataset'], f'{where}.dataset')
+    if not training:
+        # a figure about other images than those asked for would be wrong
+        dataset.stand_ins = False       # type: ignore[attr-defined]
     sampler = build_sampler(cfg.get('sampler'), dataset, seed, rank, world_size, training, f'{where}.sampler')
     collate, input_transform = build_transport(dataset, transport, device, f'{where}.loader.transport')
     timeout = options.pop('timeout', _TIMEOUT)      # Paddle's own has no effect

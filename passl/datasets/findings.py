@@ -12,6 +12,7 @@ from ..utils.logger import get_logger
 
 _REASON_BYTES = 4096
 _MOST_WORKERS = 1024         # of those with a higher number it is not known what they read
+_DOUBTS = ('unset', 'narrow')       # of decode_image
 _NUMBER = struct.Struct('=q')
 
 
@@ -24,6 +25,7 @@ class Findings:
         self._bad = bytearray()
         self._reason = mmap.mmap(-1, _REASON_BYTES)
         self._reading = mmap.mmap(-1, 8 * (_MOST_WORKERS + 1))      # the last number is bad_events
+        self._doubted = mmap.mmap(-1, len(_DOUBTS))                 # one byte per kind
 
     def _make_flags(self, count):
         self._bad = mmap.mmap(-1, max(1, count))                    # one byte per image
@@ -36,6 +38,12 @@ class Findings:
         # two workers may write the same number, but both after both bytes: whoever sees it change sees both
         _NUMBER.pack_into(self._reading, 8 * _MOST_WORKERS, self.bad_events + 1)
         return True
+
+    def note_doubt(self, kind: str, sentence: str) -> None:
+        """Logs the first doubt of each kind: what holds for one file mostly holds for thousands."""
+        if not self._doubted[_DOUBTS.index(kind)]:
+            self._doubted[_DOUBTS.index(kind)] = 1
+            get_logger().warning('%s (Told once, for the first such file.)', sentence)
 
     @property
     def num_bad(self) -> int:
@@ -83,7 +91,8 @@ class Findings:
     def __getstate__(self):
         """Shared memory cannot be pickled (start method 'spawn'): the copy gets its own."""
         state = dict(self.__dict__)
-        state['_bad'], state['_reason'], state['_reading'] = bytes(self._bad), None, None
+        state['_bad'] = bytes(self._bad)
+        state.update(_reason=None, _reading=None, _doubted=None)
         return state
 
     def __setstate__(self, state):

@@ -8,8 +8,10 @@ from ..utils.errors import ConfigError, DataError, suggest
 from ..utils.logger import get_logger
 from .base import ImageDataset
 from .builder import DATASETS
+from .contents import LeftOut
 from .image import EXTENSIONS, read_file
 from .listing import is_folder, is_hidden, is_image_name, list_trees
+from .text import read_lines
 
 
 def _is_path(value):
@@ -51,10 +53,9 @@ def read_names(value: Union[str, os.PathLike, Sequence[str]], key: str) -> list[
         names = [str(v) for v in value]
     else:
         try:
-            with open(os.path.expanduser(str(value)), encoding='utf-8-sig') as f:
-                names = [line.split()[0] for line in f if line.strip()]
-        except (OSError, ValueError) as e:
-            raise DataError(f"{key}: '{value}' cannot be read: {e}") from None
+            names = [line.split()[0] for _, line in read_lines(os.path.expanduser(str(value)))]
+        except DataError as e:
+            raise DataError(f'{key}: {e}') from None
     if not names or len(set(names)) != len(names):
         raise DataError(f'{key}: needs names that differ, got {len(names)} with {len(set(names))} different '
                         'ones.')
@@ -72,6 +73,10 @@ class _FileDataset(ImageDataset):
 
     def label(self, index: int) -> int:
         return self.samples[index][1]
+
+    def _found(self):
+        words = self.left_out.words()
+        return words and f' (left out: {words})'
 
 
 @DATASETS.register()
@@ -114,12 +119,12 @@ class ImageFolder(_FileDataset):
         self.dataroot = root
         self.classes = folders
         tops = [os.path.join(root, name) for name in folders]
-        self.samples, counts = list_trees(tops, labelled=True)
+        self.tops, self.left_out = [root], LeftOut()
+        self.samples, counts = list_trees(tops, labelled=True, left_out=self.left_out.add)
         empty = [name for name, count in zip(folders, counts) if not count]
         if not self.samples:
-            raise DataError(f"'{root}' has {len(folders)} folders ({', '.join(folders[:3])} ...) but no "
-                            "images in "
-                            f'them. Known endings: {" ".join(EXTENSIONS)}.')
+            raise DataError(f"'{root}' has {len(folders)} folders ({', '.join(folders[:3])} ...) but no images in "
+                            f'them{self._found()}. Known endings: {" ".join(EXTENSIONS)}.')
         if empty:
             get_logger().warning("%d class folders of '%s' hold no images: %s. They keep their numbers.",
                                  len(empty), root, ', '.join(empty[:5]))
@@ -158,10 +163,12 @@ class UnlabelledFolder(_FileDataset):
         if not roots:
             raise ConfigError('dataroot must name at least one folder.')
         roots = [check_folder(root) for root in roots]
-        self.samples, counts = list_trees(roots, recursive)
+        self.tops, self.left_out = roots, LeftOut()
+        self.samples, counts = list_trees(roots, recursive, left_out=self.left_out.add)
         for root, count in zip(roots, counts):
             if not count:
                 more = '' if recursive else ' (its sub-folders are left out: recursive: False)'
-                raise DataError(f"'{root}' holds no images{more}. Known endings: {' '.join(EXTENSIONS)}.")
+                raise DataError(f"'{root}' holds no images{more}{self._found()}. Known endings: "
+                                f"{' '.join(EXTENSIONS)}.")
         self.dataroot = dataroot
         self._filled()

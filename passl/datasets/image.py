@@ -6,16 +6,30 @@ import io
 import os
 import stat
 import struct
+import warnings
 from collections.abc import Iterator
-from typing import Optional, Union
+from typing import Callable, Optional, Sequence, Union
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from ..utils.errors import DataError
+from .values import Depth, Unsuitable, depth_of, doubt_about, shade
 
-EXTENSIONS = ('.jpg', '.jpeg', '.jfif', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif', '.ppm', '.pgm')
+
+def _has_avif():
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')         # an older Pillow does not know the question
+            return bool(features.check('avif'))
+    except ValueError:
+        return False
+
+
+# of the formats below; AVIF needs a Pillow that was built with it
+EXTENSIONS = ('.jpg', '.jpeg', '.jpe', '.jif', '.jfif', '.mpo', '.png', '.apng', '.bmp', '.dib', '.webp', '.tif',
+              '.tiff', '.gif', '.ppm', '.pgm', '.pbm', '.pnm', '.pfm') + (('.avif',) if _has_avif() else ())
 
 # Pillow's own limit: half a gigabyte of RGB. No photograph is larger; what claims to be would take a worker's memory.
 MAX_PIXELS = 178956970
@@ -107,17 +121,8 @@ def _open(data):
     return Image.open(io.BytesIO(data), formats=_formats())
 
 
-def _high_byte(img):
-    """Pillow's 16-bit, 32-bit or float image as uint8 [H, W]; its own conversion would clip at 255."""
-    a = np.asarray(img)
-    if img.mode == 'F' and a.size and 0 <= a.min() and a.max() <= 1:
-        a = a * np.float32(255)
-    elif img.mode.startswith('I;16') or (a.size and a.max() > 255):
-        a = a // a.dtype.type(256)
-    return np.clip(np.rint(a) if img.mode == 'F' else a, 0, 255).astype(np.uint8)
-
-
-def _with_pillow(data, name, max_pixels, upright=True):
+@contextlib.contextmanager
+def _first_frame(data, name, max_pixels):
     if max_pixels > 2 * (Image.MAX_IMAGE_PIXELS or max_pixels):
         Image.MAX_IMAGE_PIXELS = max_pixels         # the user wants more than Pillow allows (twice this number)
     with _open(data) as img:
@@ -125,15 +130,44 @@ def _with_pillow(data, name, max_pixels, upright=True):
         _check_pixels(*img.size[::-1], max_pixels, name)
         tags = getattr(img, 'tag_v2', {})   # a tile takes its whole size, however small the image is
         _check_pixels(tags.get(_TILE_LENGTH, 0), tags.get(_TILE_WIDTH, 0), max_pixels, name)
+        yield img
+
+
+def _with_pillow(data, name, max_pixels, upright=True):
+    with _first_frame(data, name, max_pixels) as img:
         img = ImageOps.exif_transpose(img) if upright else img
-        if img.mode.startswith('I') or img.mode == 'F':
-            return cv2.cvtColor(_high_byte(img), cv2.COLOR_GRAY2RGB)
         if img.mode in ('RGBA', 'RGBX'):
             return np.ascontiguousarray(np.asarray(img)[..., :3])
         if img.mode == 'P' and 'transparency' in img.info:
             img = img.convert('RGBA')
             return np.ascontiguousarray(np.asarray(img)[..., :3])
         return np.array(img.convert('RGB'))
+
+
+def read_values(data: bytes, depth: Depth, name: object = 'image', max_pixels: int = MAX_PIXELS,
+                upright: bool = True) -> np.ndarray:
+    """The numbers of a file with more than 8 bits, as they are: [H, W], or [H, W, 3] in the order RGB without alpha.
+
+    Args:
+        data, name, max_pixels, upright: as for `decode_image`. depth: of the file.
+
+    Raises:
+        ImageReadError: damaged, too large, or colours that are to be turned.
+    """
+    _check_pixels(*depth.size, max_pixels, name)
+    with pillow_errors(name, len(data)):
+        if depth.channels == 1 and depth.kind != 'float64':
+            with _first_frame(data, name, max_pixels) as img:
+                values = np.asarray(ImageOps.exif_transpose(img) if upright else img)
+            # Pillow knows neither bytes with a sign nor 32 bits without one
+            return values.view(depth.kind) if depth.kind in ('int8', 'uint32') else values
+        if depth.turned and upright:        # OpenCV's versions differ in what they turn
+            raise Unsuitable(f'holds {depth.words} and is to be turned, which is not done for such files. Save it '
+                             'upright.')
+        values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if values is None or values.shape[:2] != depth.size:
+            raise ValueError('OpenCV cannot read it')
+        return values if depth.channels == 1 else values[..., 2::-1]
 
 
 def _with_opencv(data, reduction, upright=True):
@@ -156,6 +190,8 @@ def pillow_errors(name: object, size: int, too_large: str = '') -> Iterator[None
         yield
     except ImageReadError:
         raise
+    except Unsuitable as e:
+        raise ImageReadError(f'{shown(name)} {e}') from None
     except Image.UnidentifiedImageError:
         raise ImageReadError(f'{shown(name)} is not an image of a known kind ({size} bytes).') from None
     except Image.DecompressionBombError as e:
@@ -164,26 +200,7 @@ def pillow_errors(name: object, size: int, too_large: str = '') -> Iterator[None
         raise ImageReadError(f'{shown(name)} cannot be decoded: {shown(str(e) or type(e).__name__)[1:-1]}') from None
 
 
-def decode_image(data: bytes, name: object = 'image', reduction: int = 1, max_pixels: int = MAX_PIXELS,
-                 upright: bool = True) -> np.ndarray:
-    """The bytes of an image file -> uint8 array [H, W, 3], RGB, turned upright by its EXIF tag.
-
-    Greyscale, palette, CMYK and 16-bit images are converted; an alpha channel is dropped. Of an animation the
-    first frame is taken.
-
-    Args:
-        data: bytes-like.
-        name: for messages.
-        reduction: 1, 2, 4 or 8. A file that has a `jpeg_size` is decoded to 1 / reduction of it
-            (rounded up), which is faster; must be 1 for others.
-        max_pixels: an image whose header announces more is refused before anything is decoded.
-        upright: False leaves the pixels as they are stored, whatever the EXIF tag says.
-
-    Raises:
-        ImageReadError: empty, truncated, too large or no image.
-    """
-    if len(data) == 0:
-        raise ImageReadError(f'{shown(name)} is empty (0 bytes).')
+def _decode_8_bits(data, name, reduction, max_pixels, upright):
     size = _opencv_size(data)
     if size is not None:
         _check_pixels(size[0], size[1], max_pixels, name)
@@ -192,9 +209,55 @@ def decode_image(data: bytes, name: object = 'image', reduction: int = 1, max_pi
         if img is not None:
             return img
     with pillow_errors(name, len(data), ' Shrink or remove it, or raise max_pixels.'):
-        img = _with_pillow(data, name, max_pixels, upright)
+        return _with_pillow(data, name, max_pixels, upright)
+
+
+def _decode_deep(data, depth, name, max_pixels, upright, value_range):
+    """As `decode_image`, of a file with more than 8 bits per value."""
+    if value_range is None and depth.channels == 3 and depth.natural:
+        return _decode_8_bits(data, name, 1, max_pixels, upright)       # OpenCV and Pillow give the high byte
+    values = read_values(data, depth, name, max_pixels, upright)
+    with pillow_errors(name, len(data)):
+        img = shade(values, depth, value_range)
+    return np.ascontiguousarray(img) if img.ndim == 3 else cv2.cvtColor(img, cv2.COLOR_GRAY2RGB)
+
+
+def decode_image(data: bytes, name: object = 'image', reduction: int = 1, max_pixels: int = MAX_PIXELS,
+                 upright: bool = True, value_range: Optional[Sequence[float]] = None,
+                 doubt: Optional[Callable[[str, str], object]] = None) -> np.ndarray:
+    """The bytes of an image file -> uint8 array [H, W, 3], RGB, turned upright by its EXIF tag.
+
+    Greyscale, palette and CMYK images are converted; an alpha channel is dropped. Of an animation the first frame is
+    taken. Numbers of more than 8 bits become shades as `passl.datasets.values` says.
+
+    Args:
+        data: bytes-like.
+        name: for messages.
+        reduction: 1, 2, 4 or 8. A file that has a `jpeg_size` is decoded to 1 / reduction of it
+            (rounded up), which is faster; must be 1 for others.
+        max_pixels: an image whose header announces more is refused before anything is decoded.
+        upright: False leaves the pixels as they are stored, whatever the EXIF tag says.
+        value_range: (low, high): numbers that are black and white in files of more than 8 bits per value. None: 0 and
+            the largest of unsigned numbers of up to 16 bits; others are refused. Files of 8 bits are not concerned.
+        doubt: called with ('unset' or 'narrow', sentence) where a file may have been read in the wrong range.
+
+    Raises:
+        ImageReadError: empty, truncated, too large or no image; more bands than colours; nan; no range.
+    """
+    if len(data) == 0:
+        raise ImageReadError(f'{shown(name)} is empty (0 bytes).')
+    with pillow_errors(name, len(data)):
+        depth = depth_of(data)
+    if depth is None:
+        img = _decode_8_bits(data, name, reduction, max_pixels, upright)
+    else:
+        img = _decode_deep(data, depth, name, max_pixels, upright, value_range)
     if img.size == 0:
         raise ImageReadError(f'{shown(name)} has no pixels (shape {img.shape}).')
+    if depth is not None and doubt is not None:
+        found = doubt_about(img, depth, value_range)
+        if found:
+            doubt(found[0], f'{shown(name)} {found[1]}')
     return img
 
 
@@ -236,10 +299,10 @@ def read_file(path: Union[str, os.PathLike]) -> bytes:
     return data
 
 
-def read_image(path: Union[str, os.PathLike]) -> np.ndarray:
+def read_image(path: Union[str, os.PathLike], value_range: Optional[Sequence[float]] = None) -> np.ndarray:
     """Read `path` as uint8 [H, W, 3] RGB; see `decode_image`.
 
     Raises:
         ImageReadError: missing, unreadable, empty, truncated, too large or no image.
     """
-    return decode_image(read_file(path), path)
+    return decode_image(read_file(path), path, value_range=value_range)

@@ -2,7 +2,7 @@
 
 import os
 from typing import Any, Optional, Union
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -11,7 +11,10 @@ from ..utils.errors import DataError
 from ..utils.logger import get_logger
 from .builder import DATASETS
 from .folder import File, Path, _FileDataset, check_folder
+from .image import MAX_FILE_BYTES, shown
+from .list_lines import FORM, guess_form
 from .path_list import PathList
+from .text import as_gbk, read_lines
 
 _LOOKED_FOR = 1000      # so many files are looked for at start-up, evenly over the list
 MAX_CLASSES = 10**6     # there is a name for each: a larger label in a hostile list would fill the memory
@@ -24,15 +27,14 @@ def read_list(path: Union[str, os.PathLike]) -> tuple[list[str], Optional[list[i
     Empty lines are skipped. Either all lines have a label or none.
 
     Raises:
-        DataError: unreadable, empty, or lines with and without a label.
+        DataError: unreadable, empty, lines with and without a label, or one image with two labels.
     """
     if os.path.exists(path) and not os.path.isfile(path):       # a pipe would wait, a device may never end
         raise DataError(f"list_file: '{path}' is no file. Name a text file with one image per line.")
     try:
-        with open(path, encoding='utf-8-sig') as f:
-            lines = [(n, line.strip()) for n, line in enumerate(f, 1) if line.strip()]
-    except (OSError, ValueError) as e:
-        raise DataError(f"list_file: '{path}' cannot be read: {e}") from None
+        lines = read_lines(path, MAX_FILE_BYTES)
+    except DataError as e:
+        raise DataError(f'list_file: {e}') from None
     if not lines:
         raise DataError(f"list_file: '{path}' names no images. Expected lines: name, or name label.")
     names, labels = [], []
@@ -40,19 +42,86 @@ def read_list(path: Union[str, os.PathLike]) -> tuple[list[str], Optional[list[i
         parts = line.rsplit(None, 1)
         labelled = len(parts) == 2 and parts[1].isascii() and parts[1].isdecimal()
         names.append(parts[0] if labelled else line)
-        if '\0' in line:
-            raise DataError(f"list_file: line {number} of '{path}' names what cannot be a file here: it holds a zero "
-                            'byte.')
         if labelled:
             if len(parts[1].lstrip('0')) > 9 or int(parts[1]) >= MAX_CLASSES:
                 raise DataError(f"list_file: line {number} of '{path}' holds the label {parts[1][:20]}; labels number "
                                 f'the classes from 0 on, up to {MAX_CLASSES - 1}.')
             labels.append(int(parts[1]))
         if labels and len(labels) != len(names):
-            raise DataError(f"list_file: line {number} of '{path}' ({line!r}) differs from the lines before "
-                            "it: "
-                            'either every line ends in a label (a whole number) or none.')
+            raise DataError(_differing(path, lines[0], (number, line)))
+    _check_labels(path, names, labels)
     return names, labels or None
+
+
+def _check_labels(path, names, labels):
+    """DataError for an image with two labels; warnings on images that stand twice, and labels that begin with 1."""
+    label_of = dict(zip(names, labels or names))
+    if len(label_of) < len(names):
+        two = next((n for n, label in zip(names, labels) if label_of[n] != label), None)
+        if two is not None:
+            raise DataError(f"list_file: '{path}' gives the image {shown(two)} two labels. An image has one here: "
+                            'decide for one, or take a data set of the kind voc for several.')
+        get_logger().warning("'%s' names %d images more than once; they count as often.", path,
+                             len(names) - len(label_of))
+    if labels and 0 not in labels:
+        get_logger().warning("'%s' gives no image the label 0: if its labels begin with 1, subtract 1. As it is, a "
+                             'class 0 without images is trained.', path)
+
+
+def _differing(path, first, other):
+    """The message about two (number, line) of which one ends in a label."""
+    guesses = [(n, guess_form(line, first=n == first[0])) for n, line in (other, first)]
+    number, guess = next((g for g in guesses if g[1]), (0, ''))
+    return (f"list_file: lines {first[0]} ({first[1][:200]!r}) and {other[0]} ({other[1][:200]!r}) of '{path}' differ: "
+            f'either every line ends in a label (a whole number) or none. '
+            f"{f'Line {number}: {guess}. ' if guess else ''}{FORM}")
+
+
+def other_name(root: str, name: str, listed: dict[str, dict[str, Optional[str]]]) -> Optional[tuple[str, str]]:
+    """(name that the file has in fact, how `name` differs from it), or None: a file below `root` that is not there.
+
+    Names are written on other systems: with backslashes, in other case, in GBK (short texts of it are valid UTF-8).
+
+    Args:
+        listed: folders that were listed; the caller keeps the dict.
+    """
+    gbk = as_gbk(name)
+    if gbk and os.path.isfile(os.path.join(root, gbk)):
+        return gbk, 'was written in GBK: save the text as UTF-8'
+    here, parts = root, []
+    for part in name.replace('\\', '/').split('/'):
+        if part in ('', '.'):
+            continue
+        if here not in listed:
+            listed[here] = {}
+            for entry in os.listdir(here) if os.path.isdir(here) else ():
+                key = entry.lower()
+                listed[here][key] = None if key in listed[here] else entry      # two of them: not known which
+        real = part if os.path.lexists(os.path.join(here, part)) and part != '..' else listed[here].get(part.lower())
+        if real is None:
+            return None
+        parts.append(real)
+        here = os.path.join(here, real)
+    found = '/'.join(parts)
+    if found == name or not os.path.isfile(here):
+        return None
+    return found, "has backslashes: write '/'" if '\\' in name else 'differs in capital letters' \
+        if found.lower() == name.lower() else "begins with '/' or './': leave that out"
+
+
+def missing_files(paths: Sequence[str], names: Sequence[str], labels: Optional[Sequence[int]],
+                  list_file: Union[str, os.PathLike], root: str) -> tuple[float, str]:
+    """(share of the files looked for, a thousand evenly over the list, that do not exist; what to say of them)."""
+    chosen = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), _LOOKED_FOR)).astype(int))
+    missing = [i for i in chosen if not os.path.isfile(paths[i])]
+    if not missing:
+        return 0.0, ''
+    line = names[missing[0]] + ('' if labels is None else f' {labels[missing[0]]}')
+    other = other_name(root, names[missing[0]], {})
+    guess = f'its name {other[1]} ({shown(other[0])} is there)' if other else guess_form(line, root, not missing[0])
+    text = f"'{list_file}': {len(missing)} of {len(chosen)} files looked for do not exist, first " \
+           f"'{paths[missing[0]]}'. The names must be relative to '{root}'."
+    return len(missing) / len(chosen), text + (f' The line {line[:200]!r}: {guess}. {FORM}' if guess else '')
 
 
 def paths_in(root: str, names: Iterable[str], list_file: Union[str, os.PathLike],
@@ -104,21 +173,18 @@ class ImageList(_FileDataset):
             list_file = inside
         names, labels = read_list(list_file)
         paths = paths_in(root, names, list_file, allow_outside)
-        self._check_files(paths, list_file)
+        self._check_files(paths, names, labels, list_file, root)
         try:
             self.samples = PathList.of(paths, labels, os.path.join(root, ''))
         except ValueError as e:
             raise DataError(f"list_file: '{list_file}' names what cannot be a file here: {e}.") from None
+        self.tops = [root]
         self.classes = [str(k) for k in range(max(labels) + 1)] if labels else []
         self._filled()
 
-    def _check_files(self, paths, list_file):
-        chosen = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), _LOOKED_FOR)).astype(int))
-        missing = [paths[i] for i in chosen if not os.path.isfile(paths[i])]
-        if not missing:
-            return
-        text = (f"'{list_file}': {len(missing)} of {len(chosen)} files looked for do not exist, "
-                f"first '{missing[0]}'.")
-        if self.on_error == 'raise' or len(missing) > self.max_bad * len(chosen):
-            raise DataError(f'{text} The names must be relative to dataroot.')
-        get_logger().warning('%s They will be replaced by other images.', text)
+    def _check_files(self, paths, names, labels, list_file, root):
+        share, text = missing_files(paths, names, labels, list_file, root)
+        if share and (self.on_error == 'raise' or share > self.max_bad):
+            raise DataError(text)
+        if share:
+            get_logger().warning('%s In training others take their place.', text)

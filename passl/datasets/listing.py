@@ -10,6 +10,11 @@ from ..utils.errors import DataError
 from .image import EXTENSIONS, shown
 from .path_list import Names, PathList
 
+# Windows, macOS, Synology and QNAP storage, NetApp, Unix, macOS servers; those that begin with a dot are hidden anyway
+_SYSTEMS = frozenset({'$recycle.bin', 'system volume information', 'found.000', '__macosx', '@eadir', '#recycle',
+                      '@recycle', '@recently-snapshot', '#snapshot', '~snapshot', 'lost+found', 'network trash folder',
+                      'temporary items', '__pycache__'})
+
 
 def is_image_name(name: str) -> bool:
     """By its ending; hidden files (`._photo.jpg` of other systems) are none."""
@@ -24,9 +29,14 @@ def is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
+def is_system(name: str) -> bool:
+    """By its name: a folder that a system makes for its own purposes, such as a bin."""
+    return name.lower() in _SYSTEMS or name == 'RECYCLER'
+
+
 def is_hidden(name: str) -> bool:
     """By its name: such files and folders are no part of a data set."""
-    return name.startswith('.') or name == '__MACOSX'
+    return name.startswith('.') or is_system(name)
 
 
 def scan(top: str, recursive: bool = True, left_out: Optional[Callable[[os.DirEntry, str], object]] = None,
@@ -53,17 +63,17 @@ def scan(top: str, recursive: bool = True, left_out: Optional[Callable[[os.DirEn
         if real in seen:
             continue
         seen.add(real)
-        folders, images = [], []
+        folders, images, others = [], [], []
         try:
             with os.scandir(here) as entries:
-                for entry in entries if left_out is None else sorted(entries, key=lambda e: e.name):
+                for entry in entries:
                     folder = is_folder(entry)
                     if folder and not is_hidden(entry.name):
                         folders.append(entry.name)
                     elif not folder and is_image_name(entry.name):
                         images.append(entry.name)
                     elif left_out is not None:
-                        left_out(entry, here)
+                        others.append(entry)
         except OSError as e:
             if unlistable is not None:
                 unlistable(here, e)
@@ -71,6 +81,9 @@ def scan(top: str, recursive: bool = True, left_out: Optional[Callable[[os.DirEn
             raise DataError(f'{shown(e.filename or here)} cannot be listed: {e.strerror}. All images of a folder are '
                             'used or none: make it readable (chmod u+rx), move it elsewhere, or give it a name that '
                             'begins with a dot, which leaves it out.') from None
+        if left_out is not None:
+            for entry in sorted(others, key=lambda e: e.name):
+                left_out(entry, here)
         yield inside, sorted(images)
         if recursive:
             waiting += [os.path.join(inside, f) for f in sorted(folders, reverse=True)]

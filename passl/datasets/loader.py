@@ -2,6 +2,7 @@
 
 import ctypes
 import faulthandler
+import gc
 import multiprocessing
 import os
 import signal
@@ -15,7 +16,7 @@ from paddle.base import core
 from ..utils.errors import DataError
 from ..utils.forking import forked, forking
 from .base import generators_kept
-from .worker_watch import STACK_SIGNAL, WorkerWatch, end_workers, remove_batches
+from .worker_watch import STACK_SIGNAL, WorkerWatch, end_workers, not_started, remove_batches, starting
 
 
 _NOTICE = 30.0          # seconds
@@ -48,7 +49,9 @@ def init_worker(worker_id: int) -> None:
     parent = None if parent is None else parent.pid
     cv2.setNumThreads(0)                    # the workers are the parallelism
     os.environ['OMP_NUM_THREADS'] = '1'
-    signal.signal(signal.SIGINT, signal.SIG_IGN)        # Ctrl-C is the main process's to handle
+    for name in ('SIGINT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2'):     # the main process's to handle: it may save first
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     signal.signal(signal.SIGALRM, _end_worker)
     signal.signal(signal.SIGTERM, _on_sigterm(parent))
     if STACK_SIGNAL:
@@ -129,12 +132,24 @@ class ImageLoader(paddle.io.DataLoader):
                 raise DataError(watch.reason)
             watch.fetch(super().__iter__)
             return self._kept
-        with forking():
-            batches = super().__iter__()
+        try:
+            with forking(), starting():
+                batches = super().__iter__()
+        except OSError:
+            gc.collect()                # the queues of the last iteration may still hold files and locks
+            try:
+                with forking(), starting():
+                    batches = super().__iter__()
+            except OSError as e:
+                raise not_started(e) from e
         # Paddle's handler of SIGCHLD raises in the middle of whatever runs when one of the workers that it knows dies.
         # It keeps those of other loaders; the watch tells it better of these.
         core._erase_process_pids(id(batches))
-        pair = batches, WorkerWatch(batches, self.dataset, self.batch_timeout)
+        try:
+            pair = batches, WorkerWatch(batches, self.dataset, self.batch_timeout)
+        except OSError as e:
+            end_workers(batches, failed=True)
+            raise not_started(e) from e
         if self._persistent_workers:
             self._kept = pair
         return pair

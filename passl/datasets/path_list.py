@@ -2,6 +2,7 @@
 
 import array
 import bisect
+import collections
 import hashlib
 import operator
 import os
@@ -77,6 +78,23 @@ class PathList(Sequence):
         for block in (self._starts, () if self._labels is None else self._labels):
             digest.update(np.asarray(block, np.int64).tobytes() + b'|')
         return digest.hexdigest()[:16]
+
+    def folders(self) -> list[tuple[str, int]]:
+        """[(folder, how many names belong to it)], in the order of the list."""
+        stops = [*self._starts[1:], len(self)]
+        return [(self._folders[i], stops[i] - start) for i, start in enumerate(self._starts)]
+
+    def names(self, folder: int) -> list[str]:
+        """The ends of the paths of folder number `folder`."""
+        stop = self._starts[folder + 1] if folder + 1 < len(self._starts) else len(self)
+        return self._names.part(self._starts[folder], stop)
+
+    def endings(self) -> dict[str, int]:
+        """How many names end in '.jpg' and so on."""
+        found = collections.Counter()
+        for end, count in collections.Counter(n.rpartition('.')[2] for n in self._names.part(0, len(self))).items():
+            found['.' + end.lower()] += count
+        return dict(found)
 
     def __len__(self):
         return len(self._names)

@@ -1,12 +1,7 @@
-"""The file that keeps the regions of a data set's images: computed once, and again only for images that change.
+"""The regions of a data set's images: computed once, and again only for images that change.
 
-    4096 bytes   a mark and a line of JSON: the settings of the superpixels, number of images; zeros
-    keys         uint64 for each image: a hash of its `image_key` (even), or that + 1 if it could not be read; 0: not
-                 computed yet, in an unfinished file
-    maps         2048 bytes for each image, see `regions.packed_map`
-
-An unfinished file has `.part` behind its name, and the next run goes on with it. A finished one is never changed: a
-run that needs other regions makes a new file, with what it can use of the old one, and puts it in its place.
+They are in a RegionFile. A run that needs other ones makes a new file, with what it can use of the old one, and puts
+it in its place; one that is stopped meanwhile leaves an unfinished file, with which the next one goes on.
 """
 
 import contextlib
@@ -14,83 +9,28 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 from tqdm import tqdm
 
 from ..utils.distributed import dist
 from ..utils.errors import ConfigError, DataError, PasslError
-from ..utils.files import FileLock, LockedError, settle, whole
+from ..utils.files import FileLock, LockedError, settle
 from ..utils.logger import get_logger
 from ..utils.paddle_env import usable_cores
 from .image import ImageReadError, shown
 from .pool import run_all
-from .regions import PACKED, packed_map, require_slic, superpixels
+from .region_file import RegionFile, begin
+from .regions import packed_map, require_slic, superpixels
 
 if TYPE_CHECKING:
     from .base import ImageDataset
 
-_MARK = b'PASSL regions 1\n'
-_HEAD = 4096
-_EACH = 8 + PACKED[0] * PACKED[1]       # bytes
-_BLOCK = 4096                           # maps copied at a time
 _TELL = 60.0                            # seconds between lines of the log where no bar is shown
 _OK, _BAD, _ERROR = range(3)
-
-
-class _File:
-    """`keys` [n] and `maps` [n, 64, 32] of a file, mapped to memory. OSError or ValueError if it is none for `record`.
-    """
-
-    def __init__(self, path: str, record: dict[str, Any], mode: Any = 'r') -> None:
-        with open(path, 'rb') as f:
-            head, size = f.read(_HEAD), os.fstat(f.fileno()).st_size
-        if not head.startswith(_MARK):
-            raise ValueError('it is no file of regions')
-        found = json.loads(head[len(_MARK):].partition(b'\n')[0])
-        count = found.pop('count', None) if isinstance(found, dict) else None
-        if type(count) is not int or size != _HEAD + count * _EACH or count < 1:
-            raise ValueError('it is damaged')
-        if found != record:
-            raise ValueError('it was computed with other settings')
-        self.keys = np.asarray(np.memmap(path, '<u8', mode, _HEAD, (count,)))
-        self.maps = np.asarray(np.memmap(path, np.uint8, mode, _HEAD + 8 * count, (count, *PACKED)))
-
-    @classmethod
-    def usable(cls, path: str, record: dict[str, Any], mode: str = 'r', tell: bool = True) -> 'Optional[_File]':
-        """The file, or None; why is logged unless there is none."""
-        try:
-            return cls(path, record, mode)
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, RecursionError) as e:
-            if tell:
-                get_logger().warning('Regions are computed anew, %s cannot be used: %s.', shown(path),
-                                     getattr(e, 'strerror', None) or e)
-            return None
-
-    def is_for(self, keys: np.ndarray, unfinished: bool = False) -> bool:
-        """Whether it holds the images of these keys in this order, some perhaps not yet."""
-        if len(keys) != len(self.keys):
-            return False
-        same = (self.keys & ~np.uint64(1)) == keys
-        return bool((same | (self.keys == 0)).all() if unfinished else same.all())
-
-    def copy_to(self, other: '_File', keys: np.ndarray) -> None:
-        """What it has of the images of `keys`, to their places in `other`."""
-        mine = self.keys & ~np.uint64(1)
-        order = np.argsort(mine, kind='stable')
-        at = np.minimum(np.searchsorted(mine, keys, sorter=order), len(mine) - 1)
-        source = order[at]
-        wanted = np.flatnonzero((mine[source] == keys) & (other.keys == 0))
-        for start in range(0, len(wanted), _BLOCK):
-            block = wanted[start:start + _BLOCK]
-            other.maps[block] = self.maps[source[block]]
-            other.keys[block] = self.keys[source[block]]
 
 
 class RegionCache:
@@ -107,13 +47,15 @@ class RegionCache:
     def __init__(self, dataset: 'ImageDataset', folder: str) -> None:
         require_slic()
         self.record = dataset.regions.record()
+        if dataset.value_range is not None:         # other shades, other regions
+            self.record['value_range'] = [float(v) for v in dataset.value_range]
         self.path = _path(dataset, self.record, folder)
         self.path = _first_of_each_machine(lambda: _complete(dataset, self.path, self.record), self.path)
         self._open(len(dataset))
 
     def _open(self, count):
         try:
-            self._file = _File(self.path, self.record)
+            self._file = RegionFile(self.path, self.record)
         except (OSError, ValueError) as e:
             raise DataError(f'The regions in {shown(self.path)} cannot be read: {e}. Start again.') from None
         if len(self._file.keys) != count:
@@ -166,18 +108,18 @@ def _first_of_each_machine(complete, path):
 def _complete(dataset, path, record):
     """Bring the file `path` to hold the regions of all images."""
     keys, log = _keys(dataset), get_logger()
-    done = _File.usable(path, record, tell=False)
+    done = RegionFile.usable(path, record, tell=False)
     if not done or not done.is_for(keys):
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with _locked(path):
-                done = _File.usable(path, record)           # another run may have made it meanwhile
+                done = RegionFile.usable(path, record)           # another run may have made it meanwhile
                 if not done or not done.is_for(keys):
                     _make(dataset, path, record, keys, done)
         except OSError as e:
             raise ConfigError(f'The regions of the images cannot be kept in {shown(path)}: {e.strerror or e}. Choose '
                               'another file or folder with dataloader.train.dataset.regions.cache.') from None
-        done = _File(path, record)
+        done = RegionFile(path, record)
     bad = int((done.keys & np.uint64(1)).sum())
     log.info('Regions of %d images: %s (%.1f MiB)%s', len(keys), shown(path), os.path.getsize(path) / 2**20,
              f'; {bad} could not be read' if bad else '')
@@ -230,10 +172,10 @@ def _at_work(function, items, title, dtype, **options):
 
 def _make(dataset, path, record, keys, old):
     part = path + '.part'
-    unfinished = _File.usable(part, record, 'r+')
+    unfinished = RegionFile.usable(part, record, 'r+')
     if not unfinished or not unfinished.is_for(keys, True):
-        _begin(part, record, keys, [f for f in (old, unfinished) if f])
-        unfinished = _File(part, record, 'r+')
+        begin(part, record, keys, [f for f in (old, unfinished) if f])
+        unfinished = RegionFile(part, record, 'r+')
     missing = np.flatnonzero(unfinished.keys == 0)
     get_logger().info('Regions of %d of %d images are computed, on %d core(s); a run that is stopped goes on '
                       'there when it starts again.', len(missing), len(keys), usable_cores())
@@ -243,28 +185,6 @@ def _make(dataset, path, record, keys, old):
     settle(part, path)
     for index, reason in bad:
         dataset._note_bad(index, ImageReadError(reason))
-
-
-def _begin(part, record, keys, sources):
-    """A new unfinished file, with what `sources` have."""
-    size, folder = _HEAD + len(keys) * _EACH, os.path.dirname(part)
-    free = shutil.disk_usage(folder).free
-    get_logger().info('Regions are kept in %s: %d bytes for each of %d images, %.1f MiB in all; %.1f GiB are free.',
-                      shown(part[:-len('.part')]), _EACH, len(keys), size / 2**20, free / 2**30)
-    if size > free:
-        raise ConfigError(f'The regions of the images take {size / 2**20:.1f} MiB, and {shown(folder)} has '
-                          f'{free / 2**20:.1f} MiB left. Free some, or choose another place with '
-                          'dataloader.train.dataset.regions.cache.')
-    with whole(part) as place:
-        with open(place, 'xb') as f:
-            f.write((_MARK + json.dumps({'count': len(keys), **record}).encode() + b'\n').ljust(_HEAD, b'\0'))
-            f.flush()
-            if hasattr(os, 'posix_fallocate'):      # a disk that fills up behind a mapped file ends the process
-                os.posix_fallocate(f.fileno(), 0, size)
-            f.truncate(size)
-        new = _File(place, record, 'r+')
-        for source in sources:
-            source.copy_to(new, keys)
 
 
 def _fill(dataset, file, keys, missing):

@@ -1,7 +1,10 @@
 """A thread that watches the data workers of one iteration, and the end of workers that do not end by themselves."""
 
 import atexit
+import contextlib
+import errno
 import glob
+import multiprocessing
 import multiprocessing.connection
 import os
 import signal
@@ -9,13 +12,17 @@ import sys
 import threading
 import time
 import weakref
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Iterator, Optional
 
+from paddle.base import core
+
+from ..utils.errors import DataError
 from ..utils.logger import get_logger
 from ..utils.distributed.watch import process_state
 from .image import shown
 
-STACK_SIGNAL = getattr(signal, 'SIGUSR1', None)     # a worker that gets it writes where it is to stderr
+# A worker that gets it writes where it is to stderr. Batch systems send others to all processes of a job.
+STACK_SIGNAL = getattr(signal, 'SIGRTMIN', None)
 _GRACE = 5.0                # seconds for workers to finish what they do
 _CAUSES = {
     'SIGKILL': "Most often this is the system's out-of-memory killer (see dmesg, or the memory limit of the "
@@ -236,6 +243,41 @@ def end_workers(batches: Any, failed: bool = False) -> None:
         get_logger().error('Data workers %s cannot be killed while they wait for a disk; they end when it answers.',
                            [w.pid for w in killed if w.is_alive()])
         atexit.register(_leave)
+
+
+@contextlib.contextmanager
+def starting() -> Iterator[None]:
+    """Block in which Paddle starts the workers of an iteration: none of them is left when that fails half-way."""
+    before = set(multiprocessing.active_children())
+    try:
+        yield
+    except BaseException as e:
+        for worker in set(multiprocessing.active_children()) - before:
+            worker.kill()
+            worker.join(1.0)
+            if worker.pid is not None:
+                remove_batches(worker.pid)
+        trace = e.__traceback__
+        while trace is not None:        # its iterator, which nobody has got, would try to end what it has not
+            half: Any = trace.tb_frame.f_locals.get('self')
+            if hasattr(half, '_try_shutdown_all'):
+                half._shutdown = True
+                getattr(core, '_erase_process_pids')(id(half))
+            trace = trace.tb_next
+        raise
+
+
+def not_started(error: OSError) -> DataError:
+    """The message about workers that the system did not let start."""
+    number = error.errno
+    if number in (errno.EMFILE, errno.ENFILE):
+        way = 'Raise the number of open files (ulimit -n 65535), or lower loader.num_workers.'
+    elif number in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOSYS):
+        way = 'Locks that processes share are files in /dev/shm, which is missing, full or read-only: give the ' \
+              'container a writable one (docker run --shm-size=8g, or --ipc=host), or set loader.num_workers: 0.'
+    else:
+        way = 'Lower loader.num_workers, or raise the number of processes (ulimit -u) or the memory of the job.'
+    return DataError(f'Data loader workers could not be started: {error.strerror or error}. {way}')
 
 
 @atexit.register

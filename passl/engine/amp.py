@@ -5,6 +5,7 @@ from typing import Any, Callable
 
 import paddle
 
+from ..modules.cpu import bfloat16
 from ..utils.errors import ConfigError
 from ..utils.logger import get_logger
 
@@ -36,10 +37,26 @@ def _supported(dtype):
     return getattr(paddle.amp, f'is_{dtype}_supported')()
 
 
+def _on_cpu(level, dtype, lists):
+    """Whether ResNets compute in bfloat16 on this CPU; the log says so, or why they do not."""
+    why_not = ('AMP.dtype is float16; on a CPU only bfloat16 can be had: -o AMP.dtype=bfloat16' if dtype == 'float16'
+               else bfloat16.why_not())
+    if why_not:
+        get_logger().warning('use_amp: true has no effect on this CPU (%s); training in float32.', why_not)
+        return False
+    get_logger().info('Mixed precision on the CPU: ResNets compute in bfloat16 (AMX), everything else in float32.')
+    unused = ['AMP.level: O2'] * (level == 'O2') + [f'AMP.auto_cast.{name}' for name, ops in lists.items() if ops]
+    if unused:
+        get_logger().warning('%s: only on a GPU; here weights stay float32, and the operators are those of the ResNet.',
+                             ', '.join(unused))
+    return True
+
+
 def build_amp(cfg: dict[str, Any]) -> tuple[AutoCast, LossScaler, Decorate]:
     """(context factory, GradScaler, decorate(model, optimizer)) of `use_amp` and `AMP`.
 
-    With `use_amp: false` the same three with mixed precision switched off. On the CPU Paddle has no mixed precision.
+    With `use_amp: false` the same three with mixed precision switched off. On the CPU Paddle has none; there ResNets
+    compute in bfloat16, where the processor gains by it (`passl.modules.cpu.bfloat16`), else all is float32, and told.
     `decorate` is to be called with the built optimizer before its first step.
     The context surrounds the whole forward pass, so the key branch runs in half precision too, under O2 from float32
     weights; the losses switch it off for themselves.
@@ -62,16 +79,15 @@ def build_amp(cfg: dict[str, Any]) -> tuple[AutoCast, LossScaler, Decorate]:
         raise ConfigError(f"'AMP.auto_cast': {', '.join(both)} is in custom_white_list and in custom_black_list. "
                           'Remove it from one of them.')
     enable = bool(cfg.get('use_amp')) and cast.get('enable', True) is not False and level != 'O0'
-    if enable and paddle.get_device() == 'cpu':
-        get_logger().warning('use_amp: true has no effect on the CPU; training in float32.')
-        enable = False
+    on_cpu = enable and paddle.get_device() == 'cpu' and _on_cpu(level, dtype, lists)
+    enable = enable and paddle.get_device() != 'cpu'
     if enable and not _supported(dtype):
         raise ConfigError(f"'AMP.dtype' is {dtype}, which this device does not support. Use "
                           f"{'float16' if dtype == 'bfloat16' else 'another device'}, or use_amp: false.")
 
     def auto_cast():
         if not enable:
-            return contextlib.nullcontext()
+            return bfloat16.used() if on_cpu else contextlib.nullcontext()
         return paddle.amp.auto_cast(enable=True, level=level, dtype=dtype, **lists)
 
     if 'scale_loss' in amp:

@@ -75,12 +75,15 @@ def build_trainer(cfg: dict[str, Any], run_dir: Optional[str] = None, training: 
         loaders[part] = build_dataloader(data[part], seed, dist.rank(), dist.world_size(), device=device,
                                          training=part == 'train', where=f'dataloader.{part}') if wanted else None
     check_data(loaders)
+    check_ranges(loaders)
     model = build_model(cfg['model'])
     check_classes(model, loaders)
     if loaders['train']:
         loaders['train'].hand_over(model)
-        ask_for(getattr(model, 'needs', ()), loaders['train'].dataset, model,
-                os.path.join(cfg['output_dir'], 'regions'))
+        model.carried = ask_for(model, loaders['train'].dataset, os.path.join(cfg['output_dir'], 'regions'))
+        if data['train']['dataset'].get('regions') and 'regions' not in getattr(model, 'needs', ()):
+            get_logger().warning("'dataloader.train.dataset.regions' has no effect: %s with these settings uses no "
+                                 'regions. Set model.correspondence: Regions, or take it out.', type(model).__name__)
     content = load_file(load) if load else None
     if load:
         load_into(model, weights_in(content, load), 'model', source=f"'{load}'")
@@ -100,10 +103,11 @@ def build_trainer(cfg: dict[str, Any], run_dir: Optional[str] = None, training: 
     settings = dict(cfg.get('optimizer') or {})
     # without a schedule the optimizer may name a constant rate; with one that is a contradiction, which is refused
     schedule = cfg.get('lr_scheduler') or settings.pop('learning_rate', None)
-    scheduler = build_lr_scheduler(schedule, iters_per_epoch if lr_unit == 'iter' else 1)
+    max_iters = cfg.get('total_iters') or cfg['epochs'] * iters_per_epoch
+    scheduler = build_lr_scheduler(schedule, iters_per_epoch if lr_unit == 'iter' else 1,
+                                   length=max_iters if lr_unit == 'iter' else -(-max_iters // iters_per_epoch))
     optimizer = build_optimizer(settings, scheduler, model)
     optimizer = decorate(model, optimizer)
-    max_iters = cfg.get('total_iters') or cfg['epochs'] * iters_per_epoch
     trainer = Trainer(cfg, model, run_dir, loaders['train'], loaders['val'], optimizer, scheduler, scaler, auto_cast,
                       hooks + momentum_hooks(cfg, model), max_iters, accumulate, seed, signals)
     if resume:
@@ -162,18 +166,42 @@ def momentum_hooks(cfg: dict[str, Any], model: Architecture) -> list[Hook]:
     return [build_hook({'name': 'MomentumUpdateHook', **(node or {})}, 'momentum_config')]
 
 
-def ask_for(needs: Sequence[str], dataset: Any, model: Architecture, folder: str) -> None:
-    """Have the data set put into every sample what the model needs beyond its views.
+def ask_for(model: Architecture, dataset: Any, folder: str) -> tuple[str, ...]:
+    """Have the data set put into every sample what the model needs, and, if it can, what it welcomes, beyond its views.
 
+    Args:
+        folder: for what is kept of images, see `Carries.carry`.
+    Returns:
+        the names of what samples bring.
     Raises:
-        ConfigError: it cannot.
+        ConfigError: the data set cannot give what is needed.
     """
+    needs, welcomes = getattr(model, 'needs', ()), getattr(model, 'welcomes', ())
     if needs and not hasattr(dataset, 'carry'):
         raise ConfigError(f"{type(model).__name__} with these settings needs {' and '.join(map(repr, needs))} of every "
                           f"sample, which {type(dataset).__name__} cannot give (it has no method 'carry'). Use another "
                           'data set in dataloader.train.dataset, or another model.correspondence.')
+    both = tuple(name for name in ('places', 'regions') if name in (*needs, *welcomes))
+    if both != needs and hasattr(dataset, 'carry'):
+        try:
+            dataset.carry(both, folder)
+            return both
+        except ConfigError as e:
+            if 'places' in needs:
+                raise
+            get_logger().info('The log cannot tell how many matches are true: %s', e)
     if needs:
         dataset.carry(needs, folder)
+    return needs
+
+
+def check_ranges(loaders: dict[str, Optional[ImageLoader]]) -> None:
+    """The same number in a file must be the same shade in train and val."""
+    ranges = {part: getattr(loader.dataset, 'value_range', None) for part, loader in loaders.items() if loader}
+    if len(ranges) == 2 and ranges['train'] != ranges['val']:
+        get_logger().warning("'dataloader.train.dataset.value_range' is %s, and that of dataloader.val %s: the same "
+                             'number in files of more than 8 bits would be another shade there. Set both alike.',
+                             ranges['train'] or 'not set', ranges['val'] or 'not set')
 
 
 def check_classes(model: Architecture, loaders: dict[str, Optional[ImageLoader]]) -> None:

@@ -13,7 +13,7 @@ _HARMLESS = ('output_dir', 'timestamp', 'device', 'epochs', 'total_iters', 'log_
              'save_inference_dir', 'infer_add_softmax', 'custom_imports', 'dist_timeout', 'dataloader.val',
              'dataloader.train.loader',
              'dataloader.train.dataset.on_error', 'dataloader.train.dataset.max_bad',
-             'dataloader.train.dataset.index', 'model.backbone.pretrained')
+             'dataloader.train.dataset.index', 'dataloader.train.dataset.regions.cache', 'model.backbone.pretrained')
 _HARMLESS_HOOKS = ('EvaluateHook',)
 _SHOWN = 10
 
@@ -43,7 +43,7 @@ def _listed(node):
     return [_listed(v) for v in node] if isinstance(node, (list, tuple)) else node
 
 
-def check_changes(stored: dict[str, Any], cfg: dict[str, Any], refuse: bool, path: str) -> None:
+def check_changes(stored: dict[str, Any], cfg: dict[str, Any], refuse: bool, path: str) -> list[str]:
     """Log what the config of a resumed run and `cfg` differ in.
 
     Args:
@@ -51,6 +51,9 @@ def check_changes(stored: dict[str, Any], cfg: dict[str, Any], refuse: bool, pat
         cfg: config to go on with.
         refuse: do not go on if a setting differs that changes the numbers of the training.
         path: the checkpoint, for the message.
+
+    Returns:
+        Dotted paths of all settings that differ.
 
     Raises:
         ConfigError: see `refuse`.
@@ -61,7 +64,11 @@ def check_changes(stored: dict[str, Any], cfg: dict[str, Any], refuse: bool, pat
     except (AttributeError, TypeError, KeyError, ValueError) as e:
         raise CheckpointError(f"The config in '{path}' is none of this project ({type(e).__name__}: {e}). Use another "
                               'checkpoint, or --load for its weights alone.') from None
-    found = differences(stored, _comparable(cfg))
+    cfg = _comparable(cfg)
+    if _follows(stored) and _follows(cfg):          # 'epochs' tells it
+        for side in (stored, cfg):
+            side['lr_scheduler'].pop('T_max', None)
+    found = differences(stored, cfg)
     serious = [d for d in found if not any(d[0] == h or d[0].startswith(h + '.') for h in _HARMLESS)]
     if serious and refuse:
         lines = [f'  {name}: {_short(a)} -> {_short(b)}' for name, a, b in serious[:_SHOWN]]
@@ -71,6 +78,13 @@ def check_changes(stored: dict[str, Any], cfg: dict[str, Any], refuse: bool, pat
                           '-o output_dir=DIR, or go on with the changed ones all the same: --allow-changes.')
     for name, a, b in found:
         get_logger().warning('Config differs from the resumed run: %s: %s -> %s', name, _short(a), _short(b))
+    return [name for name, *_ in found]
+
+
+def _follows(cfg):
+    """Whether the schedule is as long as the training: T_max says so, or nothing else."""
+    schedule = cfg.get('lr_scheduler')
+    return isinstance(schedule, dict) and schedule.get('T_max') in (None, cfg.get('epochs'))
 
 
 def _short(value):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, Optional
 import numpy as np
 import paddle
 
+from ..hooks import LRSchedulerHook
 from ..solver.optimizer import load_optimizer_state, optimizer_state
 from ..utils.distributed import dist
 from ..utils.weights.checkpoint import CHECKPOINT, fingerprint, load_file, read_note
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = 'passl-densecl', 1
 _COUNTERS = {'iteration': 0, 'iters_per_epoch': 1, 'seed': 0, 'epoch': 0}      # name -> smallest value
+# settings from which the learning rate follows
+_OF_THE_RATE = ('lr_scheduler', 'lr_config', 'optimizer.learning_rate', 'epochs', 'total_iters')
 _MAPPINGS = ('state_dict', 'optimizer', 'lr_scheduler', 'scaler', 'config')
 
 
@@ -219,7 +222,7 @@ def restore(trainer: 'Trainer', state: Any, path: str, same_config: bool = False
     if 'optimizer' not in state:
         raise CheckpointError(f"'{path}' was saved without the optimizer (save_optimizer: false) and cannot be "
                               'resumed exactly. Use --load to start anew from its weights.')
-    check_changes(state.get('config') or {}, trainer.cfg, same_config, path)
+    changed = check_changes(state.get('config') or {}, trainer.cfg, same_config, path)
     load_into(trainer.model, state['state_dict'], 'model', source=f"'{path}'")
     _restore_statistics(trainer.model, state.get('statistics'))
     load_optimizer_state(trainer.optimizer, trainer.model, state['optimizer'])
@@ -233,11 +236,8 @@ def restore(trainer: 'Trainer', state: Any, path: str, same_config: bool = False
         iteration = iteration // length * trainer.iters_per_epoch
         get_logger().warning('An epoch has %d iterations now and had %d: going on after epoch %d, not bit for bit.',
                              trainer.iters_per_epoch, length, state['epoch'])
-        per_epoch = state['lr_scheduler']['last_epoch'] == state['epoch']
-        trainer.lr_scheduler.step(state['epoch'] if per_epoch else iteration)
-    else:
-        schedule: Any = dict(state['lr_scheduler'])
-        trainer.lr_scheduler.set_state_dict(schedule)
+    _restore_schedule(trainer, state, iteration, length != trainer.iters_per_epoch or any(
+        name.startswith(_OF_THE_RATE) for name in changed))
     if state.get('scaler'):
         trainer.scaler.load_state_dict(state['scaler'])
     if state['seed'] != trainer.seed:
@@ -249,6 +249,20 @@ def restore(trainer: 'Trainer', state: Any, path: str, same_config: bool = False
     trainer.saved_files = list(state.get('saved_files', []))
     get_logger().info("Resumed from '%s': %d iterations (%d epochs) done, %d to go.", path, iteration,
                       trainer.finished_epochs, trainer.max_iters - iteration)
+
+
+def _restore_schedule(trainer, state, iteration, anew):
+    """Put the schedule where it was, or, `anew`, compute its rate from the settings of now."""
+    stored = dict(state['lr_scheduler'])
+    if not anew:
+        trainer.lr_scheduler.set_state_dict(stored)
+        return
+    per_iter = next(hook for hook in trainer.hooks if isinstance(hook, LRSchedulerHook)).unit == 'iter'
+    trainer.lr_scheduler.step(iteration if per_iter else iteration // trainer.iters_per_epoch)
+    rate, before = trainer.lr_scheduler(), stored.get('last_lr')
+    if rate != before:
+        get_logger().warning('The schedule of the learning rate is computed anew with the settings of now: after '
+                             'iteration %d it goes on with %.4g (with the former ones: %.4g).', iteration, rate, before)
 
 
 def _restore_statistics(model, stored):

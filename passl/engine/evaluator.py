@@ -10,6 +10,7 @@ from tqdm import tqdm
 from ..modeling.architectures.base import Architecture
 from ..utils.distributed import dist
 from ..utils.errors import DataError
+from ..utils.logger import get_logger
 from ..utils.misc import hits
 from .amp import AutoCast
 
@@ -25,7 +26,7 @@ def evaluate(model: Architecture, loader: Iterable[Sequence[paddle.Tensor]], aut
 
     Args:
         model: architecture with mode 'test'.
-        loader: gives (image [N, 3, H, W], label [N]).
+        loader: gives (image [N, 3, H, W], label [N]); a label of -1 stands for an image that could not be read.
         auto_cast: context of mixed precision.
         topk: which accuracies.
         interrupted: asked before every batch; True ends the evaluation.
@@ -35,7 +36,7 @@ def evaluate(model: Architecture, loader: Iterable[Sequence[paddle.Tensor]], aut
     start = time.perf_counter()
     was_training = model.training
     model.eval()
-    right, count = [0.0] * len(topk), 0
+    right, count, unreadable = [0.0] * len(topk), 0, 0
     show = dist.is_main() and sys.stderr.isatty()
     stopped = False
     for batch in tqdm(loader, desc='validate', unit='batch', leave=False, disable=not show, dynamic_ncols=True):
@@ -46,16 +47,22 @@ def evaluate(model: Architecture, loader: Iterable[Sequence[paddle.Tensor]], aut
             raise DataError("Evaluation needs labels. Set 'return_label: true' in dataloader.val.dataset.")
         with auto_cast():
             scores = model(batch[0], mode='test')
+        # what could not be read has the label -1, which no score can hit, and is not counted
         right = [a + float(b) for a, b in zip(right, hits(scores, batch[-1], topk))]
-        count += batch[0].shape[0]
+        missing = int((batch[-1] < 0).sum())
+        count, unreadable = count + batch[0].shape[0] - missing, unreadable + missing
     if was_training:
         model.train()
     if stopped:
         return None
     dist.meet()             # shares may differ in size and speed
-    *right, count = dist.sum_over_processes(right + [count])
+    *right, count, unreadable = dist.sum_over_processes(right + [count, unreadable])
     if not count:
-        raise DataError("The validation data is empty. Check 'dataloader.val.dataset'.")
+        raise DataError(f"The validation data is empty ({int(unreadable)} unreadable images). Check "
+                        "'dataloader.val.dataset'.")
+    if unreadable:
+        get_logger().warning('%d of %d validation images could not be read; the figures are of the others.', unreadable,
+                             count + unreadable)
     out = {f'acc{k}': 100.0 * h / count for k, h in zip(topk, right)}
     out.update(num_samples=int(count), time=time.perf_counter() - start)
     return out

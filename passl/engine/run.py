@@ -12,6 +12,7 @@ import paddle
 
 from .. import __version__
 from ..modules import cpu
+from ..datasets.contents import describe_images
 from ..utils.distributed import dist
 from ..utils.config import dump_config, load_config, with_defaults
 from ..utils.errors import ConfigError, PeerLostError
@@ -21,6 +22,7 @@ from ..utils.config.registry import import_plugins
 from .builder import build_trainer
 from .consistency import check_processes
 from .device import describe_device, memory_advice, select_device
+from .doubts import tell_doubts
 from .export import export
 from .run_folder import RunFolder, on_main, run_folder
 from .signals import EXIT_CODES, StopSignals
@@ -154,10 +156,18 @@ def describe(trainer: Trainer) -> None:
     get_logger().info('%s: %.2f M trained parameters; %d images; batch %d in all; %d iterations per epoch, %d in all',
                       type(trainer.model).__name__, float(count) / 1e6, len(trainer.train_loader.dataset),
                       trainer.global_batch_size, trainer.iters_per_epoch, trainer.max_iters)
+    for part, loader in (('train', trainer.train_loader), ('val', trainer.val_loader)):
+        if dist.is_main() and loader is not None:
+            lines, warnings = describe_images(loader.dataset, f'dataloader.{part}')
+            for line in lines:
+                get_logger().info('%s', line)
+            for line in warnings:
+                get_logger().warning('%s', line)
     if hasattr(trainer.model, 'queue'):
         size = trainer.model.queue.shape[1]
         get_logger().info('Queue of %d keys: chance is loss %.2f; the loss rises while the queue fills (%d '
                           'iterations), then falls.', size, numpy.log(size + 1), -(-size // trainer.global_batch_size))
+    tell_doubts(trainer)
 
 
 def _quoted(text):

@@ -1,5 +1,6 @@
-"""SIGTERM and Ctrl-C: a wish to stop, which the loop grants after the step that runs."""
+"""Signals that ask a run to end: a wish to stop, which the loop grants after the step that runs."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -7,18 +8,21 @@ import threading
 import time
 from typing import Optional
 
-EXIT_CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
-_NAMES: dict[int, str] = {signal.SIGINT: 'Ctrl-C', signal.SIGTERM: 'SIGTERM'}
+# Ctrl-C; kill, batch systems; a closed terminal or a lost connection; batch systems shortly before the time is up
+_NAMES: dict[int, str] = {getattr(signal, name): shown for name, shown in (
+    ('SIGINT', 'Ctrl-C'), ('SIGTERM', 'SIGTERM'), ('SIGHUP', 'SIGHUP'), ('SIGUSR1', 'SIGUSR1'), ('SIGUSR2', 'SIGUSR2'))
+    if hasattr(signal, name)}
+EXIT_CODES: dict[int, int] = {number: 128 + number for number in _NAMES}
 _SECOND = 1.0           # seconds; a terminal and the launcher may both send the first one
 
 
 class StopSignals:
-    """Context in which SIGTERM and SIGINT are remembered instead of ending the process at once.
+    """Context in which SIGTERM, SIGINT, SIGHUP and SIGUSR1/2 are remembered instead of ending the process at once.
 
-    Until `armed` is set there is nothing to save: the signals end the process through Python (exit codes 143 and
-    130), so that data workers and shared memory are cleaned up. Then the first one only sets `received`; a second
-    Ctrl-C, more than a second later, ends the process at once, without saving. Signals can only be handled in the
-    main thread; elsewhere nothing is changed.
+    Until `armed` is set there is nothing to save: the signals end the process through Python (exit codes of a shell:
+    143, 130, ...), so that data workers and shared memory are cleaned up. Then the first one only sets `received`; a
+    second Ctrl-C, more than a second later, ends the process at once, without saving. SIGHUP stays ignored where it is
+    (nohup). Signals can only be handled in the main thread; elsewhere nothing is changed.
 
     Attributes:
         received: None, or the number of the first signal.
@@ -32,6 +36,8 @@ class StopSignals:
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
             for number in EXIT_CODES:       # after Paddle's import, which installs a handler of its own
+                if _NAMES[number] == 'SIGHUP' and signal.getsignal(number) == signal.SIG_IGN:
+                    continue
                 self._before[number] = signal.signal(number, self._handle)
         return self
 
@@ -58,5 +64,6 @@ class StopSignals:
         if not again:
             self.received, self._at = number, time.monotonic()
             hint = ' Press Ctrl-C again to leave at once, without saving.' if number == signal.SIGINT else ''
-            # not the logger: the signal may have come while it was writing
-            os.write(2, f'\n{_NAMES[number]}: saving and leaving after this step.{hint}\n'.encode())
+            # not the logger: the signal may have come while it was writing; and the terminal may be gone
+            with contextlib.suppress(OSError):
+                os.write(2, f'\n{_NAMES[number]}: saving and leaving after this step.{hint}\n'.encode())

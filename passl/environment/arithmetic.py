@@ -140,7 +140,7 @@ def batch_norm() -> tuple[str, str]:
     return judged(values, dict.fromkeys(values, OPERATOR[0]), 'batch norm')
 
 
-def _resnet_step(kind, side=64, images=8, seed=0):
+def step_of_resnet(kind: Any, side: int = 64, images: int = 8, seed: int = 0) -> tuple[float, np.ndarray]:
     """(loss, change of what trains as one vector) of a step of Momentum at ResNet-18 in `kind`, always from the same
     start."""
     rng = np.random.RandomState(seed)
@@ -165,10 +165,10 @@ def _resnet_step(kind, side=64, images=8, seed=0):
 def resnet_step() -> tuple[str, str]:
     """Forward, backward and Momentum of a ResNet-18 on this device, against float64 on the CPU."""
     device = paddle.get_device()
-    loss, change = _resnet_step('float32')
+    loss, change = step_of_resnet('float32')
     paddle.set_device('cpu')
     try:
-        wanted_loss, wanted = _resnet_step('float64')
+        wanted_loss, wanted = step_of_resnet('float64')
     finally:
         paddle.set_device(device)
     rough = bool(tf32())

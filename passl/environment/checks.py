@@ -56,7 +56,8 @@ CHECKS = {name: guarded(function, otherwise) for otherwise, group in {
         'speed of DenseCL': lambda: measured('DenseCL')},
     'Train in float32: use_amp: false.': {
         'AMP O1 float16': amp('under_o1', 'float16'),
-        'AMP O1 bfloat16': amp('under_o1', 'bfloat16')},
+        'AMP O1 bfloat16': amp('under_o1', 'bfloat16'),
+        'mixed precision': mixed_precision.on_cpu},
     'Use AMP.level: O1, or use_amp: false.': {
         'AMP O2 float16': amp('under_o2', 'float16'),
         'AMP O2 bfloat16': amp('under_o2', 'bfloat16')},

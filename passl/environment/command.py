@@ -14,18 +14,18 @@ FIRST = ('versions', 'GPU generation', 'TF32', 'convolution', 'batch norm', 'Res
          'queue', 'contrastive loss', 'collapsed features')
 AMP = ('AMP O1 float16', 'AMP O1 bfloat16', 'AMP O2 float16', 'AMP O2 bfloat16')
 SPEED = ('small copies', 'speed of MoCo v2', 'speed of DenseCL')
-GPU_ONLY = AMP + SPEED + ('GPU generation', 'TF32')
-CPU_WORDS = (('mixed precision', 'Paddle has none on the CPU: use_amp: true trains in float32 there'),
-             ('speed', 'measured on accelerators only; on a CPU see tools/benchmark.py'))
+GPU_ONLY, CPU_ONLY = AMP + SPEED + ('GPU generation', 'TF32'), ('mixed precision',)
+CPU_WORDS = (('speed', 'measured on accelerators only; on a CPU see tools/benchmark.py'),)
 
 
-def env(args: argparse.Namespace, device: Optional[str] = None, checks: Sequence[str] = FIRST + AMP + SPEED) -> int:
+def env(args: argparse.Namespace, device: Optional[str] = None,
+        checks: Sequence[str] = FIRST + AMP + CPU_ONLY + SPEED) -> int:
     """Run what `passl env` was asked for; everything is written to stdout. Nothing is sent anywhere.
 
     Args:
         args: Namespace of `passl.utils.options.build_env_parser()`.
         device: Paddle's name of a device, instead of the one that a training would choose.
-        checks: those to do, of FIRST, AMP and SPEED.
+        checks: those to do, of FIRST, AMP, CPU_ONLY and SPEED.
     Returns:
         0, or 1 if --check found something that does not work.
     """
@@ -97,7 +97,7 @@ def check(device: str, found: dict[str, Any], checks: Iterable[str]) -> Iterator
         yield 'GPU', NO, ('this Paddle is built for GPUs, but sees none: trainings run on the CPU, like the checks '
                           'below. Look at nvidia-smi and CUDA_VISIBLE_DEVICES; in a container, at its flag --gpus. If '
                           'the CPU is meant: --no-cuda')
-    names = [n for n in checks if not (on_cpu and n in GPU_ONLY)]
+    names = [n for n in checks if n not in (GPU_ONLY if on_cpu else CPU_ONLY)]
     for name, outcome, failed in child.results('checks', device, names):
         yield (name, *outcome) if failed is None else (name, NO, failed)
     if on_cpu:
@@ -113,7 +113,7 @@ def verdict(outcomes: Sequence[tuple[str, str, str]], device: Optional[str]) -> 
         return ['Verdict: nothing can run here.'] + [f'  {name}: {words}' for name, words in wrong]
     lines = [f"Verdict for the device {device}: "
              + (f'{len(wrong)} of {len(outcomes)} checks fail.' if wrong else 'all that was checked works.')]
-    groups = (('Training in float32', FIRST), ('Mixed precision', AMP + ('mixed precision',)),
+    groups = (('Training in float32', FIRST), ('Mixed precision', AMP + CPU_ONLY),
               ('Several processes', processes.NAMES + ('two processes',)))
     for title, names in groups:
         seen = [(n, states[n]) for n in names if n in states]

@@ -8,12 +8,14 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from ..engine.amp import build_amp
+from ..modules.cpu import bfloat16
 from ..solver import build_optimizer
 from ..solver.optimizer import load_optimizer_state, optimizer_state
-from .arithmetic import deviation
-from .words import NO, OK
+from .arithmetic import deviation, step_of_resnet
+from .words import NO, NOT_HERE, OK
 
 NEAR, RESUMED = 0.03, 0.02      # relative: a loss in half precision to that in float32; two runs of the same step
+NEAR_STEP = 0.6                 # a step of 8 images; measured: 0.35 (bfloat16), unrelated steps differ by 1.4
 
 NOT_HALF = 'mixed precision is not on here, whatever is set: a convolution computes in float32. Set use_amp: false'
 
@@ -117,3 +119,20 @@ def under_o2(dtype: str) -> tuple[str, str]:
     if not off <= RESUMED:
         return NO, f'after a resume the next step is off by {off:.1e} of its length: use AMP.level: O1'
     return OK, f'the step after a resume is that of the run that went on (off by {off:.1e}, limit {RESUMED:.0e})'
+
+
+def on_cpu() -> tuple[str, str]:
+    """A step of ResNet-18 in bfloat16 on this CPU, against float32."""
+    why_not = bfloat16.why_not()
+    if why_not:
+        return NOT_HERE, f'use_amp: true trains in float32 here: {why_not}'
+    wanted_loss, wanted = step_of_resnet('float32')
+    with bfloat16.used():
+        loss, change = step_of_resnet('float32')
+    values = {'loss': abs(loss - wanted_loss) / wanted_loss, 'change of the weights': deviation(change, wanted)}
+    if loss == wanted_loss:
+        return NO, NOT_HALF
+    if not (values['loss'] <= NEAR and values['change of the weights'] <= NEAR_STEP):
+        return NO, f'a step of ResNet-18 is off by {values}: use_amp: false'
+    return OK, ('AMP.dtype: bfloat16 computes ResNets in it (AMX), off float32 by '
+                + ', '.join(f'{name} {value:.1e}' for name, value in values.items()))

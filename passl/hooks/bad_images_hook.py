@@ -109,8 +109,8 @@ class BadImagesHook(Hook):
         total = sum(len(d) for d in (self._dataset(trainer, p) for p in ('train', 'val')) if d is not None)
         if self.names:
             where = f'; names in {NAMES_FILE}' if trainer.run_dir and self.writable else ''
-            get_logger().warning('Unreadable images so far: %d of %d (replaced by others%s).', len(self.names), total,
-                                 where)
+            get_logger().warning('Unreadable images so far: %d of %d (in training replaced by others%s).',
+                                 len(self.names), total, where)
         elif always:
             get_logger().info('Unreadable images: none of %d.', total)
 

@@ -8,8 +8,9 @@ from paddle.optimizer import Optimizer
 from paddle.optimizer.lr import LRScheduler
 from paddle.regularizer import L2Decay
 
-from ..utils.config.kinds import Flag, NotNegative, Share, is_number, mistake
+from ..utils.config.kinds import Flag, NotNegative, Share, is_number, is_whole, mistake
 from ..utils.errors import ConfigError, suggest
+from ..utils.logger import get_logger
 from ..utils.config.registry import Registry, accepted_arguments, build_from_config
 
 OPTIMIZERS = Registry('optimizer')
@@ -17,15 +18,24 @@ LRSCHEDULERS = Registry('learning-rate schedule')
 
 # arguments that count epochs in a config, and iterations in a schedule that is stepped per iteration
 EPOCH_ARGUMENTS = ('T_max', 'milestones', 'warmup_steps', 'step_size', 'decay_steps')
+# schedules that come to an end, and the argument that says when
+_ENDS = {'CosineAnnealingDecay': 'T_max', 'CosineWarmup': 'T_max', 'PolynomialDecay': 'decay_steps'}
 
 
-def build_lr_scheduler(cfg: Any, iters_per_epoch: int = 1, where: str = 'lr_scheduler') -> LRScheduler:
+def build_lr_scheduler(cfg: Any, iters_per_epoch: int = 1, where: str = 'lr_scheduler',
+                       length: Optional[int] = None) -> LRScheduler:
     """Build a schedule; a plain number or `{name: ConstantLR, learning_rate: x}` keeps the rate.
 
     Args:
         cfg: `{name, learning_rate, ...}`; lengths (`T_max`, `milestones`, `warmup_steps`) in epochs,
             fractions allowed. `learning_rate` may itself be a schedule (LinearWarmup).
         iters_per_epoch: the lengths are multiplied by it; 1 for a schedule stepped per epoch.
+        where: dotted path of `cfg` in the config file, for messages.
+        length: steps that the training will take of the schedule, if that is known: what an unset length is, and
+            what a set one is compared with.
+
+    Raises:
+        ConfigError: a wrong setting, or a schedule that ends before the training does.
     """
     if isinstance(cfg, (int, float)) and not isinstance(cfg, bool):
         cfg = {'name': 'ConstantLR', 'learning_rate': cfg}
@@ -39,12 +49,52 @@ def build_lr_scheduler(cfg: Any, iters_per_epoch: int = 1, where: str = 'lr_sche
         try:
             cfg[key] = [round(v * iters_per_epoch) for v in value] if isinstance(value, (list, tuple)) \
                 else round(value * iters_per_epoch)
-        except TypeError:
+        except (TypeError, ValueError, OverflowError):          # text; nan; inf
             raise ConfigError(f"'{where}.{key}' is {value!r}; it must be a number of epochs or a list of "
                               'them.') from None
+    if length is not None:
+        cfg = _with_length(cfg, length, iters_per_epoch, where)
     if isinstance(cfg.get('learning_rate'), dict):
-        cfg['learning_rate'] = build_lr_scheduler(cfg['learning_rate'], iters_per_epoch, where + '.learning_rate')
+        warmup = cfg.get('warmup_steps')        # what is nested begins after it
+        rest = length - warmup if length is not None and isinstance(warmup, int) else length
+        cfg['learning_rate'] = build_lr_scheduler(cfg['learning_rate'], iters_per_epoch, where + '.learning_rate',
+                                                  None if rest is None else max(rest, 1))
     return build_from_config(_as_numbers(cfg, LRSCHEDULERS, where), LRSCHEDULERS, where)
+
+
+def _with_length(cfg, length, iters_per_epoch, where):
+    """`cfg` (lengths in steps) with the training's `length` where none is set, after a comparison of those that are."""
+    def epochs(steps):
+        return f'{steps / iters_per_epoch:.6g}'
+
+    warmup, end = cfg.get('warmup_steps'), _ENDS.get(cfg.get('name'))
+    if end and cfg.get(end) is None:
+        cfg[end] = max(length, warmup + 1 if is_whole(warmup) else 1)
+    steps = cfg.get(end)
+    if is_whole(steps) and steps > 0 and not cfg.get('cycle'):
+        if length - steps > (iters_per_epoch > 1):          # a length in epochs may be rounded by a step
+            raise ConfigError(
+                f"'{where}.{end}' is {epochs(steps)} epochs, but the schedule runs for {epochs(length)}: for the rest "
+                f'the rate would stay at its end. Remove {end}, which then follows the length of the training '
+                f'(-o {where}.{end}=null), or set it to {epochs(length)}.')
+        if steps > length and not (is_whole(warmup) and warmup >= length):
+            _warn(f"'{where}.{end}' is {epochs(steps)} epochs, but the schedule runs for {epochs(length)}: the "
+                  'training ends before the rate has come down. Right for a run that --resume will make longer, else '
+                  f'remove {end} (-o {where}.{end}=null).')
+    for key in ('warmup_steps', 'step_size'):
+        if is_whole(cfg.get(key)) and cfg[key] >= length:
+            _warn(f"'{where}.{key}' is {epochs(cfg[key])} epochs, but the schedule runs for {epochs(length)}: the rate "
+                  f'never gets beyond that. Lower {key}.')
+    marks = cfg.get('milestones')
+    late = [m for m in marks if m >= length] if isinstance(marks, list) else []
+    if late:
+        _warn(f"'{where}.milestones': {', '.join(map(epochs, late))} lie behind the end of the training "
+              f'({epochs(length)} epochs): there the rate is not lowered any more. Set the milestones for this length.')
+    return cfg
+
+
+def _warn(text):
+    get_logger().warning('%s', text)
 
 
 def _as_numbers(cfg, registry, where):

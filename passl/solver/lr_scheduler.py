@@ -21,6 +21,13 @@ for _schedule in (lr.MultiStepDecay, lr.StepDecay, lr.PolynomialDecay, lr.Expone
     LRSCHEDULERS.register(_schedule)
 
 
+def _known(length: Optional[int]) -> int:
+    if length is None:
+        raise ConfigError("'lr_scheduler': T_max is not set, and the length of the training, which it would follow, is "
+                          'not known here. Set T_max.')
+    return length
+
+
 @LRSCHEDULERS.register()
 class ConstantLR(lr.LRScheduler):
     """The same rate for ever.
@@ -44,12 +51,13 @@ class CosineAnnealingDecay(lr.LRScheduler):
 
     Args:
         learning_rate: rate at t = 0.
-        T_max: length.
+        T_max: length; in a config null, or left out, is the length of the training.
         eta_min: rate at the end.
     """
 
-    def __init__(self, learning_rate: NotNegative, T_max: Steps, eta_min: NotNegative = 0.0) -> None:
-        self.T_max, self.eta_min = T_max, float(eta_min)
+    def __init__(self, learning_rate: NotNegative, T_max: Optional[Steps] = None,
+                 eta_min: NotNegative = 0.0) -> None:
+        self.T_max, self.eta_min = _known(T_max), float(eta_min)
         super().__init__(learning_rate)
 
     def get_lr(self) -> float:
@@ -90,14 +98,16 @@ class CosineWarmup(_Warmup):
     Args:
         learning_rate: peak rate.
         warmup_steps: length of the warm-up.
-        T_max: whole length, warm-up included.
+        T_max: whole length, warm-up included; in a config null, or left out, is the length of the training.
         start_lr: rate at t = 0.
         end_lr: rate at the end of the warm-up (default: learning_rate).
         eta_min: last rate.
     """
 
-    def __init__(self, learning_rate: NotNegative, warmup_steps: Whole, T_max: Steps, start_lr: NotNegative = 0.0,
-                 end_lr: Optional[NotNegative] = None, eta_min: NotNegative = 0.0) -> None:
+    def __init__(self, learning_rate: NotNegative, warmup_steps: Whole, T_max: Optional[Steps] = None,
+                 start_lr: NotNegative = 0.0, end_lr: Optional[NotNegative] = None,
+                 eta_min: NotNegative = 0.0) -> None:
+        T_max = _known(T_max)
         if T_max <= warmup_steps:
             raise ConfigError(f"'lr_scheduler': T_max ({T_max} steps) must be longer than warmup_steps "
                               f'({warmup_steps}).')

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import math
 from typing import Any, Iterable, Optional
 
 from .errors import suggest
@@ -78,6 +79,17 @@ def positive_int(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of 1 or more")
     return value
+
+
+def number(text: str) -> float:
+    """Argument type: a finite number; a whole one stays whole."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number")
+    return int(value) if value.is_integer() else value
 
 
 def not_empty(text: str) -> str:
@@ -195,7 +207,8 @@ def build_check_parser(prog: Optional[str] = None) -> Parser:
     """Parser of `tools/check_data.py` and `passl check-data`.
 
     The namespace has: paths, train, val (lists), root, labelled (True, False or None), recursive, workers (or
-    None), size, segmentation, detection, split, option, json, write_list, drop_duplicates, overwrite.
+    None), size, value_range (or None), segmentation, detection, split, option, json, write_list, drop_duplicates,
+    overwrite.
 
     Args:
         prog: program name in the help, for example 'passl check-data'.
@@ -218,6 +231,8 @@ def build_check_parser(prog: Optional[str] = None) -> Parser:
     parser.add_argument('--workers', metavar='N', type=positive_int, help='processes (default: the usable cores)')
     parser.add_argument('--size', metavar='N', type=positive_int, default=224,
                         help='images with a shorter side are too small (default: %(default)s)')
+    parser.add_argument('--value-range', metavar=('LOW', 'HIGH'), nargs=2, type=number,
+                        help='the value_range of your config, for files of more than 8 bits (default: it is measured)')
     labels = parser.add_argument_group('labels (one PATH: the folder of the data set)')
     task = labels.add_mutually_exclusive_group()
     task.add_argument('--segmentation', metavar='KIND', type=not_empty,

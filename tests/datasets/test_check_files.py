@@ -75,7 +75,8 @@ def fake(path):
         os.kill(os.getpid(), signal.SIGKILL)
     if path.startswith('abort'):
         os._exit(3)
-    return (look.OK, 1, 0, len(path), 1, int(path.split()[-1]), bytes(16)), 'odd' if path.endswith('7') else ''
+    return (look.OK, 1, 0, len(path), 1, int(path.split()[-1]), bytes(16), *look._NONE), \
+        'odd' if path.endswith('7') else ''
 
 
 @pytest.mark.parametrize('workers', [1, 3])
@@ -122,7 +123,7 @@ def test_files_are_those_that_training_lists(tmp_path, make_images):
     os.symlink(root, os.path.join(root, 'b', 'loop'))
     files = find_files(root, labelled=False)
     assert list(files.paths) == list_trees([root])[0] and len(files.paths) == 10
-    assert files.left_out == {'.txt': 1, '(none)': 1} and files.hidden == 2
+    assert files.left_out.kinds == {'.txt': 1, '(none)': 1} and files.left_out.hidden == 2
     labelled = find_files(root)
     assert labelled.kind == 'classes' and labelled.classes == ['a', 'b', 'c.d', 'é 中']
     counts = np.bincount(labelled.labels).tolist()

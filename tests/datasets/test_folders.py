@@ -121,9 +121,9 @@ def test_image_list_with_and_without_labels(tmp_path, make_images):
     assert names(ds, tmp_path / 'i') == ['0002.png', 'a b.png'] and ds.classes == []
 
 
-@pytest.mark.parametrize('text, match', [('', 'names no images'), ('0000.png 1\n0001.png\n', 'line 2'),
-                                         ('0000.png\n0001.png 2\n', 'line 2'), ('x.png\n0000.png\n',
-                                                                                'do not exist')])
+@pytest.mark.parametrize('text, match', [('', 'names no images'), ('0000.png 1\n0001.png\n', 'and 2 ..0001.png'),
+                                         ('0000.png\n0001.png 2\n', 'and 2 ..0001.png 2'),
+                                         ('x.png\n0000.png\n', 'do not exist')])
 def test_wrong_lists(tmp_path, make_images, text, match):
     make_images(tmp_path, 2)
     (tmp_path / 'l.txt').write_text(text)

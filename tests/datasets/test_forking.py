@@ -75,7 +75,7 @@ def test_the_finaliser_hangs_a_process_that_is_forked_plainly(garbage):
 
 def collecting(path):
     gc.collect()
-    return (look.OK, 1, 0, 1, 1, 1, bytes(16)), ''
+    return (look.OK, 1, 0, 1, 1, 1, bytes(16), *look._NONE), ''
 
 
 def test_check_data(garbage):

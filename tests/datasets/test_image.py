@@ -70,9 +70,11 @@ def test_sixteen_bit_keeps_the_high_byte(photo):
         assert_near(decode_image(encode(Image.fromarray(deep), fmt))[..., 1], photo[..., 0], 1)
 
 
-def test_float_tiff_in_unit_range(photo):
-    img = Image.fromarray((photo[..., 0] / 255).astype(np.float32))
-    assert_near(decode_image(encode(img, 'TIFF'))[..., 2], photo[..., 0], 1)
+def test_float_tiff_needs_a_range(photo):
+    data = encode(Image.fromarray((photo[..., 0] / 255).astype(np.float32)), 'TIFF')
+    assert_near(decode_image(data, value_range=[0, 1])[..., 2], photo[..., 0], 0)
+    with pytest.raises(ImageReadError, match=r"'x.tif' holds 32-bit floats.*Set value_range: \[low, high\] beside"):
+        decode_image(data, 'x.tif')
 
 
 def test_cmyk_jpeg_as_pillow_converts_it(photo):

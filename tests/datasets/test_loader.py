@@ -1,5 +1,8 @@
 """Batches: seeding over workers, ranks and epochs, bad files, worker failures, wrong settings."""
 
+import errno
+import gc
+import multiprocessing
 import os
 import random
 import signal
@@ -264,3 +267,42 @@ def alive(pid):
             return f.read().rsplit(')', 1)[1].split()[0] != 'Z'
     except OSError:
         return False
+
+
+@pytest.mark.parametrize('number, way', [
+    (errno.EMFILE, 'ulimit -n'), (errno.ENFILE, 'ulimit -n'), (errno.ENOSPC, 'num_workers: 0'),
+    (errno.EROFS, 'num_workers: 0'), (errno.EACCES, 'num_workers: 0'), (errno.ENOENT, 'num_workers: 0'),
+    (errno.EAGAIN, 'ulimit -u'), (errno.ENOMEM, 'ulimit -u')])
+@pytest.mark.parametrize('at', [0, 1, 2, 3])
+def test_workers_that_cannot_start_leave_none_behind(number, way, at, monkeypatch, capfd):
+    """`at`: how many queues there are when the system says no: of the data, then of a worker each."""
+    from paddle.incubate import multiprocessing as theirs
+    queue, made = theirs.Queue, []
+
+    def few(*arguments):
+        if len(made) == at:
+            made.clear()                # so that the second attempt fails as the first does
+            raise OSError(number, os.strerror(number))
+        made.append(1)
+        return queue(*arguments)
+    monkeypatch.setattr(theirs, 'Queue', few)
+    before = set(multiprocessing.active_children())
+    with pytest.raises(DataError) as e:
+        read(config(workers=3))
+    e.value.__cause__ = None
+    gc.collect()
+    assert os.strerror(number) in str(e.value) and way in str(e.value)
+    assert set(multiprocessing.active_children()) == before and 'Traceback' not in capfd.readouterr().err
+
+
+def test_a_second_attempt_after_the_last_iteration_has_gone(monkeypatch):
+    from paddle.incubate import multiprocessing as theirs
+    queue, calls = theirs.Queue, []
+
+    def once(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError(errno.EMFILE, 'Too many open files')
+        return queue(*arguments)
+    monkeypatch.setattr(theirs, 'Queue', once)
+    assert equal(read(config(workers=2), epoch=1), read(config(workers=0), epoch=1))

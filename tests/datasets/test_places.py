@@ -10,7 +10,7 @@ from passl.datasets import SampleKey, build_dataloader, build_dataset
 from passl.datasets import base
 from passl.datasets.base import ImageDataset
 from passl.datasets.image import decode_image
-from passl.datasets.preprocess import TRANSFORMS, TwoView
+from passl.datasets.preprocess import TRANSFORMS, TwoView, build_transforms
 from passl.datasets.preprocess.geometric import RandomHorizontalFlip, RandomVerticalFlip
 from passl.datasets.preprocess.two_view import places
 from passl.datasets.shared_memory import batch_bytes
@@ -124,8 +124,8 @@ def test_flips_draw_what_they_drew():
         random.seed(1)
         flip = kind(0.4)
         assert [bool((flip(img) == mirrored).all()) for _ in range(20)] == drawn
-    with pytest.raises(ConfigError, match='RandomVerticalFlip: p must be'):
-        RandomVerticalFlip(2)
+    with pytest.raises(ConfigError, match="'transforms.0.p' must be a number from 0 to 1, not 2"):
+        build_transforms([{'name': 'RandomVerticalFlip', 'p': 2}])
     assert RandomVerticalFlip(prob=0.25).p == 0.25
 
 

@@ -136,7 +136,7 @@ def test_a_broken_image_leaves_no_trace_in_the_random_numbers(monkeypatch):
     def fails(first):
         calls = []
 
-        def decode(data, name='image', reduction=1, max_pixels=None):
+        def decode(data, name='image', reduction=1, **options):
             calls.append(name)
             if name == '0.jpg':
                 raise ImageReadError('broken')

@@ -149,10 +149,10 @@ def test_they_travel_unchanged(tmp_path, transport, workers):
 # ------------------------------------------------------------------------------------------------- settings
 
 @pytest.mark.parametrize('settings, message', [
-    ('yes', 'must be a mapping with segments'), ({'segment': 3}, "Did you mean 'segments'"),
+    ('yes', 'must be a mapping, not'), ({'segment': 3}, "Did you mean 'segments'"),
     ({'segments': 17}, 'whole number from 2 to 16, not 17'), ({'segments': True}, 'whole number from 2 to 16'),
-    ({'compactness': 0}, 'a number above 0, not 0'), ({'sigma': -1}, 'a number from 0 on, not -1'),
-    ({'cache': 3}, 'the name of a file or folder, not 3'), ({'cache': ''}, 'the name of a file or folder')])
+    ({'compactness': 0}, 'a number above 0, not 0'), ({'sigma': -1}, 'a number of 0 or more, not -1'),
+    ({'cache': 3}, 'must be text .*, not 3'), ({'cache': ''}, "must be text .*, not ''")])
 def test_wrong_settings_are_named(settings, message):
     with pytest.raises(ConfigError, match=r"^'dataloader.train.dataset.regions.*" + message):
         build_dataset({'name': 'Synthetic', 'num_images': 2, 'size': 16, 'regions': settings})

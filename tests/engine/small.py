@@ -42,7 +42,8 @@ def moco(root, **changes):
             'sampler': {'batch_size': 4, 'shuffle': True, 'drop_last': True},
             'dataset': {'name': 'UnlabelledFolder', 'dataroot': os.path.join(root, 'flat'), 'return_two_sample': True,
                         'transforms': [{'name': 'RandomResizedCrop', 'size': 32}, {'name': 'ToTensor'}]}}},
-        'lr_scheduler': {'name': 'CosineAnnealingDecay', 'learning_rate': 0.1, 'T_max': 2},
+        'lr_scheduler': {'name': 'CosineAnnealingDecay', 'learning_rate': 0.1,
+                         'T_max': max(2, changes.get('epochs') or 2)},
         'optimizer': {'name': 'Momentum', 'weight_decay': 0.0001},
         'log_config': {'name': 'LogHook', 'interval': 1},
     }
@@ -67,7 +68,7 @@ def clas(root, **changes):
         return {'loader': {'num_workers': 0}, 'sampler': {'batch_size': 4, 'shuffle': training, 'drop_last': False},
                 'dataset': {'name': 'ImageFolder', 'dataroot': os.path.join(root, name), 'return_label': True,
                             'transforms': [{'name': 'ToTensor'}]}}
-    cfg = moco(root)
+    cfg = moco(root, epochs=changes.get('epochs', 2))
     cfg['model'] = {'name': 'Classification', 'backbone': {'name': 'SmallNet'},
                     'head': {'name': 'ClasHead', 'with_avg_pool': True, 'in_channels': 16, 'num_classes': 3}}
     cfg['dataloader'] = {'train': part('train', True), 'val': part('val', False)}

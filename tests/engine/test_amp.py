@@ -1,4 +1,5 @@
-"""Mixed precision: what is asked of Paddle, and where. (Paddle has none on the CPU, so its state is set here.)"""
+"""Mixed precision: what is asked of Paddle, and where. (Paddle has none on the CPU, so its state is set here.) And on a
+CPU, where it is the project's own."""
 
 import contextlib
 from types import SimpleNamespace
@@ -6,13 +7,17 @@ from types import SimpleNamespace
 import paddle
 import pytest
 
+from passl.cli import train_main
 from passl.engine import amp
 from passl.engine.amp import LossScaler, build_amp
 from passl.hooks.step_record import scale_of
+from passl.modules.cpu import bfloat16
 from passl.solver import OPTIMIZERS
 from passl.utils.config import validate
 from passl.utils.errors import ConfigError
+from passl.utils.weights.checkpoint import load_file
 from tests.modeling.tiny import contrast, views
+from tests.tiny import densecl_config, with_long_steps, write_config
 
 from . import small
 
@@ -173,3 +178,70 @@ def test_an_overflow_is_survived_with_every_numpy(capsys):
     trainer = SimpleNamespace(scaler=SimpleNamespace(is_enable=lambda: True,
                                                      state_dict=lambda: {'scale': scaler._scale.numpy()}))
     assert scale_of(trainer) == 512.0
+
+
+# --- on a CPU --------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def cpu(monkeypatch):
+    """set(why_not): as on a CPU that has units for bfloat16 (''), or that has none."""
+    monkeypatch.setattr(paddle, 'get_device', lambda: 'cpu')
+    return lambda why_not: monkeypatch.setattr(bfloat16, 'why_not', lambda: why_not)
+
+
+def on_cpu(amp, caplog):
+    """(whether bfloat16 is on within the context, what the log says)."""
+    caplog.clear()
+    with caplog.at_level('INFO', 'passl'):
+        auto_cast, scaler, decorate = build_amp({'use_amp': True, 'AMP': amp})
+    assert not scaler.is_enable() and decorate(None, 'optimizer') == 'optimizer' and level_now() == 'O0'
+    with auto_cast():
+        inside = bfloat16.is_on()
+    assert not bfloat16.is_on()
+    return inside, caplog.text
+
+
+def test_bfloat16_on_a_cpu(cpu, caplog):
+    cpu('')
+    inside, said = on_cpu({'dtype': 'bfloat16'}, caplog)
+    assert inside and 'ResNets compute in bfloat16 (AMX), everything else in float32.' in said
+    assert 'WARNING' not in said
+    for more, unused in (({'level': 'O2'}, 'AMP.level: O2: only on a GPU'),
+                         ({'auto_cast': {'custom_white_list': ['relu']}}, 'AMP.auto_cast.custom_white_list: only on')):
+        inside, said = on_cpu({'dtype': 'bfloat16', **more}, caplog)
+        assert inside and unused in said and 'here weights stay float32' in said
+
+
+@pytest.mark.parametrize('amp, why_not, words', [
+    (None, '', 'AMP.dtype is float16; on a CPU only bfloat16 can be had: -o AMP.dtype=bfloat16'),
+    ({'dtype': 'bfloat16'}, 'it has no units', '(it has no units); training in float32.')])
+def test_a_cpu_that_keeps_float32_says_why(cpu, caplog, amp, why_not, words):
+    cpu(why_not)
+    inside, said = on_cpu(amp, caplog)
+    assert not inside and 'use_amp: true has no effect on this CPU (' in said and words in said
+
+
+@pytest.mark.parametrize('amp', [{'level': 'O0'}, {'auto_cast': {'enable': False}}])
+def test_switched_off_on_a_cpu_too(cpu, caplog, amp):
+    cpu('')
+    assert on_cpu({'dtype': 'bfloat16', **amp}, caplog) == (False, '')
+
+
+@pytest.mark.skipif(bool(bfloat16.why_not()), reason=bfloat16.why_not() or 'usable')
+def test_a_run_in_bfloat16_resumes_to_the_same_bits(tmp_path, make_images):
+    """4 steps, and 2 with 2 that start from the file; the file is float32."""
+    make_images(tmp_path / 'images', 8, size=40)
+    change = {'use_amp': True, 'AMP': {'dtype': 'bfloat16'}, 'total_iters': 4,
+              'checkpoint': {'name': 'CheckpointHook', 'interval': 2, 'by_epoch': False}}
+    cfg = with_long_steps(densecl_config(tmp_path / 'images', tmp_path / 'out', **change))
+    cfg.pop('epochs')
+    files = []
+    for name, lengths in (('whole', [4]), ('parts', [2, 4]), ('float32', [4])):
+        for i, length in enumerate(lengths):
+            path = write_config(dict(cfg, total_iters=length, use_amp=name != 'float32'), tmp_path, name)
+            assert train_main(['-c', path, '--allow-imports', *['--resume', 'auto'] * (i > 0)]) == 0
+        files.append(str(tmp_path / 'out' / name / 'iter_4.pdparams'))
+    small.assert_same_state(*files[:2])
+    half, full = (load_file(f)['state_dict'] for f in files[1:])
+    assert all(v.dtype == full[k].dtype for k, v in half.items())
+    assert any((v != full[k]).any() for k, v in half.items())

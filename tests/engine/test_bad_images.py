@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 
+import paddle
 import pytest
 
+from passl.engine.builder import build_trainer
 from passl.hooks.bad_images_hook import NAMES_FILE, add_names
-from passl.utils.config import merge
+from passl.utils.config import merge, with_defaults
+from passl.utils.weights import load_into, load_weights
 
-from .small import clas, moco, train, write_config
+from .small import clas, moco, records, refused_training, train, write_config
 
 ODD = 'a\nb \x1b.png'
 
@@ -50,7 +53,7 @@ def log_of(run):
 def test_log_and_file_after_a_run_and_a_resumed_one(images, capsys, workers):
     run, _ = train(config(images, workers), capsys)
     assert names(run) == ['0002.png', '0007.png', ODD]
-    said = 'Unreadable images so far: 3 of 12 (replaced by others; names in bad_images.txt).'
+    said = 'Unreadable images so far: 3 of 12 (in training replaced by others; names in bad_images.txt).'
     assert log_of(run).count(said) == 3                     # two epochs and the end
     shutil.copy(images / 'flat' / '0001.png', images / 'flat' / '0002.png')       # mended
     with open(images / 'flat' / '0003.png', 'wb') as f:
@@ -76,6 +79,40 @@ def test_those_of_the_validation_count_too(tmp_path, make_images, capsys):
     cfg = merge(cfg, {'dataloader': {'val': {'dataset': {'max_bad': 0.5}}}})
     run, _ = train(cfg, capsys)
     assert names(run) == [os.path.basename(files[4])] and 'so far: 1 of 21' in log_of(run)
+    assert 'Unreadable image left out of the evaluation: ' in log_of(run) and 'replaced by another' not in log_of(run)
+    assert '1 of 9 validation images could not be read; the figures are of the others.' in log_of(run)
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_the_figures_of_an_evaluation_are_of_the_images_that_can_be_read(tmp_path, make_images, capsys, workers):
+    """They were of other images in their place, with the labels of those."""
+    make_images(tmp_path / 'train', 4, classes=3)
+    files = make_images(tmp_path / 'val', 3, classes=3, seed=1)
+    cfg = clas(str(tmp_path), custom_config=[{'name': 'EvaluateHook'}], epochs=1)
+    cfg = merge(cfg, {'dataloader': {'val': {'dataset': {'max_bad': 0.5}, 'loader': {'num_workers': workers}}}})
+    whole, _ = train(cfg, capsys)
+    for i in (0, 4, 8):
+        with open(files[i], 'wb'):
+            pass
+    cfg['output_dir'] += '2'
+    run, _ = train(cfg, capsys)
+    record = records(run, 'val')[-1]
+    trainer = build_trainer(with_defaults(cfg), training=False)
+    load_into(trainer.model, load_weights(os.path.join(run, 'epoch_1.pdparams')))
+    trainer.model.eval()
+    dataset, right = trainer.val_loader.dataset, 0
+    assert [int(dataset[i][1]) for i in range(9)] == [-1, 0, 0, 1, -1, 1, 2, 2, -1]
+    for i in (1, 2, 3, 5, 6, 7):
+        with paddle.no_grad():
+            image, label = dataset[i]
+            right += int(trainer.model(paddle.to_tensor(image[None]), mode='test').numpy().argmax() == label)
+    assert record['acc1'] == pytest.approx(100 * right / 6) and record['num_samples'] == 6
+    assert records(whole, 'val')[-1]['num_samples'] == 9
+    with open(files[1], 'wb'):
+        pass
+    cfg['dataloader']['val']['dataset']['max_bad'] = 0.2
+    cfg['output_dir'] += '3'
+    refused_training(cfg, capsys, ['of 9 images are unreadable, more than max_bad: 0.2 allows (1)'])
 
 
 KILLED = """
@@ -133,4 +170,5 @@ def test_a_folder_that_cannot_be_written_does_not_end_the_run(images, capsys):
     cfg = config(images, 0)
     os.makedirs(os.path.join(cfg['output_dir'], 'small', NAMES_FILE))
     run, _ = train(cfg, capsys, '--resume', 'auto')
-    assert log_of(run).count('cannot be written') == 1 and 'so far: 3 of 12 (replaced by others).' in log_of(run)
+    assert log_of(run).count('cannot be written') == 1
+    assert 'so far: 3 of 12 (in training replaced by others).' in log_of(run)

@@ -447,8 +447,8 @@ def test_run_folder_that_cannot_be_made(data, tmp_path, capsys):
 
 def test_loss_that_is_not_a_number_stops_the_run(data, out, capsys):
     cfg = moco(data, **out, epochs=20, log_config={'interval': 2}, lr_scheduler={'learning_rate': 1e30})
-    done = refused_training(cfg, capsys, ['Iteration ', ' gradients: ', ' nan, ', 'e+29)', 'learning_rate',
-                                                'grad_clip'])
+    words = ['Iteration ', ' gradients: ', ' nan, ', 'e+29)', 'learning_rate', 'grad_clip']
+    done = refused_training(cfg, capsys, words)
     iteration = int(done.err.split('Iteration ')[1].split()[0])
     assert 2 <= iteration <= 9
     folder = os.path.join(out['output_dir'], 'small')
@@ -459,7 +459,8 @@ def test_a_checkpoint_never_holds_a_loss_that_is_not_a_number(data, out, capsys)
     """Also where checkpoints are more frequent than log lines: pruning would drop the last good one."""
     cfg = moco(data, **out, epochs=None, total_iters=60, log_config={'interval': 60},
                health_config={'check': 'log'},
-               lr_scheduler={'learning_rate': 1e30}, checkpoint={'by_epoch': False, 'interval': 1, 'max_keep_ckpts': 1},
+               lr_scheduler={'learning_rate': 1e30, 'T_max': None},
+               checkpoint={'by_epoch': False, 'interval': 1, 'max_keep_ckpts': 1},
                dataloader={'train': {'sampler': {'batch_size': 1}}})
     refused_training(cfg, capsys, ['weights are nan or inf after iteration', 'not saved, older checkpoints are kept'])
     folder = os.path.join(out['output_dir'], 'small')

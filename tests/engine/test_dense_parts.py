@@ -47,9 +47,11 @@ def test_the_batch_holds_what_the_model_needs(data):
         trainer.train_loader.batch_sampler.set_epoch(1)
         batch = next(iter(trainer.train_loader))
         order = [int(key.index) for key in next(iter(trainer.train_loader.batch_sampler))]
-        (name,) = trainer.model.needs
-        assert len(batch) == 3 and list(batch[2].shape) == shape
-        np.testing.assert_array_equal(batch[2].numpy(), [carried(name, i) for i in order])
+        (name,), names = trainer.model.needs, trainer.model.carried
+        assert names == (('places', 'regions') if name == 'regions' else ('places',))       # places: for the log
+        assert len(batch) == 2 + len(names) and list(batch[-1].shape) == shape
+        for given, x in zip(names, batch[2:]):
+            np.testing.assert_array_equal(x.numpy(), [carried(given, i) for i in order])
 
 
 @pytest.mark.parametrize('more', [{'use_amp': True, 'AMP': {'level': 'O1', 'dtype': 'bfloat16'}},
@@ -82,11 +84,11 @@ def test_a_data_set_that_cannot_carry(data, out, capsys):
         refused_training(cfg, capsys, ["needs 'regions' of every sample", 'Plain cannot give'], '--allow-imports')
     finally:
         DATASETS._table.pop('Plain')
-    ask_for((), object(), paddle.nn.Linear(1, 1))                       # nothing is asked for
+    assert ask_for(paddle.nn.Linear(1, 1), object(), 'none') == ()              # nothing is asked for
 
 
 def test_what_a_data_set_refuses_ends_the_run(data, out, capsys, monkeypatch):
-    def carry(self, needs):
+    def carry(self, needs, folder):
         raise ConfigError(f'no {needs[0]} here')
     monkeypatch.setattr(CarryingFolder, 'carry', carry)
     refused_training(dense_parts(data, 'Geometric', 'cells', **out), capsys, ['no places here'], '--allow-imports')
@@ -102,4 +104,4 @@ def test_parts_in_a_config_file(data, out, tmp_path):
     with pytest.raises(ConfigError, match="'model.negatives' must be a mapping with a 'name', or the name alone, not"):
         load_config(path, ['model.negatives=3'])
     with pytest.raises(ConfigError, match="'model.negatives.name' must be text"):
-        load_config(path, ['model.negatives='"''"])
+        load_config(path, ["model.negatives=''"])

@@ -29,8 +29,8 @@ def test_named_priorities_give_the_order(data):
     cfg['dataloader']['val'] = clas(data)['dataloader']['val']
     names = [type(h).__name__ for h in trainer_of(cfg).hooks]
     assert names == ['HealthHook', 'LossLambdaWarmupHook', 'MomentumUpdateHook', 'OptimizerHook', 'IterTimerHook',
-                     'LRSchedulerHook', 'LogHook', 'CollapseHook', 'BadImagesHook', 'VisualHook', 'EvaluateHook',
-                     'CheckpointHook']
+                     'LRSchedulerHook', 'LogHook', 'CollapseHook', 'ExpectedHook', 'BadImagesHook', 'VisualHook',
+                     'EvaluateHook', 'CheckpointHook']
 
 
 def test_sorting_is_stable_and_a_config_may_change_a_priority(data):

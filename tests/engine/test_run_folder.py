@@ -71,13 +71,57 @@ def test_changed_numbers_are_refused_unless_allowed(data, out, capsys, change, s
 
 
 @pytest.mark.parametrize('change', [
-    {'log_config': {'interval': 7}}, {'checkpoint': {'name': 'CheckpointHook', 'max_keep_ckpts': 9}}, {'epochs': 3},
+    {'log_config': {'interval': 7}}, {'checkpoint': {'name': 'CheckpointHook', 'max_keep_ckpts': 9}},
+    {'checkpoint': {'name': 'CheckpointHook'}},
     {'dataloader': {'train': {'loader': {'num_workers': 1}}}}, {'image_shape': [3, 64, 64]}])
 def test_other_changes_are_told_and_allowed(data, out, capsys, change):
     cfg = moco(data, **out)
     folder, _ = train(cfg, capsys, '-o', 'epochs=1')
     _, done = train(merge(cfg, change), capsys, '--resume', 'auto')
     assert 'Config differs from the resumed run' in done.out and os.path.exists(os.path.join(folder, 'config-1.yaml'))
+
+
+COSINE, STEPS = 'CosineAnnealingDecay', 'MultiStepDecay'
+
+
+@pytest.mark.parametrize('first, then', [
+    ({'learning_rate': 0.1, 'T_max': 4}, {'learning_rate': 0.3, 'T_max': 4}),
+    ({'learning_rate': 0.1, 'T_max': 4}, {'learning_rate': 0.1, 'eta_min': 0.05, 'T_max': 4}),
+    ({'learning_rate': 0.1, 'T_max': 4}, {'learning_rate': 0.1, 'T_max': 5}),
+    ({'learning_rate': 0.1, 'T_max': None}, {'learning_rate': 0.1, 'T_max': None}),         # longer
+    ({'learning_rate': 0.1, 'T_max': 2}, {'learning_rate': 0.1, 'T_max': 4}),               # the same, in numbers
+    ({'learning_rate': 0.1, 'T_max': 4}, {'name': STEPS, 'learning_rate': 0.2, 'milestones': [1, 3]}),
+    ({'name': STEPS, 'learning_rate': 0.2, 'milestones': [3]}, {'learning_rate': 0.1}),
+    ({'learning_rate': 0.1, 'T_max': 4}, {'name': 'LinearWarmup', 'warmup_steps': 1,
+                                          'learning_rate': {'name': COSINE, 'learning_rate': 0.3}}),
+    ({'name': 'LinearWarmup', 'warmup_steps': 3, 'learning_rate': 0.4},
+     {'name': 'LinearWarmup', 'warmup_steps': 1, 'learning_rate': 0.4}),
+])
+@pytest.mark.parametrize('unit', ['iter', 'epoch'])
+def test_the_rate_after_a_change_is_that_of_the_settings_of_now(data, out, capsys, first, then, unit):
+    """From the first step on, as in a run that had these settings from the beginning."""
+    def config(epochs, schedule):
+        cfg = moco(data, **out, epochs=epochs, lr_config={'unit': unit})
+        return {**cfg, 'lr_scheduler': {'name': COSINE, **schedule}}
+
+    folder, _ = train(config(2, first), capsys)
+    _, done = train(config(4, then), capsys, '--resume', 'auto', '--allow-changes')
+    whole, _ = train(config(4, then), capsys, name='whole')
+    rates = [r['lr'] for r in records(folder)]
+    assert rates[6:] == pytest.approx([r['lr'] for r in records(whole)][6:], abs=1e-12) and len(rates) == 12
+    assert f'after iteration 6 it goes on with {rates[6]:.4g} (with the former ones: ' in done.out
+
+
+def test_a_longer_run_needs_no_word_but_another_length_does(data, out, capsys):
+    cfg = {**moco(data, **out), 'lr_scheduler': {'name': COSINE, 'learning_rate': 0.1}}
+    folder, _ = train(cfg, capsys)
+    train(cfg, capsys, '--resume', 'auto', '-o', 'epochs=3')
+    train(cfg, capsys, '--resume', 'auto', '-o', 'epochs=4', '-o', 'lr_scheduler.T_max=4')      # says the same
+    refused_training(cfg, capsys, ['lr_scheduler.T_max: 4 -> 6', '--allow-changes'], '--resume', 'auto', '-o',
+                     'epochs=5', '-o', 'lr_scheduler.T_max=6')
+    refused_training(cfg, capsys, ["'lr_scheduler.T_max' is 2 epochs", 'runs for 5'], '--resume', 'auto', '-o',
+                     'epochs=5', '-o', 'lr_scheduler.T_max=2')
+    assert [r['epoch'] for r in records(folder)][-1] == 4
 
 
 def test_the_same_config_leaves_no_copy(data, out, capsys):
@@ -173,7 +217,7 @@ def test_several_damaged_files_are_passed_over(data, out, capsys):
     cfg = moco(data, **out, epochs=4)
     folder, _ = train(cfg, capsys)
     before = [r['loss'] for r in records(folder)]
-    for i, damage in ((4, lambda f: f.truncate(0)), (3, lambda f: (f.seek(3000), f.write(b'x'))),
+    for i, damage in ((4, lambda f: f.truncate(0)), (3, lambda f: (f.seek(3000), f.write(b'damaged'))),
                       (2, lambda f: f.truncate(5000))):
         with open(os.path.join(folder, f'epoch_{i}.pdparams'), 'r+b') as f:
             damage(f)

@@ -1,7 +1,9 @@
-"""SIGTERM and Ctrl-C: the step is finished and saved, the exit code tells which it was, and the run goes on exactly."""
+"""Signals: the step is finished and saved, the exit code tells which it was, and the run goes on exactly."""
 
 import os
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -42,7 +44,9 @@ def sending(number, at=0, point='train_iter_begin'):
     return {'custom_config': [{'name': 'SendSignal', 'number': int(number), 'at': at, 'point': point}]}
 
 
-@pytest.mark.parametrize('number, code, word', [(signal.SIGTERM, 143, 'SIGTERM'), (signal.SIGINT, 130, 'Ctrl-C')])
+@pytest.mark.parametrize('number, code, word', [
+    (signal.SIGTERM, 143, 'SIGTERM'), (signal.SIGINT, 130, 'Ctrl-C'), (signal.SIGHUP, 129, 'SIGHUP'),
+    (signal.SIGUSR1, 138, 'SIGUSR1'), (signal.SIGUSR2, 140, 'SIGUSR2')])
 @pytest.mark.parametrize('point, at, left', [('train_iter_begin', 3, 4), ('train_forward_end', 3, 4),
                                              ('train_iter_end', 4, 4)])
 def test_saves_after_the_step_and_goes_on_exactly(data, out, capfd, number, code, word, point, at, left):
@@ -90,7 +94,7 @@ def test_an_evaluation_is_interrupted_and_the_epoch_saved(data, out, capfd):
 
 
 def test_before_the_loop_there_is_nothing_to_save(data, out, capfd):
-    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+    for number, code in signals.EXIT_CODES.items():
         cfg = moco(data, **out, **sending(number, point='run_begin'))
         done = call(train_main, ['-c', write_config(cfg, f'n{code}')], capfd)
         assert done.code == code
@@ -101,6 +105,87 @@ def test_handlers_are_put_back(data, out, capfd):
     before = [signal.getsignal(n) for n in signals.EXIT_CODES]
     train(moco(data, **out, epochs=1), capfd)
     assert [signal.getsignal(n) for n in signals.EXIT_CODES] == before
+
+
+def test_what_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as stop:
+            stop.armed = True
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.received is None and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_signal_after_the_terminal_has_gone(monkeypatch):
+    def gone(*_):
+        raise OSError(5, 'Input/output error')
+    monkeypatch.setattr(signals.os, 'write', gone)
+    stop = StopSignals()
+    stop.armed = True
+    stop._handle(signal.SIGHUP, None)
+    assert (stop.received, stop.exit_code, stop.name) == (signal.SIGHUP, 129, 'SIGHUP')
+
+
+WAITS = """
+import os, sys, signal, time
+os.environ.update(PADDLE_TRAINERS_NUM='2', PADDLE_TRAINER_ID=sys.argv[1], PADDLE_MASTER=sys.argv[2],
+                  PADDLE_TRAINER_ENDPOINTS=sys.argv[2] + ',127.0.0.1:1', PADDLE_CURRENT_ENDPOINT=sys.argv[2])
+import paddle
+from passl.engine.signals import StopSignals
+from passl.utils.distributed import dist
+from passl.utils.logger import setup_logger
+setup_logger()
+with StopSignals():
+    paddle.set_device('cpu')
+    dist.init(60)
+"""
+
+
+@pytest.mark.parametrize('rank', [0, 1])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_a_process_that_waits_for_others_can_be_ended(rank, number):
+    """Paddle waits in C and keeps Python's lock: no handler of ours would run for as long."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        at = f'127.0.0.1:{free.getsockname()[1]}'
+    waits = subprocess.Popen([sys.executable, '-c', WAITS, str(rank), at], env=dict(os.environ, PYTHONPATH=ROOT),
+                             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        for line in waits.stdout:           # Paddle's own line, from inside the call
+            if 'Successfully connected' in line or 'Retry to connect' in line:
+                break
+        time.sleep(0.5)
+        waits.send_signal(number)
+        assert waits.wait(20) == -number
+    finally:
+        waits.kill()
+        waits.communicate()
+
+
+@pytest.mark.parametrize('closed', ['>&-', '2>&-', '>&- 2>&-', '<&- >&- 2>&-'])
+def test_closed_streams(data, out, closed):
+    """The log's file would get the number of stderr, and what libraries write there would go into it."""
+    path = write_config(moco(data, **out, epochs=1, custom_imports=['tests.engine.small']))
+    words = f'exec {shlex.quote(sys.executable)} tools/train.py -c {shlex.quote(path)} --allow-imports {closed}'
+    environment = dict(os.environ, PYTHONPATH=ROOT)
+    assert subprocess.run(['sh', '-c', words], cwd=ROOT, env=environment, timeout=300).returncode == 0
+    with open(os.path.join(out['output_dir'], 'small', 'log.txt')) as f:
+        assert all(line.startswith('[20') for line in f)
+    words = words.replace('-c ', '-o epochs=nonsense -c ')
+    assert subprocess.run(['sh', '-c', words], cwd=ROOT, env=environment, timeout=300).returncode == 2
+
+
+def test_nobody_reads_what_is_written(data, out):
+    path = write_config(moco(data, **out, epochs=1, custom_imports=['tests.engine.small']))
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, 'tools/train.py', '-c', path, '--allow-imports'], cwd=ROOT, stdout=write,
+                          stderr=write, env=dict(os.environ, PYTHONPATH=ROOT), timeout=300)
+    os.close(write)
+    assert done.returncode == 0 and os.path.exists(os.path.join(out['output_dir'], 'small', 'epoch_1.pdparams'))
 
 
 def test_a_second_ctrl_c_leaves_at_once(monkeypatch, capfd):

@@ -1,6 +1,7 @@
 """`passl env --check`: every check is right here, goes red when its part is broken, and the command ends with words."""
 
 import argparse
+import contextlib
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from passl.environment import (arithmetic, checks, child, command, method, mixed
                                timing)
 from passl.environment.words import NO, NOT_HERE, OK, REFUSED
 from passl.modules import contrastive_loss, ema, feature_queue
+from passl.modules.cpu import bfloat16, channels_last
 from passl.utils.errors import ConfigError
 
 ON_CPU = [n for n in command.FIRST if n not in command.GPU_ONLY]
@@ -24,7 +26,7 @@ def test_here_it_works(name):
 
 
 def test_every_check_has_a_place():
-    assert set(checks.CHECKS) == set(command.FIRST + command.AMP + command.SPEED)
+    assert set(checks.CHECKS) == set(command.FIRST + command.AMP + command.CPU_ONLY + command.SPEED)
 
 
 # --- each goes red -------------------------------------------------------------------------------------------------
@@ -196,6 +198,24 @@ def test_without_half_precision_it_is_not_on():
     red('AMP O1 float16', 'mixed precision is not on here')
 
 
+def test_a_cpu_without_units(monkeypatch):
+    monkeypatch.setattr(bfloat16, 'why_not', lambda: 'it has no units')
+    assert checks.CHECKS['mixed precision']() == (NOT_HERE, 'use_amp: true trains in float32 here: it has no units')
+
+
+@pytest.mark.skipif(bool(bfloat16.why_not()), reason=bfloat16.why_not() or 'usable')
+def test_bfloat16_on_a_cpu(monkeypatch):
+    state, words = checks.CHECKS['mixed precision']()
+    assert state == OK and 'off float32 by loss' in words
+    norm = channels_last.norm
+    monkeypatch.setattr(channels_last, 'norm', lambda layer, x, *args, **kwargs: norm(
+        layer, -x if x.dtype == paddle.bfloat16 else x, *args, **kwargs))
+    red('mixed precision', 'a step of ResNet-18 is off by', 'use_amp: false')
+    monkeypatch.setattr(bfloat16, '_on', False)
+    monkeypatch.setattr(bfloat16, 'used', contextlib.nullcontext)
+    red('mixed precision', 'mixed precision is not on here')
+
+
 @pytest.fixture
 def half(monkeypatch):
     monkeypatch.setattr(mixed_precision._Training, 'is_half', lambda self: True)
@@ -334,7 +354,13 @@ def test_all_works(monkeypatch, capsys):
     assert code == 0 and 'Verdict for the device cpu: all that was checked works.' in out
     for name in ON_CPU + list(processes.NAMES) + ['mixed precision', 'speed']:
         assert f'\n{name} ' in out
-    assert 'AMP' not in out and '  Mixed precision: not checked here.' in out
+    assert 'AMP' not in out and '  Mixed precision: works.' in out
+
+
+def test_a_cpu_without_mixed_precision(monkeypatch, capsys):
+    code, out = run_command(monkeypatch, capsys, {'mixed precision': ((NOT_HERE, 'no units'), None)}, {'device': 'cpu'})
+    assert code == 0 and '\nmixed precision     not here no units\n' in out
+    assert '  Mixed precision: not checked here.' in out
 
 
 def test_what_does_not_work_comes_with_words(monkeypatch, capsys):
@@ -378,7 +404,8 @@ def test_the_command_on_the_cpu(project_root):
                           capture_output=True, timeout=300)
     lines = {line[:19].strip(): line[20:28].strip() for line in done.stdout.split('\n\n')[1].splitlines()}
     want = dict.fromkeys(ON_CPU + list(processes.NAMES), OK)
-    assert lines == {**want, 'mixed precision': NOT_HERE, 'speed': NOT_HERE}, done.stdout + done.stderr
+    half = NOT_HERE if bfloat16.why_not() else OK
+    assert lines == {**want, 'mixed precision': half, 'speed': NOT_HERE}, done.stdout + done.stderr
     assert done.returncode == 0 and done.stdout.endswith('  Several processes: works.\n') and done.stderr == ''
 
 

@@ -20,10 +20,13 @@ from passl.engine.builder import build_trainer  # noqa: E402
 from passl.hooks import Hook  # noqa: E402
 from passl.utils import dist  # noqa: E402
 from passl.utils.config import with_defaults  # noqa: E402
-from tests.engine.small import densecl  # noqa: E402
+from tests import carrying  # noqa: E402,F401  a data set
+from tests.engine.small import dense_parts, densecl  # noqa: E402
 from tests.fake_device.plugin import copies  # noqa: E402
 
-CASES = {'plain': {}, 'bn_splits': {'model': {'bn_splits': 2}}}
+CASES = {'plain': densecl, 'bn_splits': lambda *a, **k: densecl(*a, model={'bn_splits': 2}, **k),
+         'regions': lambda root, **k: dense_parts(root, 'Regions', 'batch', **k),
+         'geometric': lambda root, **k: dense_parts(root, 'Geometric', 'cells', **k)}
 
 
 class Counting(Hook):
@@ -101,9 +104,8 @@ def main(data, out, *cases):
     dist.init()
     found = {'known': counters_are_right()}
     for case in cases:
-        cfg = densecl(data, checkpoint={'interval': 1000}, log_config={'name': 'LogHook', 'interval': 1000},
-                      dataloader={'train': {'loader': {'transport': 'uint8'}, 'sampler': {'batch_size': 2}}},
-                      **CASES[case])
+        cfg = CASES[case](data, checkpoint={'interval': 1000}, log_config={'name': 'LogHook', 'interval': 1000},
+                          dataloader={'train': {'loader': {'transport': 'uint8'}, 'sampler': {'batch_size': 2}}})
         found[case] = steps_of(build_trainer(with_defaults(cfg)))
     with open(os.path.join(out, f'rank{dist.rank()}.json'), 'w') as f:
         json.dump(found, f)

@@ -14,6 +14,7 @@ from . import plugin
 # By a step without a log line, the batch apart: the indices of the shuffle in one array, where it moves anything. (In a
 # run's first step the constants that normalise uint8 images go there, too.)
 MOST_TO_DEVICE = 1
+CASES = ['plain', 'bn_splits', 'regions', 'geometric']
 
 pytestmark = pytest.mark.skipif(plugin.build()[0] is None, reason=plugin.build()[1] or 'it can be built')
 STEPS, PER_EPOCH = {1: 12, 2: 6}, {1: 6, 2: 3}         # 12 images, 2 per process, 2 epochs; the last of each logs
@@ -24,7 +25,7 @@ def counted(request, tmp_path_factory, make_images):
     """(processes, [{case: counters} of each process]), see count_copies.py."""
     data, out = tmp_path_factory.mktemp('data'), tmp_path_factory.mktemp('counted')
     make_images(data / 'flat', 12)
-    plugin.run([sys.executable, os.path.join(plugin.HERE, 'count_copies.py'), data, out, 'plain', 'bn_splits'],
+    plugin.run([sys.executable, os.path.join(plugin.HERE, 'count_copies.py'), data, out, *CASES],
                request.param)
     found = []
     for rank in range(request.param):
@@ -40,7 +41,7 @@ def test_the_counters_count(counted):
             'numpy': {'to_host': 1}, 'item': {'to_host': 1}, 'bool': {'to_host': 1}, 'product': {}, 'zeros': {}}
 
 
-@pytest.mark.parametrize('case', ['plain', 'bn_splits'])
+@pytest.mark.parametrize('case', CASES)
 def test_a_step_without_a_log_line_copies_its_indices_and_reads_nothing(counted, case):
     processes, results = counted
     moves = processes > 1 or case == 'bn_splits'

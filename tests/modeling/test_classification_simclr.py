@@ -134,7 +134,7 @@ def test_simclr_by_hand():
 def test_the_shipped_simclr_config_trains_two_steps(project_root):
     cfg = load_config(f'{project_root}/configs/simclr/simclr_r50.yaml')
     model = simclr(cfg['model'])
-    scheduler = build_lr_scheduler({**cfg['lr_scheduler'], 'start_lr': 0.1}, 1)
+    scheduler = build_lr_scheduler({**cfg['lr_scheduler'], 'start_lr': 0.1}, 1, length=100)
     optimizer = build_optimizer({**cfg['optimizer'], 'exclude_from_weight_decay': ['bn', 'bias'],
                                  'grad_clip': {'name': 'ClipGradByGlobalNorm', 'clip_norm': 1.0}}, scheduler, model)
     start = model.encoder[0].layer1[0].conv1.weight.numpy()

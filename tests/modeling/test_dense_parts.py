@@ -7,9 +7,8 @@ import paddle
 import pytest
 
 from passl.modeling import build_model
-from passl.modeling.dense import Views, build_correspondence, build_negatives
+from passl.modeling.dense import Batch, MutualNearest, Views, build_correspondence, build_negatives
 from passl.modeling.heads import ContrastiveHead
-from passl.modules.contrastive_loss import weighted_mean
 from passl.utils.errors import CheckpointError, ConfigError
 from passl.utils.weights import load_into
 from tests.engine.small import KEYS
@@ -150,7 +149,7 @@ def test_one_image_alone_has_a_pair():
     part, negatives = build_correspondence('Regions'), build_negatives('Batch')
     v = some_views(part)
     v.regions[1:, 0] = 99                                               # the queries of images 1 and 2 show nothing
-    got, _ = run(part, negatives, v, None or np.ones((6, 1)))
+    got, _ = run(part, negatives, v, np.ones((6, 1)))
     want = dense_by_hand('Regions', 'Batch', v, None)
     assert float(got['loss_dense']) == pytest.approx(want['loss_dense'], rel=1e-5) and 0 < want['pairs'] < 4
 
@@ -297,11 +296,5 @@ def test_weights_of_another_variant():
 
 @pytest.mark.parametrize('text', ['batch', 'Batch', 'BATCH'])
 def test_a_text_is_the_name(text):
-    assert type(build_negatives(text)).__name__ == type(build_negatives({'name': text})).__name__ == 'Batch'
-    assert type(build_correspondence('mutualnearest')).__name__ == 'MutualNearest'
-
-
-def test_mean_over_what_counts():
-    x = paddle.to_tensor([1.0, 2.0, 6.0])
-    assert float(weighted_mean(x)) == 3 and float(weighted_mean(x, paddle.to_tensor([0.0, 1.0, 1.0]))) == 4
-    assert float(weighted_mean(x, paddle.zeros([3]))) == 0
+    assert isinstance(build_negatives(text), Batch) and isinstance(build_negatives({'name': text}), Batch)
+    assert isinstance(build_correspondence('mutualnearest'), MutualNearest)

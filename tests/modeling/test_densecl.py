@@ -63,7 +63,7 @@ def test_every_figure_by_hand(num_grid, size):
         p.set_value(p * (1 + 0.1 * paddle.randn(p.shape)).abs())
     want = by_hand(model, im_q, im_k)
     got = model(im_q, im_k)
-    assert set(got) == set(want)
+    assert set(got) == set(want) | {'match_mutual', 'match_keys', 'acc1_place'}         # test_match_metrics.py
     for name in want:
         assert got[name].ndim == 0
         assert float(got[name]) == pytest.approx(want[name], rel=1e-4, abs=1e-4), name

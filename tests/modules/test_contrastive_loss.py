@@ -340,8 +340,8 @@ def test_nt_xent_of_equal_vectors():
 def partly(rng, rows=12, columns=300, dim=7, kinds=3):
     """Queries, keys, queue, weights, and (row's, column's) ones of what is hidden."""
     q, k, n = unit(rng, rows, dim), unit(rng, rows, dim), unit(rng, columns, dim).T
-    return q, k, n, (rng.rand(rows) < 0.6).astype(float), (np.eye(kinds)[rng.randint(kinds, size=rows)],
-                                                          (rng.rand(kinds, columns) < 0.4).astype(float))
+    hide = np.eye(kinds)[rng.randint(kinds, size=rows)], (rng.rand(kinds, columns) < 0.4).astype(float)
+    return q, k, n, (rng.rand(rows) < 0.6).astype(float), hide
 
 
 def partly_by_hand(q, k, n, weight, hide, t):

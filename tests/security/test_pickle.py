@@ -3,6 +3,7 @@
 import os
 import pickle
 import struct
+import sys
 import zlib
 
 import numpy as np
@@ -63,6 +64,101 @@ def test_no_call_at_any_depth(tmp_path, name):
         assert mayread or done.error is not None, f'{place}: {done.value!r:.100}'
         if done.error is None:
             assert plain(done.value), place
+
+
+class Config(dict):
+    """As easydict, addict and yacs have them: items of its own and attributes."""
+
+
+class Recorder:
+    """Any class; it would say if it were built."""
+    built = 0
+
+    def __init__(self, *args):
+        self.args = args
+
+    def __setstate__(self, state):
+        Recorder.built += 1
+
+    def mean(self):
+        return 0
+
+
+def objects():
+    """What real checkpoints hold beside their tensors."""
+    import argparse
+    import collections
+    import datetime
+    import decimal
+    import fractions
+    import pathlib
+    import random
+    import types
+    import uuid
+    config = Config(a=1, state={'w': np.ones(2, 'f4')})
+    config.attribute = config                   # holds itself, as omegaconf's do
+    return {
+        'Namespace': argparse.Namespace(lr=0.1, out=pathlib.PurePosixPath('a'), kind=int, nested=argparse.Namespace()),
+        'PosixPath': pathlib.PurePosixPath('/a/b'), 'WindowsPath': pathlib.PureWindowsPath('c:/a'),
+        'datetime': datetime.datetime(2020, 1, 2), 'date': datetime.date(2020, 1, 2),
+        'timedelta': datetime.timedelta(1), 'timezone': datetime.datetime.now(datetime.timezone.utc),
+        'defaultdict': collections.defaultdict(list, a=[1]), 'of own': collections.defaultdict(Recorder, a=1),
+        'deque': collections.deque([1, 2], 3), 'Counter': collections.Counter('aab'), 'set': {1, 2},
+        'frozenset': frozenset((1, 2)), 'Decimal': decimal.Decimal('1.5'), 'Fraction': fractions.Fraction(1, 3),
+        'UUID': uuid.UUID(int=5), 'SimpleNamespace': types.SimpleNamespace(a=1), 'complex': 1 + 2j,
+        'slice': slice(1, 2), 'range': range(3), 'class': Recorder, 'method': Recorder.mean, 'object': Recorder(1),
+        'config': config,
+        'list of objects': [Recorder(), Recorder()], 'path as key': {pathlib.PurePosixPath('a'): 1}, 'type': float,
+        'random': random.Random(0), 'numpy random': np.random.RandomState(0), 'bytearray': bytearray(b'x'),
+        'ordered': collections.OrderedDict(a=Recorder()), 'aliased': [Recorder()] * 3}
+
+
+@pytest.mark.parametrize('protocol', range(2, 6))
+def test_unknown_objects_are_opaque_and_the_tensors_read(tmp_path, protocol):
+    for name, thing in objects().items():
+        try:
+            data = pickle.dumps({'before': thing, 'state_dict': {'conv1.weight': np.full((2, 3), 7, 'f4')}, 'x': 1},
+                                protocol)
+        except TypeError:               # this Python does not write that
+            continue
+        done = read(tmp_path, data)
+        assert done.error is None, f'{name}: {done.error}'
+        assert plain(done.value) and done.value['x'] == 1, name
+        assert (done.value['state_dict']['conv1.weight'] == 7).all(), name
+        assert Recorder.built == 0
+        assert (load_weights(str(tmp_path / 'x.pdparams'))['conv1.weight'] == 7).all()
+    assert not [m for m in ('antigravity', 'mmengine') if m in sys.modules]
+
+
+def test_what_an_unknown_dict_holds_is_kept(tmp_path):
+    done = read(tmp_path, pickle.dumps(objects()['config'], 4))
+    assert done.value['a'] == 1 and (done.value['state']['w'] == 1).all()
+
+
+@pytest.mark.parametrize('module, name', [
+    ('mmengine', 'os.system'), ('somewhere', 'deep.subprocess.Popen'), ('pathlib', 'os.system'),
+    ('datetime', 'sys.exit'), ('torch.optim', 'os.system'), ('numpy.random', 'os'), ('torch.hub', 'load'),
+    ('numpy.ctypeslib', 'load_library'),
+    ('argparse', '_sys.exit'), ('collections', 'abc.sys.exit'), ('random', '_os.system'), ('x' * 600, 'y'),
+    ('builtins', 'eval'), ('builtins', 'breakpoint'), ('torch', 'load'), ('types', 'CodeType'),
+    ('types', 'FunctionType'), ('os.path', 'join'), ('posixpath', 'os.system'), ('pip', 'main'), ('ctypes', 'CDLL'),
+    ('nt', 'system')])
+def test_names_that_act_are_refused(tmp_path, module, name):
+    for body in (f'c{module}\n{name}\n'.encode(), text(module) + text(name) + b'\x93'):
+        for use in (b'', b')R', b')\x81', b')}\x92'):
+            if module == 'numpy.random':
+                assert plain(read(tmp_path, pickled(b'}' + text('a') + body + use + b's')).value)
+            else:
+                refused(tmp_path, pickled(b'}' + text('a') + body + use + b's'))
+
+
+def test_opaque_things_in_bounded_memory(tmp_path):
+    many = b'](' + b'cmine\nThing\n' + b'q\x00' + b'h\x00)\x81' * 400000 + b'e'
+    done = read(tmp_path, pickled(many), megabytes=250, seconds=15)
+    assert 'far more memory' in str(done.error)
+    long = text('m' * 500) + b'q\x00' + text('n') + b'q\x01](' + b'h\x00h\x01\x93' * 300000 + b'e'
+    done = read(tmp_path, pickled(long), megabytes=450, seconds=15)
+    assert 'far more memory' in str(done.error)
 
 
 def plain(value):

@@ -192,7 +192,7 @@ def test_absolute_names_inside_links_and_the_way_out(root):
     (b'in/0000.png 2147483647\n', 'labels number the classes'),
     ('in/0000.png ²\n'.encode(), 'do not exist'),
     (b'in/00\x0000.png\n', 'line 1.*zero byte'),
-    (b'\xff\xfe\n', 'cannot be read'),
+    (b'\xff\xfe\n', 'no utf-16 text'),
     (b'', 'names no images'),
     (b'in/0000.png 1\nin/0001.png\n', 'line 2'),
 ])
@@ -213,7 +213,7 @@ def test_lists_that_are_no_files(root):
 def test_class_names_that_are_paths(root, name):
     (root.parent / 'classes.txt').write_text(f'in\n{name}\n')
     for classes in ([name], str(root.parent / 'classes.txt')):
-        with pytest.raises(DataError, match='no class folder'):
+        with pytest.raises(DataError, match='no class folder|zero byte'):
             build_dataset({'name': 'ImageFolder', 'dataroot': str(root), 'classes': classes})
 
 

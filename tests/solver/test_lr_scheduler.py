@@ -1,5 +1,6 @@
 """Schedules against their closed forms; lengths in epochs; wrong settings."""
 
+import logging
 import math
 import warnings
 
@@ -104,6 +105,93 @@ def test_state_goes_to_another_process(cfg, at):
     for t in range(at, 30):
         assert second() == pytest.approx(whole[t], abs=1e-15)
         second.step()
+
+
+def nested(**inner):
+    return {'name': 'LinearWarmup', 'warmup_steps': 2, 'start_lr': 0.0,
+            'learning_rate': {'name': 'CosineAnnealingDecay', 'learning_rate': 0.2, **inner}}
+
+
+@pytest.mark.parametrize('ipe, epochs', [(1, 1), (1, 5), (3, 1), (3, 7), (10, 200)])
+@pytest.mark.parametrize('unset', [{}, {'T_max': None}])
+def test_an_unset_length_is_that_of_the_training(ipe, epochs, unset):
+    cfg = {'name': 'CosineAnnealingDecay', 'learning_rate': 0.3, **unset}
+    assert build_lr_scheduler(cfg, ipe, length=ipe * epochs).T_max == ipe * epochs
+    same = build_lr_scheduler({**cfg, 'T_max': epochs}, ipe, length=ipe * epochs)
+    assert same.T_max == ipe * epochs
+
+
+def test_an_unset_length_with_a_warm_up():
+    cfg = {'name': 'CosineWarmup', 'learning_rate': 0.3, 'warmup_steps': 2}
+    got = build_lr_scheduler(cfg, 5, length=50)
+    for _ in range(50):
+        got.step()
+    assert got() == pytest.approx(0.0, abs=1e-15) and got.last_epoch == 50
+    inner = build_lr_scheduler(nested(), 5, length=50).learning_rate
+    assert inner.T_max == 40                    # it begins after the warm-up
+    poly = {'name': 'PolynomialDecay', 'learning_rate': 0.3, 'end_lr': 0.0}
+    assert build_lr_scheduler(poly, 5, length=50).decay_steps == 50
+    with pytest.raises(ConfigError, match='T_max is not set'):
+        build_lr_scheduler({'name': 'CosineAnnealingDecay', 'learning_rate': 0.3})
+
+
+@pytest.mark.parametrize('cfg, length, words', [
+    ({'name': 'CosineAnnealingDecay', 'learning_rate': 0.3, 'T_max': 2}, 50,
+     ["'lr_scheduler.T_max' is 2 epochs", 'runs for 5', '-o lr_scheduler.T_max=null', 'set it to 5']),
+    ({'name': 'CosineAnnealingDecay', 'learning_rate': 0.3, 'T_max': 2, 'eta_min': 0.1}, 50, ['T_max']),
+    ({'name': 'CosineAnnealingDecay', 'learning_rate': 0.3, 'T_max': 4.5}, 50, ['is 4.5 epochs', 'runs for 5']),
+    ({'name': 'CosineAnnealingDecay', 'learning_rate': 0.3, 'T_max': 2}, 22, ['runs for 2.2']),
+    ({'name': 'CosineWarmup', 'learning_rate': 0.3, 'T_max': 4, 'warmup_steps': 1}, 50, ['is 4 epochs']),
+    (nested(T_max=2), 50, ["'lr_scheduler.learning_rate.T_max' is 2 epochs", 'runs for 3']),
+    ({'name': 'PolynomialDecay', 'learning_rate': 0.3, 'decay_steps': 3}, 50, ["'lr_scheduler.decay_steps' is 3"]),
+])
+def test_a_schedule_that_ends_before_the_training_is_refused(cfg, length, words):
+    with pytest.raises(ConfigError) as e:
+        build_lr_scheduler(cfg, 10, length=length)
+    for word in words:
+        assert word in str(e.value)
+    assert build_lr_scheduler(cfg, 10) is not None              # as long as nothing is known of the training
+
+
+@pytest.mark.parametrize('cfg, length, words', [
+    ({'name': 'CosineAnnealingDecay', 'learning_rate': 0.3, 'T_max': 7}, 50, ["T_max' is 7 epochs", '--resume']),
+    (nested(T_max=5), 50, ["learning_rate.T_max' is 5 epochs", 'runs for 3']),
+    ({'name': 'MultiStepDecay', 'learning_rate': 0.3, 'milestones': [2, 5, 120]}, 50,
+     ["'lr_scheduler.milestones': 5, 120 lie behind", '(5 epochs)']),
+    ({'name': 'StepDecay', 'learning_rate': 0.3, 'step_size': 30}, 50, ["'lr_scheduler.step_size' is 30 epochs"]),
+    ({'name': 'LinearWarmup', 'learning_rate': 0.3, 'warmup_steps': 10}, 50, ["'lr_scheduler.warmup_steps' is 10"]),
+    ({'name': 'CosineWarmup', 'learning_rate': 0.3, 'warmup_steps': 10}, 50, ["'lr_scheduler.warmup_steps' is 10"]),
+    (dict(nested(), warmup_steps=9), 50, ["'lr_scheduler.warmup_steps' is 9 epochs"]),
+])
+def test_what_lies_behind_the_end_is_warned_of(cfg, length, words, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger('passl'), 'propagate', True)
+    schedule = build_lr_scheduler(cfg, 10, length=length)
+    assert schedule() >= 0 and len(caplog.records) == 1, caplog.text
+    for word in words:
+        assert word in caplog.text
+
+
+@pytest.mark.parametrize('cfg, length', [
+    ({'name': 'CosineAnnealingDecay', 'learning_rate': 0.3, 'T_max': 3.33}, 34),            # rounded by a step
+    ({'name': 'PolynomialDecay', 'learning_rate': 0.3, 'decay_steps': 1, 'cycle': True}, 50),
+    ({'name': 'MultiStepDecay', 'learning_rate': 0.3, 'milestones': [2, 4]}, 50),
+    ({'name': 'StepDecay', 'learning_rate': 0.3, 'step_size': 2}, 50), (0.1, 50),
+    ({'name': 'CosineWarmup', 'learning_rate': 0.3, 'warmup_steps': 1}, 20), (nested(), 50)])
+def test_what_fits_is_not_spoken_of(cfg, length, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger('passl'), 'propagate', True)
+    build_lr_scheduler(cfg, 10, length=length)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize('key', ['T_max', 'warmup_steps'])
+@pytest.mark.parametrize('value', [0, -1, 1e-9, 1e300, math.inf, -math.inf, math.nan, '5', 'null', '', [], [5], {},
+                                   True, 10**30])
+def test_odd_lengths(key, value):
+    """A schedule, or one message."""
+    try:
+        build_lr_scheduler({'name': 'CosineWarmup', 'learning_rate': 0.3, 'warmup_steps': 1, key: value}, 10, length=50)
+    except ConfigError as e:
+        assert 'lr_scheduler' in str(e)
 
 
 def test_names():

@@ -198,7 +198,7 @@ def test_lars_with_zero_weights_or_gradients_is_finite():
 
 def test_the_shipped_simclr_schedule_trains_two_steps(project_root):
     cfg = load_config(f'{project_root}/configs/simclr/simclr_r50.yaml')
-    scheduler = build_lr_scheduler(cfg['lr_scheduler'], iters_per_epoch=1)
+    scheduler = build_lr_scheduler(cfg['lr_scheduler'], iters_per_epoch=1, length=100)
     net = Net()
     before = net.values()
     optimizer = build_optimizer({**cfg['optimizer'], 'exclude_from_weight_decay': ['bias', 'bn'],

@@ -17,7 +17,7 @@ from passl.utils.weights.identify import identify
 from passl.utils.weights.names import first_short, table
 from passl.utils.weights.checkpoint import load_file, save_file
 from passl.utils.errors import CheckpointError
-from tests.utils.torch_writer import Tensor, write_legacy, write_zip
+from tests.utils.torch_writer import Raw, Tensor, encode, write_legacy, write_zip
 
 from .nets import R18, R50, V18, V50, narrow_networks, state_of
 
@@ -93,7 +93,110 @@ def paddle_file(library):
     return write
 
 
-ORIGINS = [
+def torch_file(content):
+    def write(path):
+        write_zip(path, content())
+    return write
+
+
+def swav():
+    return {**called('torchvision', prefix='module.'), 'module.projection_head.0.weight': np.ones((4, 4), np.float32),
+            'module.projection_head.1.running_mean': np.ones(4, np.float32),
+            'module.projection_head.1.running_var': np.ones(4, np.float32),
+            'module.prototypes.weight': np.ones((4, 4), np.float32)}
+
+
+def dino():
+    head = {'module.head.mlp.0.weight': np.ones((4, 4), np.float32), 'module.head.last_layer.weight_g': np.ones((4, 1))}
+    return {'student': {**called('torchvision', R18, 'module.backbone.', 1), **head},
+            'teacher': {**called('torchvision', prefix='backbone.'), 'head.mlp.0.weight': np.ones((4, 4), np.float32)},
+            'optimizer': {'state': {0: {'exp_avg': np.ones(3, np.float32)}}}, 'epoch': 3, 'args': namespace(),
+            'dino_loss': {'center': np.ones((1, 4), np.float32)}}
+
+
+def vissl():
+    trunk = {**called('torchvision', prefix='_feature_blocks.')}
+    heads = {'0.clf.0.weight': np.ones((4, 4), np.float32)}
+    return {'phase_idx': 3, 'iteration': 9, 'type': 'consolidated', 'loss': {'info.queue': np.ones((2, 2), np.float32)},
+            'classy_state_dict': {'train': True, 'base_model': {'model': {'trunk': trunk, 'heads': heads},
+                                                                'meta': {'name': 'x'}}}}
+
+
+def byol():
+    return {'state_dict': {**called('torchvision', prefix='online_encoder.net.'),
+                           **called('torchvision', R18, 'target_encoder.net.', 1),
+                           'online_encoder.projector.net.0.weight': np.ones((4, 4), np.float32),
+                           'online_encoder.projector.net.1.running_mean': np.ones(4, np.float32),
+                           'online_predictor.net.0.weight': np.ones((4, 4), np.float32)}}
+
+
+def byol_with_the_net_itself():
+    """The learner registers the network, and the online encoder that wraps it: the same tensors twice."""
+    return {**called('torchvision', prefix='net.'), **byol()['state_dict']}
+
+
+def moco_v3():
+    return {'epoch': 1, 'state_dict': {
+        **called('torchvision', prefix='module.base_encoder.'),
+        **called('torchvision', R18, 'module.momentum_encoder.', 1),
+        'module.base_encoder.fc.0.weight': np.ones((4, 512), np.float32),
+        'module.predictor.0.weight': np.ones((4, 4), np.float32)}}
+
+
+def compiled():
+    inner = {k.replace('layer2.', 'layer2._orig_mod.'): v for k, v in called('torchvision').items()}
+    return {'model': {f'_orig_mod.backbone.{k}': v for k, v in inner.items()}}
+
+
+def namespace(name='argparse.Namespace'):
+    """An object as pickle writes it at protocol 2, with a state."""
+    module, _, cls = name.rpartition('.')
+    return Raw(f'c{module}\n{cls}\n)\x81}}('.encode('latin1') + encode('lr') + encode(0.1) + b'ub')
+
+
+def mmengine():
+    """`epoch_N.pth`: the message hub holds objects whose states hold functions, a class and arrays."""
+    cls = b'cmmengine.logging.history_buffer\nHistoryBuffer\n'
+    method = b'c__builtin__\ngetattr\n' + cls + encode('mean') + b'\x86R'
+    buffer = Raw(cls + b')\x81}(' + encode('_max_length') + encode(1000000) + encode('_statistics_methods')
+                 + b'ccollections\nOrderedDict\n)R(' + encode('mean') + method + b'u' + encode('_log_history')
+                 + b'cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85c_codecs\nencode\n' + encode('b')
+                 + encode('latin1') + b'\x86R\x87Rq\x01(K\x01K\x02\x85cnumpy\ndtype\n' + encode('f8')
+                 + b'K\x00K\x01\x87Rq\x02(K\x03' + encode('<') + b'NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89'
+                 + b'c_codecs\nencode\n' + encode('\0' * 16) + encode('latin1') + b'\x86Rtbub')
+    state = {**called('torchvision', prefix='backbone.'), 'head.fc.weight': np.ones((4, 4), np.float32)}
+    return {'meta': {'cfg': 'x', 'experiment_name': 'y'}, 'state_dict': state, 'param_schedulers': [],
+            'message_hub': {'log_scalars': {'train/loss': buffer}, 'runtime_info': {'iter': 3}, 'resumed_keys': {}},
+            'optimizer': {'state': {0: {'momentum_buffer': np.ones(3, np.float32)}}, 'param_groups': []}}
+
+
+def below(*keys, **more):
+    def content():
+        tree = {**called('torchvision'), **fc()}
+        for key in reversed(keys):
+            tree = {key: tree, 'epoch': 3, 'acc': np.float64(0.5)}
+        return {**tree, **more}
+    return content
+
+
+def below_online():
+    return {'online_backbone': called('torchvision'), 'target_backbone': called('torchvision', R18, '', 1),
+            'online_projector': {'0.weight': np.ones((4, 4), np.float32)}, 'optimizer': {'state': {}}}
+
+
+METHODS = [(torch_file(content), f'{name}.pth', library, prefix) for content, name, library, prefix in (
+    (swav, 'swav', 'torchvision', 'module'), (dino, 'dino', 'torchvision', 'teacher.backbone'),
+    (vissl, 'vissl', 'torchvision', 'classy_state_dict.trunk._feature_blocks'),
+    (byol, 'byol', 'torchvision', 'online_encoder.net'),
+    (byol_with_the_net_itself, 'learner', 'torchvision', 'net'),
+    (moco_v3, 'moco_v3', 'torchvision', 'module.base_encoder'),
+    (compiled, 'compiled', 'torchvision', 'backbone'), (mmengine, 'epoch_3', 'torchvision', 'backbone'),
+    (below('net'), 'net', 'torchvision', 'the whole file'),
+    (below('weights'), 'weights', 'torchvision', 'the whole file'),
+    (below('anything', 'at', 'all'), 'three', 'torchvision', 'the whole file'),
+    (below_online, 'online', 'torchvision', 'online_backbone'))]
+
+ORIGINS = METHODS + [
     (authors, 'densecl.pth', 'torchvision', 'the whole file'),
     (old_torch, 'resnet.pth', 'torchvision', 'the whole file'),
     (moco, 'moco.pth.tar', 'torchvision', 'module.encoder_q'), (mmpretrain, 'mm.pth', 'torchvision', 'backbone'),
@@ -134,6 +237,27 @@ def test_every_command_finds_the_same_backbone(write, name, library, prefix, tmp
     assert set(extracted) == set(want) and compared.digest == digest_of(want) and compared.depth == 18
 
 
+@pytest.mark.parametrize('write, name, library, prefix', METHODS[:3])
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_said_by_every_command(write, name, library, prefix, value, tmp_path, monkeypatch):
+    import tests.transfer.test_import as here
+    original = here.state_of
+
+    def spoilt(*arguments):
+        state = original(*arguments)
+        state['layer3.1.bn2.bias'] = state['layer3.1.bn2.bias'] + np.float32(value)
+        return state
+    monkeypatch.setattr(here, 'state_of', spoilt)
+    source = str(tmp_path / name)
+    write(source)
+    for command in (lambda: build_backbone({'name': 'ResNet', 'depth': 18, 'pretrained': source}),
+                    lambda: extract_weight(source, str(tmp_path / 'x.pdparams')),
+                    lambda: import_weights(source, str(tmp_path / 'x.pdparams'))):
+        with pytest.raises(CheckpointError, match='nan or inf, in layer3.1.bn2.bias. A training that went wrong'):
+            command()
+    assert os.listdir(tmp_path) == [name]
+
+
 def test_a_part_can_be_chosen(tmp_path, capsys):
     moco(tmp_path / 'moco.pth')
     import_weights(tmp_path / 'moco.pth', tmp_path / 'k.pdparams', prefix='module.encoder_k')
@@ -141,7 +265,10 @@ def test_a_part_can_be_chosen(tmp_path, capsys):
     arguments = [str(tmp_path / 'moco.pth'), '--output', str(tmp_path / 'x.pdparams'), '--prefix', 'encoder_z']
     assert import_main(arguments) == 2
     assert "no ResNet backbone below 'encoder_z.'" in capsys.readouterr().err
-    twins = {**called('torchvision', prefix='left.'), **called('torchvision', prefix='right.')}
+    torch_file(dino)(tmp_path / 'dino.pth')
+    import_weights(tmp_path / 'dino.pth', tmp_path / 's.pdparams', prefix='student.module.backbone')
+    assert all(np.array_equal(v, state_of(R18, 1)[k]) for k, v in load_file(tmp_path / 's.pdparams').items())
+    twins = {**called('torchvision', prefix='left.'), **called('torchvision', R18, 'right.', 1)}
     with pytest.raises(CheckpointError, match='several backbones, below left., right.. Choose one with --prefix'):
         identify(twins, 'x')
     assert identify(twins, 'x', prefix='right') == ('torchvision', 'right.')

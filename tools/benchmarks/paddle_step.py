@@ -44,6 +44,7 @@ def build_parser():
     parser.add_argument('--size', type=int, default=224, help='side of the views in pixels')
     parser.add_argument('--batch', type=int, default=16, help='images per step')
     parser.add_argument('--queue', type=int, default=65536, help='keys in each queue')
+    parser.add_argument('--bfloat16', action='store_true', help='mixed precision')
     return parser
 
 
@@ -52,7 +53,7 @@ def config(args):
     name, neck = NECKS[args.arch]
     width = 512 if args.depth < 50 else 2048
     cfg = {
-        'epochs': 200, 'seed': 0, 'device': 'cpu',
+        'epochs': 200, 'seed': 0, 'device': 'cpu', 'use_amp': args.bfloat16, 'AMP': {'dtype': 'bfloat16'},
         'model': {'name': name, 'dim': 128, 'K': args.queue, 'm': 0.999,
                   'backbone': {'name': 'ResNet', 'depth': args.depth},
                   'neck': {'name': neck, 'in_channels': width, 'hid_channels': width, 'out_channels': 128},

@@ -1,4 +1,4 @@
-"""The training step: DenseCL against MoCo v2, and against a minimal PyTorch DenseCL of the same sizes.
+"""The training step: DenseCL against MoCo v2, against a minimal PyTorch DenseCL of the same sizes, and in bfloat16.
 
 Every case starts its workers, takes their steps in turns, and ends them before the next case begins.
 """
@@ -17,7 +17,8 @@ from .jobs import Job
 HERE = os.path.dirname(os.path.abspath(__file__))
 DEFAULT = ['moco:50:224:16:65536', 'torch:50:224:16:65536', 'torch:18:64:64:65536']
 QUICK = ['moco:18:64:16:4096', 'torch:18:64:16:4096']
-KINDS = {'moco': 'DenseCL against MoCo v2', 'torch': 'DenseCL against PyTorch'}
+KINDS = {'moco': 'DenseCL against MoCo v2', 'torch': 'DenseCL against PyTorch',
+         'bfloat16': 'DenseCL in bfloat16 against float32, and PyTorch if it is there'}
 
 Case = namedtuple('Case', 'kind depth size batch queue')
 
@@ -36,7 +37,7 @@ def run(args):
     """Tables of all cases, and every measured second; what needs PyTorch is left out where there is none."""
     cases = [parse_case(text) for text in args.cases or (QUICK if args.quick else DEFAULT)]
     rounds, results = args.rounds or (3 if args.quick else 15), {'tables': [], 'cases': []}
-    python = find_torch(args.torch_python) if any(case.kind == 'torch' for case in cases) else None
+    python = find_torch(args.torch_python) if any(case.kind != 'moco' for case in cases) else None
     for case in cases:
         if case.kind == 'torch' and python is None:
             results.setdefault('left_out', []).append(
@@ -72,9 +73,10 @@ def find_torch(python):
     return python if found else None
 
 
-def job(arch, case, threads=None, python=None):
-    """The worker of a side: this project's, or with a `python` PyTorch's."""
-    words = ['--arch', arch, '--depth', case.depth, '--size', case.size, '--batch', case.batch, '--queue', case.queue]
+def job(arch, case, threads=None, python=None, half=False):
+    """The worker of a side: this project's, or with a `python` PyTorch's; `half`: in bfloat16."""
+    words = ['--arch', arch, '--depth', case.depth, '--size', case.size, '--batch', case.batch, '--queue', case.queue,
+             *['--bfloat16'] * half]
     if python is None:
         env = {**{name: None for name in os.environ if name.startswith('PADDLE_')}, 'OMP_NUM_THREADS': threads}
         return Job(f'{arch}, Paddle', [sys.executable, os.path.join(HERE, 'paddle_step.py'), *words], env)
@@ -84,12 +86,16 @@ def job(arch, case, threads=None, python=None):
 
 
 def measure(case, args, python, rounds, warmup):
-    """Steps of both sides in turns: {name: {'seconds', 'first_loss', 'memory_mib', 'facts'}}; the last is the base."""
+    """Steps of all sides in turns: {name: {'seconds', 'first_loss', 'memory_mib', 'facts'}}; the last is the base."""
+    sides = {'moco': {'DenseCL': ('densecl',), 'MoCo v2': ('moco',)},
+             'torch': {'DenseCL': ('densecl',), 'PyTorch': ('densecl', python)},
+             'bfloat16': {'DenseCL in bfloat16': ('densecl', None, True), **({} if python is None else {
+                 'PyTorch in bfloat16': ('densecl', python, True), 'PyTorch': ('densecl', python)}),
+                 'DenseCL': ('densecl',)}}[case.kind]
     with contextlib.ExitStack() as stack:
-        jobs = {'DenseCL': stack.enter_context(job('densecl', case, args.threads))}
-        other = ('MoCo v2', 'moco', None) if case.kind == 'moco' else ('PyTorch', 'densecl', python)
-        jobs[other[0]] = stack.enter_context(job(other[1], case, args.threads, other[2]))
-        check_same({name: one.facts for name, one in jobs.items()}, case.kind == 'torch')
+        jobs = {name: stack.enter_context(job(arch, case, args.threads, *rest))
+                for name, (arch, *rest) in sides.items()}
+        check_same({name: one.facts for name, one in jobs.items()}, case.kind != 'moco')
         first = {name: (one.step(), one.ask('loss'))[1] for name, one in jobs.items()}
         times = common.interleave({name: one.step for name, one in jobs.items()}, rounds, warmup)
         return {name: {'seconds': times[name], 'first_loss': first[name], 'memory_mib': one.ask('memory'),
@@ -97,7 +103,7 @@ def measure(case, args, python, rounds, warmup):
 
 
 def check_same(facts, parameters_too):
-    """Both sides must compute the same: convolutions of the backbone, queues, and (of one method) parameters.
+    """All sides must compute the same: convolutions of the backbone, queues, and (of one method) parameters.
 
     Raises:
         RuntimeError: they do not.

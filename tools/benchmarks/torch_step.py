@@ -1,6 +1,6 @@
 """A worker of jobs.py: one training step of a minimal DenseCL or MoCo v2 in PyTorch per request, on random images.
 
-A baseline: the same sizes, the same method, the same precision (float32), and what makes PyTorch fast on a CPU:
+A baseline: the same sizes, the same method, the same precision, and what makes PyTorch fast on a CPU:
 channels-last memory, a momentum update and an optimizer in one call each, keys in inference mode. Needs PyTorch and
 the standard library only.
 """
@@ -75,8 +75,9 @@ def resnet(depth):
 class Encoder(nn.Module):
     """Backbone and projections: [N, 3, H, W] -> (global [N, D],) or, dense, (global, pooled, dense [N, D, L], map)."""
 
-    def __init__(self, depth, dense):
+    def __init__(self, depth, dense, half):
         super().__init__()
+        self.half = half
         self.backbone, c = resnet(depth)
         self.mlp = nn.Sequential(nn.Linear(c, c), nn.ReLU(inplace=True), nn.Linear(c, DIM))
         self.mlp2 = None
@@ -84,6 +85,10 @@ class Encoder(nn.Module):
             self.mlp2 = nn.Sequential(nn.Conv2d(c, c, 1), nn.ReLU(inplace=True), nn.Conv2d(c, DIM, 1))
 
     def forward(self, x):
+        with torch.autocast('cpu', torch.bfloat16, enabled=self.half):
+            return tuple(part.float() for part in self.parts(x))
+
+    def parts(self, x):
         x = self.backbone(x)
         whole = self.mlp(x.mean((2, 3)))
         if self.mlp2 is None:
@@ -118,7 +123,7 @@ class Worker:
         torch.manual_seed(0)
         self.size = args.size
         self.dense = args.arch == 'densecl'
-        self.encoder_q = Encoder(args.depth, self.dense).to(memory_format=torch.channels_last).train()
+        self.encoder_q = Encoder(args.depth, self.dense, args.bfloat16).to(memory_format=torch.channels_last).train()
         self.encoder_k = copy.deepcopy(self.encoder_q).requires_grad_(False)
         self.pairs = [list(encoder.parameters()) for encoder in (self.encoder_k, self.encoder_q)]
         self.queues = [Queue(args.queue) for _ in range(1 + self.dense)]
@@ -187,6 +192,7 @@ def build_parser():
     parser.add_argument('--size', type=int, default=224, help='side of the views in pixels')
     parser.add_argument('--batch', type=int, default=16, help='images per step')
     parser.add_argument('--queue', type=int, default=65536, help='keys in each queue')
+    parser.add_argument('--bfloat16', action='store_true', help='autocast around the encoders')
     parser.add_argument('--threads', type=int, help="of this process; default: PyTorch's choice")
     return parser
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
+from ...utils.config.kinds import Range, mistake
 from ...utils.errors import ConfigError
 from ...utils.paddle_env import usable_cores
 from ..path_list import PathList
@@ -81,11 +82,14 @@ def check_data(args: argparse.Namespace) -> int:
     if args.split or args.option:
         raise ConfigError('--split and --option belong to --segmentation KIND or --detection KIND.')
     _check_outputs(args)
+    wrong = '' if args.value_range is None else mistake(Range, args.value_range)
+    if wrong:
+        raise ConfigError(f'--value-range {wrong}')
     sources = _sources(args)
     start = time.monotonic()
     parts = _look(sources, args.workers or usable_cores())
     seconds = time.monotonic() - start
-    report, images = findings(parts, args.size)
+    report, images = findings(parts, args.size, args.value_range)
     lines = text_report(report)
     lines.append(f'{len(images.records)} images in {seconds:.1f} s '
                  f'({len(images.records) / max(seconds, 1e-9):.0f} images/s).')

@@ -1,6 +1,5 @@
 """Which files a folder or a list gives to training, and which it leaves out."""
 
-import collections
 import os
 from collections.abc import Sequence
 from typing import Optional, Union
@@ -8,12 +7,11 @@ from typing import Optional, Union
 import numpy as np
 
 from ...utils.errors import DataError
+from ..contents import LeftOut
 from ..folder import _SPLITS
-from ..image_list import read_list
+from ..image_list import missing_files, read_list
 from ..listing import is_folder, is_hidden, is_image_name, list_trees
 from ..path_list import PathList
-
-_SHOWN = 10
 
 
 class Files:
@@ -23,29 +21,20 @@ class Files:
         name: as the user gave it. root: the folder that names in a written list are relative to.
         kind: 'classes' (as ImageFolder reads it), 'folder' (UnlabelledFolder) or 'list' (ImageList).
         paths: PathList without labels. labels: class numbers, int32, or None. classes: names of the classes.
-        left_out: Counter of endings. hidden: number of hidden files and folders. odd: names of some that were left out.
+        left_out: LeftOut. tops: the folders that were listed.
         unlistable: [(folder, reason)]. splits: it looks like train/, val/ ... of a data set.
     """
 
     def __init__(self, name: str, root: str, kind: str) -> None:
         self.name, self.root, self.kind = name, root, kind
         self.paths, self.labels, self.classes = PathList.of([]), None, []
-        self.left_out, self.odd, self.hidden, self.unlistable = collections.Counter(), [], 0, []
-        self.splits = False
-
-    def _leave_out(self, entry, here):
-        if is_hidden(entry.name):
-            self.hidden += 1
-            return
-        self.left_out[os.path.splitext(entry.name)[1].lower() or '(none)'] += 1
-        if len(self.odd) < _SHOWN:
-            self.odd.append(os.path.join(here, entry.name))
+        self.left_out, self.unlistable, self.splits = LeftOut(), [], False
 
     def walk(self, tops: Sequence[str], recursive: bool = True) -> None:
         """Fill in the images below the folders `tops`, in the order in which training lists them."""
         def unlistable(here, error):
             self.unlistable.append((here, error.strerror or str(error)))
-        self.paths, counts = list_trees(tops, recursive, left_out=self._leave_out, unlistable=unlistable)
+        self.paths, counts = list_trees(tops, recursive, left_out=self.left_out.add, unlistable=unlistable)
         if self.kind == 'classes':
             self.labels = np.repeat(np.arange(len(tops), dtype=np.int32), counts)
 
@@ -93,7 +82,7 @@ def _from_folder(path, labelled, recursive):
         with os.scandir(root) as entries:
             for entry in sorted(entries, key=lambda e: e.name):
                 if entry.name not in known:
-                    files._leave_out(entry, root)
+                    files.left_out.add(entry, root)
     files.walk([os.path.join(root, c) for c in classes] if labelled else [root], recursive)
     return files
 
@@ -104,8 +93,12 @@ def _from_list(path, root, labelled):
     if labelled and labels is None:
         raise DataError(f"--labelled: the lines of '{path}' have no labels. Expected: name label.")
     files = Files(path, root, 'list')
+    paths = [os.path.join(root, name) for name in names]
+    share, text = missing_files(paths, names, labels, path, root)
+    if share == 1:
+        raise DataError(f'{text} --root FOLDER names another folder.')
     try:
-        files.paths = PathList.of([os.path.join(root, name) for name in names], None, os.path.join(root, ''))
+        files.paths = PathList.of(paths, None, os.path.join(root, ''))
     except ValueError as e:
         raise DataError(f"'{path}' names what cannot be a file here: {e}.") from None
     if labels is not None and labelled is not False:
@@ -131,6 +124,6 @@ def find_files(path: Union[str, os.PathLike], root: Optional[str] = None, labell
     path = os.path.expanduser(str(path))
     files = _from_list(path, root, labelled) if os.path.isfile(path) else _from_folder(path, labelled, recursive)
     if not len(files.paths) and not files.unlistable:
-        known = ', '.join(f'{n} x {e}' for e, n in files.left_out.most_common(5)) or 'nothing'
-        raise DataError(f"'{path}' holds no images (found: {known}). Give the folder of the images, or a list file.")
+        raise DataError(f"'{path}' holds no images (found: {files.left_out.words() or 'nothing'}). Give the folder of "
+                        'the images, or a list file.')
     return files

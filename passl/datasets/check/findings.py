@@ -1,11 +1,14 @@
 """What the looked-at files amount to: a dict of plain values, the content of the JSON report."""
 
+import collections
 import os
 from collections.abc import Sequence
-from typing import Any, Union
+from typing import Any, Optional, Union
 
 import numpy as np
 
+from ..contents import masks_among
+from ..values import KINDS, NARROW, natural_range
 from .files import Files
 from .look import FLAGS, FORMATS, OK, REASONS, flag
 
@@ -114,6 +117,44 @@ def _sizes(part, size):
     return found
 
 
+def _plain(number):
+    """A number as one would write it: whole without a point, others with six digits."""
+    return int(number) if float(number).is_integer() else float(f'{number:.6g}')
+
+
+def _values(part, value_range):
+    """What the files of more than 8 bits hold; None if there are none.
+
+    `measured` is the range over all of them; `narrow` are those that use less than 5 % of `value_range` or, without
+    one, of that; `cut` is the number of those that reach beyond it.
+    """
+    deep = np.flatnonzero((part.records['state'] == OK) & ~np.isnan(part.records['values'][:, 0]))
+    if not len(deep):
+        return None
+    kinds = np.bincount(part.records['depth'][deep], minlength=len(KINDS))
+    lowest, highest, low, high = part.records['values'][deep].T
+    measured = [_plain(low.min()), _plain(high.max())] if low.min() < high.max() else None
+    bottom, top = value_range or measured or (0, 0)
+    used = np.minimum(high, top) - np.maximum(low, bottom)
+    narrow = deep[(used < NARROW * (top - bottom)) & (lowest < highest)]
+    return {'kinds': {name: int(n) for name, n in zip(KINDS, kinds) if n}, 'lowest': _plain(lowest.min()),
+            'highest': _plain(highest.max()), 'measured': measured, 'value_range': value_range and list(value_range),
+            'cut': int(np.count_nonzero((low < bottom) | (high > top))) if value_range else 0,
+            'narrow': [part.path(i) for i in narrow]}
+
+
+def _wrong_range(values):
+    """Whether a training without `value_range` would refuse such files, or see a part of their shades only.
+
+    None if there are no such files, or the range is given.
+    """
+    if values is None or values['value_range'] or not values['measured']:
+        return None
+    ranges = [natural_range(kind) for kind in values['kinds']]
+    low, high = values['measured']
+    return any(r is None or high - low < (r[1] - r[0]) / 2 for r in ranges)
+
+
 def _labels(part):
     if part.labels is None:
         return None
@@ -124,24 +165,32 @@ def _labels(part):
             'imbalance': round(float(filled.max() / filled.min()), 2) if len(filled) else None}
 
 
-def _summary(part, size):
+def _summary(part, size, value_range):
     records = part.records
     good = records[records['state'] == OK]
     flagged = {name: np.flatnonzero((records['state'] == OK) & (records['flags'] & flag(name) > 0)) for name in FLAGS}
-    left_out = sum((f.left_out for f in part.files), type(part.files[0].left_out)())
+    values = _values(part, value_range)
+    left_out = [f.left_out for f in part.files]
+    kinds, systems = (sum((getattr(x, key) for x in left_out), collections.Counter()) for key in ('kinds', 'systems'))
     return {
         'paths': [{'path': f.name, 'read_as': f.kind, 'root': f.root, 'images': len(f.paths)} for f in part.files],
         'images': len(records), 'readable': len(good), 'bytes': int(records['bytes'].sum()),
         'unreadable': _unreadable(part),
         'folders_not_listed': [{'folder': d, 'reason': r} for f in part.files for d, r in f.unlistable],
         'formats': {name: int(n) for name, n in zip(FORMATS, np.bincount(good['format'], minlength=len(FORMATS))) if n},
-        'modes': {name: len(flagged[name]) for name in FLAGS if name not in ('wrong ending', 'blank')},
+        'modes': {name: len(flagged[name]) for name in FLAGS if name not in ('wrong ending', 'blank', 'narrow')},
         'wrong_ending': [{'file': part.path(i), 'format': FORMATS[records[i]['format']]}
                          for i in flagged['wrong ending']],
         'blank': [part.path(i) for i in flagged['blank']],
+        'values': values,
+        'narrow': sorted([part.path(i) for i in flagged['narrow']] + (values['narrow'] if values else [])),
         'sizes': _sizes(part, size), 'labels': _labels(part),
-        'left_out': {'by_ending': dict(sorted(left_out.items(), key=lambda kv: (-kv[1], kv[0]))),
-                     'hidden': sum(f.hidden for f in part.files), 'examples': [n for f in part.files for n in f.odd]},
+        'left_out': {'by_ending': dict(sorted(kinds.items(), key=lambda kv: (-kv[1], kv[0]))),
+                     'systems': dict(sorted(systems.items())), 'hidden': sum(x.hidden for x in left_out),
+                     'examples': [n for x in left_out for n in x.examples],
+                     'words': [x.words() for x in left_out if x.words()],
+                     'pictures': [x.unread_pictures() for x in left_out if x.unread_pictures()]},
+        'masks': [words for words in (masks_among(f.paths, [f.root]) for f in part.files if f.labels is None) if words],
         'looks_like_splits': any(f.splits and f.kind == 'folder' for f in part.files)}
 
 
@@ -191,6 +240,9 @@ def _problems(report):
              ('class_difference', classes and (classes['only_in_train'] or classes['only_in_val'])),
              ('empty_classes', any(x['empty'] for x in labels)),
              ('looks_like_splits', any(p['looks_like_splits'] for p in parts)),
+             ('masks', any(p['masks'] for p in parts)),
+             ('value_range', any(_wrong_range(p['values']) for p in parts)),
+             ('narrow', any(p['narrow'] for p in parts)),
              ('blank', any(p['blank'] for p in parts))]
     return [name for name, found in tests if found]
 
@@ -203,23 +255,27 @@ def _notes(report):
              ('too_small', any(p['sizes']['too_small']['number'] for p in parts)),
              ('extreme_aspect', any(p['sizes']['extreme_aspect']['number'] for p in parts)),
              ('wrong_ending', any(p['wrong_ending'] for p in parts)),
-             ('left_out', any(p['left_out']['by_ending'] for p in parts))]
+             ('deep', any(_wrong_range(p['values']) is False for p in parts)),
+             ('cut', any(p['values'] and p['values']['cut'] for p in parts)),
+             ('left_out', any(p['left_out']['words'] for p in parts))]
     return [name for name, found in tests if found]
 
 
-def findings(parts: Sequence[Part], size: int) -> tuple[dict[str, Any], Images]:
+def findings(parts: Sequence[Part], size: int,
+             value_range: Optional[Sequence[float]] = None) -> tuple[dict[str, Any], Images]:
     """The whole report.
 
     Args:
         parts: list of Part, train first.
         size: images with a shorter side count as too small.
+        value_range: the setting of the data set, if it has one.
 
     Returns:
         (report as docs/CHECK_DATA.md lists it, Images)
     """
     images = Images(parts)
     report = {'format': FORMAT, 'version': VERSION, 'folder': os.getcwd(), 'train': None, 'val': None}
-    report.update({p.role: _summary(p, size) for p in parts})
+    report.update({p.role: _summary(p, size, value_range) for p in parts})
     report.update(_duplicates(images), class_difference=_class_difference(parts))
     report['problems'], report['notes'] = _problems(report), _notes(report)
     return report, images

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from ...utils.errors import ConfigError
 from ..labelled import build_detection, build_segmentation, parse_options
+from ..labelled.checked import fault_of_masks
 from ..labelled.statistics import detection_statistics, segmentation_statistics
 from .outputs import check_output, write_json
 from .report import _sample, shown
@@ -60,6 +61,14 @@ def _text(report):
         found = report['bad_boxes']
         lines += [f'{len(found)} boxes have no area or lie outside their image; training leaves them out. Mend them.',
                   *_sample([b['reason'] for b in found])]
+    if report.get('cut') or report.get('tiny'):
+        lines.append(f"note: {report['cut']} boxes reach beyond their image and are cut, {report['tiny']} are smaller "
+                     'than a pixel.')
+    if report['turned']:
+        lines.append(f"note: {report['turned']} images carry an EXIF tag that turns them. The labels must belong to "
+                     'the turned image; for those of the pixels as they are stored use exif=False.')
+    if report.get('nothing_to_learn'):
+        lines.append(report['nothing_to_learn'])
     if report['absent']:
         lines += [f"note: {len(report['absent'])} classes are in no image.", *_sample(report['absent'])]
     lines.append(f"Problems: {', '.join(report['problems'])}." if report['problems'] else 'No problems.')
@@ -89,7 +98,11 @@ def check_labels(args: argparse.Namespace, workers: int) -> int:
     seconds = time.monotonic() - start
     report = {'format': 'passl label check', 'version': 1, 'task': task, 'kind': kind, 'root': str(args.paths[0]),
               'split': dataset.split, **found}
-    report['problems'] = [key for key in ('unusable', 'bad_boxes') if report.get(key)]
+    del report['remembered']
+    if task == 'segmentation':
+        pixels = report.pop('pixels')
+        report['nothing_to_learn'] = fault_of_masks(dataset.classes, pixels) if pixels.any() else ''
+    report['problems'] = [key for key in ('unusable', 'bad_boxes', 'nothing_to_learn') if report.get(key)]
     lines = _text(report)
     lines.append(f'{len(dataset)} images in {seconds:.1f} s ({len(dataset) / max(seconds, 1e-9):.0f} images/s).')
     if args.json:

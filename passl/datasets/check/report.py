@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from ..values import natural_range, words_of
+
 _SHOWN = 3
 
 
@@ -28,6 +30,41 @@ def _unreadable(report, role):
                     *_sample([f"{b['file']}: {b['detail'] or b['reason']}" for b in bad])]
 
 
+def _range(values):
+    """Lines on the range of files with more than 8 bits."""
+    kinds = ', '.join(f'{n} of {words_of(kind)}' for kind, n in values['kinds'].items())
+    low, high = values['measured']
+    lines = [f"{sum(values['kinds'].values())} images hold more than 8 bits per value ({kinds}), from "
+             f"{values['lowest']:g} to {values['highest']:g}. Put this beside dataroot, for training and validation "
+             'alike:',
+             f'    value_range: [{low}, {high}]',
+             '    measured over the set, without the outermost 0.1 % of each image.']
+    if low >= 0 and 255 < values['highest'] < 32768 and isinstance(values['highest'], int):
+        bits = values['highest'].bit_length()
+        lines[-1] += f' If the device has {bits} bits, [0, {2**bits - 1}] is right as well.'
+    for kind in values['kinds']:
+        natural = natural_range(kind)
+        share = natural and (high - low) / (natural[1] - natural[0])
+        fate = f'read as {natural[0]} to {natural[1]}, of which these use {share:.1%}' if natural else 'refused'
+        lines.append(f'    Without it {words_of(kind)} are {fate}.')
+    return lines
+
+
+def _of_values(key, part):
+    """As `_of_part`, for what numbers mean."""
+    values = part['values'] or {'measured': None, 'cut': 0}
+    if key in ('value_range', 'deep') and values['measured'] and not values['value_range']:
+        return _range(values)
+    if key == 'narrow' and part[key]:
+        return [f'{len(part[key])} images use less than 5 % of the range of values. They show next to nothing: remove '
+                'them, mend the range, or keep files of different quantities in folders of their own.',
+                *_sample(part[key])]
+    if key == 'cut' and values['cut']:
+        return [f"{values['cut']} images hold values outside value_range {values['value_range']}, which become black "
+                f"or white. Measured: {values['measured']}."]
+    return []
+
+
 def _of_part(key, report, role):
     """Lines on the finding `key` of one part, the first without indent; empty if there is none."""
     part = report[role]
@@ -45,6 +82,8 @@ def _of_part(key, report, role):
                 '--train FOLDER/train --val FOLDER/val.']
     if key == 'blank' and part[key]:
         return [f'{len(part[key])} images are blank (one colour). They teach nothing.', *_sample(part[key])]
+    if key in ('value_range', 'deep', 'narrow', 'cut'):
+        return _of_values(key, part)
     if key == 'imbalance' and (labels['imbalance'] or 0) > 10:
         return [f"The largest class has {labels['imbalance']:g} times the images of the smallest."]
     if key in ('too_small', 'extreme_aspect') and sizes[key]['number']:
@@ -55,10 +94,11 @@ def _of_part(key, report, role):
     if key == 'wrong_ending' and part[key]:
         return [f'{len(part[key])} files have the ending of another format. They are read by their content.',
                 *_sample([f"{x['file']}: {x['format']}" for x in part[key]])]
-    if key == 'left_out' and part[key]['by_ending']:
-        endings = ', '.join(f'{n} x {e}' for e, n in list(part[key]['by_ending'].items())[:6])
-        return [f"{sum(part[key]['by_ending'].values())} files are no images by their ending and are left out: "
-                f"{endings}."]
+    if key == 'left_out' and part[key]['words']:
+        return [f"left out: {words}." for words in part[key]['words']] + [
+            f'    {words}' for words in part[key]['pictures']]
+    if key == 'masks':
+        return part[key][:1] + [f'    {words}' for words in part[key][1:]]
     return []
 
 

@@ -10,8 +10,9 @@ from paddle.io import Dataset
 from ...utils.errors import ConfigError, DataError
 from ...utils.logger import get_logger
 from ..image import MAX_PIXELS, ImageReadError, decode_image, is_turned, read_file, shown
-from .layout import layout_error, read_text
-from .masks import IGNORE, MAX_CLASSES, ValueTable, read_mask
+from ..text import read_lines
+from .layout import layout_error
+from .masks import IGNORE, MAX_CLASSES, ClassMapping, ValueTable, read_mask
 
 _SHOWN = 3              # so many files are named
 
@@ -34,7 +35,7 @@ def read_class_names(value: ClassNames, key: str = 'classes') -> list[str]:
                               f'one name per line, not {value!r}.')
         names, where = [v.strip() for v in value], key
     else:
-        names = [line.strip() for line in read_text(value).splitlines() if line.strip()]
+        names = [line for _, line in read_lines(value)]
         numbered = [n.split(None, 1) for n in names]
         if names and all(len(p) == 2 and p[0] == str(k) for k, p in enumerate(numbered)):
             names = [p[1] for p in numbered]
@@ -87,6 +88,18 @@ class LabelledImages(Dataset):
         path = self.images[self._number(index)]
         return decode_image(read_file(path), path, max_pixels=self.max_pixels, upright=self.exif)
 
+    def files(self, index: int) -> list[str]:
+        """The files that decide what `self[index]` is."""
+        return [self.images[self._number(index)]]
+
+    def reading(self) -> str:
+        """How the files are read, as a text: the same for data sets that find the same in the same files."""
+        return repr((self.kind, self.exif, self.max_pixels, self.classes))
+
+    def turned(self, index: int) -> bool:
+        """Whether the EXIF tag of an image says that it is to be turned. Raises ImageReadError."""
+        return is_turned(read_file(self.images[self._number(index)]))
+
     def check_size(self, index: int, image: np.ndarray, size: tuple[int, ...], what: str) -> None:
         """Raises ImageReadError unless `image` has the (height, width) `size` that its labels, named `what`, have."""
         if image.shape[:2] == tuple(size):
@@ -116,9 +129,10 @@ class Segmentation(LabelledImages):
 
     ignore_index = IGNORE
 
-    def __init__(self, root: str, split: Optional[str], exif: bool = True) -> None:
+    def __init__(self, root: str, split: Optional[str], exif: bool = True,
+                 mapping: Optional[ClassMapping] = None) -> None:
         super().__init__(root, split, exif)
-        self.masks, self.table = [], None
+        self.masks, self.table, self._own_mapping = [], None, mapping
 
     def _pair(self, images, masks, tree, unpaired, wanted=None):
         """Set `ids`, `images` and `masks` from {id: path} of both, which were found in folders.
@@ -154,13 +168,19 @@ class Segmentation(LabelledImages):
         if not self.ids:
             raise DataError(f"'{self.root}' holds no labelled images for the split '{self.split}'.")
         self.classes = list(classes)
-        self.table = ValueTable(self.classes, mapping)
+        self.table = ValueTable(self.classes, mapping, self._own_mapping)
         get_logger().debug('%s %s: %d images, %d classes', self.kind, self.split, len(self), len(self.classes))
 
     def load_mask(self, index: int) -> np.ndarray:
         """uint8 [H, W]: class numbers and 255. Raises ImageReadError."""
         path = self.masks[self._number(index)]
         return self.table(read_mask(path, self.max_pixels), path)
+
+    def files(self, index: int) -> list[str]:
+        return super().files(index) + ([self.masks[self._number(index)]] if self.masks else [])
+
+    def reading(self) -> str:
+        return f'{super().reading()} {self.table}'
 
     def mask_name(self, index: int) -> str:
         """What the labels of an image are called in messages."""

@@ -6,12 +6,13 @@ from typing import Optional, Union
 import numpy as np
 
 from ...utils.errors import ConfigError, DataError
+from ...utils.logger import get_logger
 from ..image import ImageReadError, shown
-from ..image_list import paths_in
+from ..image_list import other_name, paths_in
 from .base import IGNORE, MAX_CLASSES, Segmentation
-from .boxes import Detection
+from .boxes import COCO_BOX, Detection
 from .coco_json import CocoFile
-from .layout import check_all_exist, check_root, check_text, entries_of, inside, layout_error
+from .layout import check_all_exist, check_root, check_text, entries_of, inside, layout_error, missing_in
 from .registry import DETECTION, SEGMENTATION
 
 TREE = ('train2017/*.jpg      val2017/*.jpg      (or images/<split>/, or images/)',
@@ -19,7 +20,7 @@ TREE = ('train2017/*.jpg      val2017/*.jpg      (or images/<split>/, or images/
 
 
 def open_tree(root: Union[str, os.PathLike], split: str, images: Optional[str], annotations: Optional[str],
-              kind: str = 'coco') -> tuple[str, str, CocoFile]:
+              kind: str = 'coco', outlines: bool = True) -> tuple[str, str, CocoFile]:
     """(root, folder of the images, CocoFile). Raises DataError for another layout."""
     split = check_text(split, 'split')
     root = check_root(root, TREE, [annotations or 'annotations'], kind)
@@ -29,7 +30,7 @@ def open_tree(root: Union[str, os.PathLike], split: str, images: Optional[str], 
                  if n.startswith('instances_') and n.endswith('.json')]
         raise layout_error(root, f'The file {shown(path)} is missing.', TREE,
                            f"Splits that are there: {', '.join(names) or 'none'}. Another file: annotations=FILE.")
-    file = CocoFile(path)
+    file = CocoFile(path, outlines)
     # the names in some files begin with the folder, so that root itself is the place
     choices = [images] if images else [split, os.path.join('images', split), 'images', '.']
     tops = [p for p in (inside(root, c, 'images') for c in choices) if os.path.isdir(p)]
@@ -40,7 +41,7 @@ def open_tree(root: Union[str, os.PathLike], split: str, images: Optional[str], 
 
 
 def _has_first(top, file):
-    return bool(file.names) and os.path.isfile(image_paths(top, file)[0])
+    return bool(file.names) and (os.path.isfile(image_paths(top, file)[0]) or bool(other_name(top, file.names[0], {})))
 
 
 def image_paths(top: str, file: CocoFile) -> list[str]:
@@ -54,11 +55,36 @@ def image_paths(top: str, file: CocoFile) -> list[str]:
 class _CocoTree:
     """What both data sets take from the file and the folder."""
 
-    def _open(self, root, split, images, annotations):
-        self.root, self.top, self.file = open_tree(root, split, images, annotations)
+    def _open(self, root, split, images, annotations, outlines=True):
+        self.root, self.top, self.file = open_tree(root, split, images, annotations, outlines=outlines)
         self.ids = [str(i) for i in self.file.image_ids]
-        self.images = image_paths(self.top, self.file)
+        self._find_images()
+        unsized = [k for k, size in enumerate(self.file.sizes) if not any(size)]
+        for k in unsized:
+            self.file.sizes[k] = self.load_image(k).shape[:2]
+        if unsized:
+            get_logger().warning('%s tells no size of %d images: it was taken from the images.', shown(self.file.path),
+                                 len(unsized))
+
+    def _find_images(self):
+        """Set `images`; names that other systems have written are replaced by those of the files."""
+        self.images, listed, said = image_paths(self.top, self.file), {}, []
+        for k in missing_in(self.images):
+            name, other = self.file.names[k], other_name(self.top, self.file.names[k], listed)
+            if other:
+                self.file.names[k] = other[0]
+                said.append(f'{shown(name)} {other[1]}')
+        if said:
+            get_logger().warning('%s: %d names of images are not those of the files, first: %s. The files were found.',
+                                 shown(self.file.path), len(said), said[0])
+            self.images = image_paths(self.top, self.file)
+            if len(set(self.images)) < len(self.images):
+                raise DataError(f'{shown(self.file.path)}: two images are the same file once their names are read as '
+                                'those of files. Give each a file of its own.')
         check_all_exist(self.images, 'images', self.root, TREE, f'They are named by {shown(self.file.path)}.')
+
+    def files(self, index: int) -> list[str]:
+        return [*super().files(index), self.file.path]
 
     def _mask_of(self, index, number):
         try:
@@ -88,20 +114,21 @@ class CocoDetection(_CocoTree, Detection):
         DataError: another layout, missing images, or a file that is not in COCO's format.
     """
 
-    kind = 'coco'
+    kind, form = 'coco', COCO_BOX
 
     def __init__(self, root: Union[str, os.PathLike], split: str = 'train2017', images: Optional[str] = None,
                  annotations: Optional[str] = None, masks: bool = False, bad_boxes: str = 'drop',
                  exif: bool = True) -> None:
         super().__init__(str(root), split, exif, masks, bad_boxes)
-        self._open(root, split, images, annotations)
+        self._open(root, split, images, annotations, masks)
         self.classes, self.category_ids = self.file.classes, self.file.category_ids
         self._objects = []                  # numbers in the file of the objects that are kept
         for k, found in enumerate(self.file.objects):
             objects, numbers = [], []
             for number, (x, y, w, h), label, crowd in found:
                 box = self._dropped.check((x, y, x + w, y + h), self.file.sizes[k], self.ids[k],
-                                          f'{shown(self.file.path)}: annotation {number} ({self.classes[label]})')
+                                          f'{shown(self.file.path)}: annotation {number} ({self.classes[label]})',
+                                          (x, y, w, h))
                 if box is None:
                     continue
                 if masks and not self.file.segments.has(number):
@@ -113,6 +140,10 @@ class CocoDetection(_CocoTree, Detection):
             self._objects.append(np.array(numbers, np.int64))
         self.file.objects = None            # arrays hold them now
         self._filled()
+
+    def objects_of(self, index: int) -> np.ndarray:
+        """Numbers in the file, from 0 on, of the objects of `target(index)`."""
+        return self._objects[self._number(index)]
 
     def annotation_name(self, index: int) -> str:
         return f'its entry in {shown(self.file.path)}'

@@ -3,12 +3,13 @@
 import array
 import json
 import os
-from typing import Any, Union
+from typing import Any, Optional, Union
 
 import numpy as np
 
 from ...utils.errors import DataError
 from ..image import read_file, shown
+from ..text import decode_text
 from .rle import check_polygon, check_shape, counts_of_list, counts_of_text, polygon_mask, rle_mask
 
 MAX_ID = 2**53
@@ -39,12 +40,12 @@ class Segments:
 
     @staticmethod
     def _run_lengths(segmentation, size):
-        if segmentation.get('size') != list(size):
+        if any(size) and segmentation.get('size') != list(size):
             raise DataError(f"the run lengths are of size {str(segmentation.get('size'))[:50]}, but the image is "
                             f'{list(size)} (height, width)')
         counts = segmentation.get('counts')
         if isinstance(counts, str):
-            if len(counts) > 6 * size[0] * size[1] + 6:
+            if any(size) and len(counts) > 6 * size[0] * size[1] + 6:
                 raise DataError('the run lengths are longer than the mask')
             counts_of_text(counts)
             return counts
@@ -59,20 +60,26 @@ class Segments:
     def has(self, number: int) -> bool:
         return number in self._runs or self._first[number + 1] > self._first[number]
 
+    def runs(self, number: int) -> Union[None, str, np.ndarray]:
+        """The run lengths of an object, or None if it has polygons."""
+        return self._runs.get(number)
+
+    def polygons(self, number: int) -> list[np.ndarray]:
+        """float64 [n, 2] of each polygon of an object."""
+        return [np.array(self._corners[self._ends[k]:self._ends[k + 1]]).reshape(-1, 2)
+                for k in range(self._first[number], self._first[number + 1])]
+
     def mask(self, number: int, size: tuple[int, int]) -> np.ndarray:
         """bool [height, width] of an object. Raises DataError."""
-        if number in self._runs:
-            return rle_mask(self._runs[number], *size)
-        polygons = [np.array(self._corners[self._ends[k]:self._ends[k + 1]]).reshape(-1, 2)
-                    for k in range(self._first[number], self._first[number + 1])]
-        return polygon_mask(polygons, *size)
+        runs = self.runs(number)
+        return polygon_mask(self.polygons(number), *size) if runs is None else rle_mask(runs, *size)
 
 
 def read_json(path: Union[str, os.PathLike]) -> dict[str, Any]:
     """The dict in a JSON file. Raises DataError."""
-    data = read_file(path)
+    text = decode_text(read_file(path), path)
     try:
-        content = json.loads(data)
+        content = json.loads(text)
     except (ValueError, RecursionError) as e:
         raise DataError(f'{shown(path)} is no valid JSON: {str(e)[:200]}.') from None
     if not isinstance(content, dict):
@@ -81,20 +88,34 @@ def read_json(path: Union[str, os.PathLike]) -> dict[str, Any]:
     return content
 
 
+def _number(value: Any) -> Union[None, int, float]:
+    """A number from 0 digits on: as it stands, or as the text that some programs write; None for anything else."""
+    if isinstance(value, str) and len(value) < 30:
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if type(value) is float and value.is_integer():         # False for nan and inf
+        return int(value)
+    return value if type(value) in (int, float) else None
+
+
 class CocoFile:
-    """The content of an instances_*.json.
+    """The content of an instances_*.json. Numbers may be texts or fractions; ids of annotations are not read.
+
+    Args:
+        path: the file.
+        outlines: read the segmentations, too; False: an outline that cannot be used is no fault.
 
     Attributes:
-        names: file names of the images. image_ids, sizes: their numbers, and (height, width).
+        names: file names of the images. image_ids, sizes: their numbers, and (height, width), 0 where none is told.
         classes, category_ids: names and numbers of the categories, in the order of the numbers.
         objects: for every image the list of (number of the object, box [x, y, w, h], class, crowd).
-        segments: Segments of all objects.
-        incomplete: number of annotations without `area` or `iscrowd`, which other readers take for granted.
-        run_lengths: number of single objects (no crowds) whose masks are run lengths, which others cannot train from.
+        segments: Segments of all objects, if `outlines`. areas: of the objects in the file, 0 where it is none.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path, self.incomplete, self.run_lengths = path, 0, 0
+    def __init__(self, path: str, outlines: bool = True) -> None:
+        self.path, self.outlines = path, outlines
         content = read_json(path)
         self._take_images(self._part(content, 'images'))
         self._take_categories(self._part(content, 'categories'))
@@ -113,8 +134,10 @@ class CocoFile:
 
     def _id(self, entry, key, where):
         value = entry.get(key)
-        if isinstance(value, bool) or not isinstance(value, int) or abs(value) > MAX_ID:
-            self._fail(f"{where}: '{key}' is {str(value)[:50]!r}, no whole number")
+        if type(value) is not int:
+            value = _number(value)
+        if type(value) is not int or abs(value) > MAX_ID:
+            self._fail(f"{where}: '{key}' is {str(entry.get(key))[:50]!r}, no whole number")
         return value
 
     def _text(self, entry, key, where):
@@ -129,12 +152,13 @@ class CocoFile:
             where = f'image {k}'
             self.image_ids.append(self._id(entry, 'id', where))
             self.names.append(self._text(entry, 'file_name', where))
-            size = (entry.get('height'), entry.get('width'))
+            size: Any = [0 if entry.get(key) is None else _number(entry[key]) for key in ('height', 'width')]
             try:
-                check_shape(*size)
+                if None in size or any(size) or 'height' in entry and entry['height'] is not None:
+                    check_shape(*size)
             except DataError as e:
                 self._fail(f'{where} ({shown(self.names[-1])}): {e}')
-            self.sizes.append(size)
+            self.sizes.append(tuple(size))
         self._at = {number: k for k, number in enumerate(self.image_ids)}
         if len(self._at) != len(entries):
             self._fail('two images have the same id')
@@ -155,7 +179,7 @@ class CocoFile:
         self._class_of = {number: k for k, number in enumerate(self.category_ids)}
 
     def _take_annotations(self, entries):
-        self.objects, self.segments = [[] for _ in self.names], Segments()
+        self.objects, self.segments, self.areas = [[] for _ in self.names], Segments(), array.array('d')
         for k, entry in enumerate(entries):
             where = f"annotation {k} (id {str(entry.get('id'))[:20]})"
             image = self._at.get(self._id(entry, 'image_id', where))
@@ -163,21 +187,22 @@ class CocoFile:
             if image is None or label is None:
                 self._fail(f"{where} belongs to image {entry['image_id']} and category {entry['category_id']}, of "
                            "which one is not listed")
-            crowd = entry.get('iscrowd', 0)
-            if isinstance(crowd, bool) or crowd not in (0, 1):
-                self._fail(f"{where}: 'iscrowd' is {str(crowd)[:50]!r}, neither 0 nor 1")
-            try:
-                self.segments.add(entry.get('segmentation') or None, self.sizes[image])
-            except DataError as e:
-                self._fail(f'{where}: {e}')
-            self.incomplete += not {'area', 'iscrowd'} <= set(entry)
-            self.run_lengths += not crowd and isinstance(entry.get('segmentation'), dict)
+            crowd = entry.get('iscrowd') or 0
+            crowd = crowd if isinstance(crowd, bool) else _number(crowd)
+            if crowd not in (0, 1):
+                self._fail(f"{where}: 'iscrowd' is {str(entry['iscrowd'])[:50]!r}, neither 0 nor 1")
+            if self.outlines:
+                try:
+                    self.segments.add(entry.get('segmentation') or None, self.sizes[image])
+                except DataError as e:
+                    self._fail(f'{where}: {e}')
+            area = _number(entry.get('area'))
+            self.areas.append(area if area is not None and 0 < area < 10**12 else 0)
             self.objects[image].append((k, self._box(entry.get('bbox'), where), label, bool(crowd)))
         self.segments.close()
 
     def _box(self, box, where):
-        if not isinstance(box, list) or len(box) != 4 or any(
-                isinstance(v, bool) or not isinstance(v, (int, float)) or not abs(v) <= 10**6
-                for v in box):
+        found: Optional[list] = [_number(v) for v in box] if isinstance(box, list) and len(box) == 4 else None
+        if found is None or any(v is None or not abs(v) <= 10**6 for v in found):
             self._fail(f"{where}: 'bbox' is {str(box)[:80]}, no [x, y, width, height] in pixels")
-        return box
+        return found

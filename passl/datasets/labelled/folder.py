@@ -8,8 +8,10 @@ from ...utils.errors import ConfigError, DataError
 from ..image import shown
 from ..image_list import paths_in
 from ..listing import scan
+from ..text import read_lines
 from .base import IGNORE, ClassNames, Segmentation, read_class_names
-from .layout import check_all_exist, check_root, entries_of, inside, layout_error, read_ids, read_text, same_stem
+from .layout import check_all_exist, check_root, entries_of, inside, layout_error, read_ids, same_stem
+from .masks import ClassMapping
 from .registry import SEGMENTATION
 
 FOLDER_TREE = ('images/<split>/*.jpg or *.png', 'masks/<split>/*.png     same names; values are class numbers, 255 is '
@@ -54,6 +56,7 @@ class FolderSegmentation(Segmentation):
         reduce_zero_label: 0 in a mask is ignored and k is class k - 1, as in ADE20K.
         unpaired: 'error' or 'drop' of images without a mask. Masks without an image are a warning.
         exif: see LabelledImages.
+        mapping: pairs [value in the masks, class number or 255 to ignore it] of values that mean something else.
 
     Raises:
         DataError: another layout, images without a mask, two files of one name, or names that are not there.
@@ -64,11 +67,11 @@ class FolderSegmentation(Segmentation):
     def __init__(self, root: Union[str, os.PathLike], split: Optional[str] = 'train', images: str = 'images',
                  masks: str = 'masks', classes: Optional[ClassNames] = None,
                  list_file: Union[None, str, os.PathLike] = None, reduce_zero_label: bool = False,
-                 unpaired: str = 'error', exif: bool = True) -> None:
+                 unpaired: str = 'error', exif: bool = True, mapping: Optional[ClassMapping] = None) -> None:
         if not isinstance(reduce_zero_label, bool):
             raise ConfigError(f'reduce_zero_label must be true or false, not {reduce_zero_label!r}.')
         root = check_root(root, self.tree, [images, masks], self.kind)
-        super().__init__(root, split, exif)
+        super().__init__(root, split, exif, mapping)
         tops = [self._part(root, folder, split, key) for folder, key in ((images, 'images'), (masks, 'masks'))]
         names = self._class_names(classes)
         self._find(tops[0], tops[1], list_file, unpaired)
@@ -118,6 +121,7 @@ class ListSegmentation(Segmentation):
         classes: see FolderSegmentation.
         allow_outside: names may lead out of `root`.
         exif: see LabelledImages.
+        mapping: pairs [value in the masks, class number or 255 to ignore it] of values that mean something else.
 
     Raises:
         DataError: no such list, lines of another form, an image twice, or files that are missing.
@@ -127,13 +131,14 @@ class ListSegmentation(Segmentation):
 
     def __init__(self, root: Union[str, os.PathLike], split: str = 'train',
                  list_file: Union[None, str, os.PathLike] = None, separator: Optional[str] = None,
-                 classes: Optional[ClassNames] = None, allow_outside: bool = False, exif: bool = True) -> None:
+                 classes: Optional[ClassNames] = None, allow_outside: bool = False, exif: bool = True,
+                 mapping: Optional[ClassMapping] = None) -> None:
         if not isinstance(allow_outside, bool):
             raise ConfigError(f'allow_outside must be true or false, not {allow_outside!r}.')
         if separator is not None and (not isinstance(separator, str) or not separator):
             raise ConfigError(f'separator must be the text between the two names, not {separator!r}.')
         root = check_root(root, LIST_TREE, [], self.kind)
-        super().__init__(root, split, exif)
+        super().__init__(root, split, exif, mapping)
         path = os.path.expanduser(str(list_file)) if list_file else inside(root, f'{split}.txt', 'split')
         if not os.path.isfile(path):
             raise layout_error(root, f'The list {shown(path)} is missing.', LIST_TREE,
@@ -150,10 +155,8 @@ class ListSegmentation(Segmentation):
 def _read_pairs(path, separator):
     """[(image, mask)] of the lines of a list."""
     pairs, seen = [], set()
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        words = [w.strip() for w in line.strip().split(separator or ('\t' if '\t' in line else None))]
-        if not line.strip():
-            continue
+    for number, line in read_lines(path):
+        words = [w.strip() for w in line.split(separator or ('\t' if '\t' in line else None))]
         if len(words) != 2 or not all(words):
             raise DataError(f'{shown(path)}: line {number} ({line[:80]!r}) is no pair: expected the names of an image '
                             'and of its mask. Names with blanks need a tab between the two, or separator=TEXT.')
@@ -181,8 +184,8 @@ class Ade20kSegmentation(FolderSegmentation):
     def __init__(self, root: Union[str, os.PathLike], split: Optional[str] = 'training', images: str = 'images',
                  masks: str = 'annotations', classes: Optional[ClassNames] = None,
                  list_file: Union[None, str, os.PathLike] = None, reduce_zero_label: bool = True,
-                 unpaired: str = 'error', exif: bool = True) -> None:
-        super().__init__(root, split, images, masks, classes, list_file, reduce_zero_label, unpaired, exif)
+                 unpaired: str = 'error', exif: bool = True, mapping: Optional[ClassMapping] = None) -> None:
+        super().__init__(root, split, images, masks, classes, list_file, reduce_zero_label, unpaired, exif, mapping)
 
     def _class_names(self, classes):
         info = os.path.join(self.root, 'objectInfo150.txt')
@@ -196,7 +199,7 @@ class Ade20kSegmentation(FolderSegmentation):
 
 def _object_info(path):
     """Names in objectInfo150.txt: tab-separated columns with a head line, the last one is the name."""
-    lines = [line.split('\t') for line in read_text(path).splitlines()[1:] if line.strip()]
+    lines = [line.split('\t') for _, line in read_lines(path)[1:]]
     for k, columns in enumerate(lines):
         if len(columns) < 2 or columns[0].strip() != str(k + 1):
             raise DataError(f"{shown(path)}: line {k + 2} does not begin with {k + 1} and a tab. Take the file from "

@@ -69,6 +69,17 @@ class Joined(Dataset):
         part, inner = self.part(index)
         return part.load_mask(inner)
 
+    def files(self, index: int) -> list[str]:
+        part, inner = self.part(index)
+        return part.files(inner)
+
+    def turned(self, index: int) -> bool:
+        part, inner = self.part(index)
+        return part.turned(inner)
+
+    def reading(self) -> str:
+        return ' '.join(part.reading() for part in self.parts)
+
     def target(self, index: int) -> dict[str, np.ndarray]:
         part, inner = self.part(index)
         return part.target(inner)

@@ -6,11 +6,11 @@ from typing import Any, Optional, Union
 
 from ...utils.errors import ConfigError, DataError
 from ..folder import check_folder
-from ..image import read_file, shown
-from ..image_list import paths_in
+from ..image import shown
+from ..image_list import other_name, paths_in
 from ..listing import is_hidden, is_image_name
+from ..text import as_gbk, read_lines
 
-MAX_TEXT_BYTES = 2**26          # a list of a million names has some 20 MB
 _SHOWN = 12                     # so many entries of a folder are named
 _LISTED = 10**5                 # of a larger folder only so many are looked at for a message
 
@@ -109,34 +109,13 @@ def inside(root: str, name: str, key: str) -> str:
         raise ConfigError(f"{key}: '{name}' lies outside root '{root}'. Give a path below it.") from None
 
 
-def read_text(path: Union[str, os.PathLike], limit: int = MAX_TEXT_BYTES) -> str:
-    """The text of a small UTF-8 file.
-
-    Raises:
-        DataError: missing, no regular file, more than `limit` bytes, or no UTF-8.
-    """
-    try:
-        size = os.stat(path).st_size
-    except (OSError, ValueError) as e:
-        raise DataError(f"{shown(path)} cannot be read: {getattr(e, 'strerror', None) or e}.") from None
-    if size > limit:
-        raise DataError(f'{shown(path)} has {size} bytes, more than the {limit} that such a file can have.')
-    try:
-        text = read_file(path).decode('utf-8-sig')
-    except UnicodeDecodeError as e:
-        raise DataError(f'{shown(path)} is no UTF-8 text (byte {e.start}). Save it as UTF-8.') from None
-    if '\0' in text:
-        raise DataError(f'{shown(path)} holds a zero byte: it is no text file.')
-    return text
-
-
 def read_ids(path: Union[str, os.PathLike]) -> list[str]:
     """The names in a list file, one per line; what follows the first blank is left out.
 
     Raises:
         DataError: unreadable, empty, or a name stands twice.
     """
-    names = [line.split()[0] for line in read_text(path).splitlines() if line.strip()]
+    names = [line.split()[0] for _, line in read_lines(path)]
     if not names:
         raise DataError(f'{shown(path)} names no images. Expected: one name per line.')
     seen = set()
@@ -151,7 +130,7 @@ def _listing(folder):
     """Names in a folder, all at once: asking for each file takes minutes on a network file system; none if missing."""
     try:
         return os.listdir(folder)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as e:
         raise DataError(f'{shown(folder)} cannot be listed: {e.strerror}.') from None
@@ -188,19 +167,36 @@ def find_images(root: str, folders: Sequence[str], ids: Sequence[str], what: str
     if missing:
         first = shown(os.path.join(root, folders[-1], missing[0]))
         raise layout_error(root, f"{len(missing)} of {len(ids)} {what} are missing, first {first} (with any ending of "
-                           'an image).', tree, f'They are named by {shown(source)}. Mend the list, or add the files.')
+                           'an image).', tree, f'They are named by {shown(source)}. Mend the list, or add the files.'
+                           + _about_id(missing[0], known))
     return found
 
 
-def check_all_exist(paths: Sequence[str], what: str, root: str, tree: Iterable[str], way_out: str) -> None:
-    """Raises DataError if some of `paths` are missing, with their number and the first."""
+def _about_id(name, known):
+    """Sentence on an id without a file that may have been written in another way."""
+    there = {stem.lower() for files in known.values() for stem in files}
+    gbk = as_gbk(name)
+    return ' They differ in capital letters.' if name.lower() in there else \
+        f' In GBK {shown(name)} would be {shown(gbk)}: save the list as UTF-8.' if gbk else ''
+
+
+def missing_in(paths: Sequence[str]) -> list[int]:
+    """Indices of the `paths` that are not there; each folder is listed once."""
     listed, missing = {}, []
-    for path in paths:
+    for k, path in enumerate(paths):
         folder, name = os.path.split(path)
         if folder not in listed:
             listed[folder] = set(_listing(folder))
         if name not in listed[folder]:
-            missing.append(path)
+            missing.append(k)
+    return missing
+
+
+def check_all_exist(paths: Sequence[str], what: str, root: str, tree: Iterable[str], way_out: str) -> None:
+    """Raises DataError if some of `paths` are missing, with their number and the first."""
+    missing = missing_in(paths)
     if missing:
-        problem = f'{len(missing)} of {len(paths)} {what} are missing, first {shown(missing[0])}.'
+        problem = f'{len(missing)} of {len(paths)} {what} are missing, first {shown(paths[missing[0]])}.'
+        other = other_name(root, os.path.relpath(paths[missing[0]], root), {})
+        way_out = f'{way_out} The name {other[1]} ({shown(other[0])} is there).' if other else way_out
         raise layout_error(root, problem, tree, way_out)

@@ -7,11 +7,14 @@ from typing import Optional, Union
 import cv2
 import numpy as np
 
+from ...utils.errors import ConfigError
 from ..image import MAX_PIXELS, ImageReadError, _check_pixels, _open, pillow_errors, read_file, shown
 
 IGNORE = 255
 MAX_CLASSES = 254               # 255 is ignored, 254 marks values without a class
 _ILLEGAL = 254
+# pairs (value in the file, class number or IGNORE), as a dict or, in YAML, as a list
+ClassMapping = Union[Mapping[int, int], Sequence[Sequence[int]]]
 _HOW = ('Save it as a grey or palette PNG of 8 bits whose values are class numbers; docs/LABELLED_DATA.md has the '
         'lines that turn colours into numbers.')
 
@@ -58,15 +61,34 @@ class ValueTable:
         classes: names; number k is `classes[k]`.
         mapping: {value in the file: class number or IGNORE} of other values than the class numbers themselves;
             None: value k is class k. 255 is ignored unless it is mapped.
+        more: the same as the user gives it: before `mapping`, and only for the values that it names.
+
+    Raises:
+        ConfigError: `more` is no such mapping.
     """
 
-    def __init__(self, classes: Sequence[str], mapping: Optional[Mapping[int, int]] = None) -> None:
+    def __init__(self, classes: Sequence[str], mapping: Optional[Mapping[int, int]] = None,
+                 more: Optional[ClassMapping] = None) -> None:
         self.classes = classes
         self._table = np.full(256, _ILLEGAL, np.uint8)
         if mapping is None:
             mapping = {k: k for k in range(len(classes))}
-        for value, number in {IGNORE: IGNORE, **mapping}.items():
+        for value, number in {IGNORE: IGNORE, **mapping, **self._checked(more or {})}.items():
             self._table[value] = number
+
+    def _checked(self, more):
+        pairs = more.items() if isinstance(more, dict) else more
+        numbers = (*range(len(self.classes)), IGNORE)
+        if not isinstance(more, (dict, list, tuple)) or not all(
+                isinstance(p, (list, tuple)) and len(p) == 2 and type(p[0]) is type(p[1]) is int and 0 <= p[0] < 256
+                and p[1] in numbers for p in pairs):
+            raise ConfigError('mapping must be pairs of a value of the masks (0 to 255) and its class (0 to '
+                              f'{len(self.classes) - 1}, or {IGNORE} to ignore it), such as [[{IGNORE}, 1]], not '
+                              f'{more!r}.')
+        return dict(pairs)
+
+    def __repr__(self):
+        return self._table.tobytes().hex()
 
     def __call__(self, mask: np.ndarray, name: object) -> np.ndarray:
         """uint8 [H, W] of class numbers and IGNORE. Raises ImageReadError that names a value without a class."""
@@ -79,8 +101,9 @@ class ValueTable:
                 ', '.join(map(str, known))
             values = ', '.join(map(str, wrong[:5])) + (' ...' if len(wrong) > 5 else '')
             raise ImageReadError(f'{shown(name)} holds the value {values}, which stands for no class: the '
-                                 f"{len(self.classes)} classes have the values {span}; {', '.join(left_out)} is "
-                                 'ignored. Mend the mask or the list of classes.')
+                                 f'{len(self.classes)} classes have the values {span}; '
+                                 f"{', '.join(left_out) or 'nothing'} is ignored. Mend the mask or the list of "
+                                 f'classes, or say what it means with mapping=[[{wrong[0]}, CLASS]].')
         return numbers
 
 

@@ -10,6 +10,7 @@ from ..folder import check_folder
 from ..image import shown
 from .base import ClassNames, Segmentation, read_class_names
 from .layout import check_root, check_text, entries_of, find_images, inside, layout_error, read_ids
+from .masks import ClassMapping
 from .registry import SEGMENTATION
 
 CLASSES = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'diningtable', 'dog',
@@ -84,7 +85,7 @@ class VocSegmentation(Segmentation):
         masks: folder of the masks; None: 'SegmentationClass', and for images of splits whose name holds 'aug' that
             have no mask there, 'SegmentationClassAug'.
         classes: names of other classes, background included, or a file of them; None: those of VOC.
-        exif: see LabelledImages.
+        exif: see LabelledImages. mapping: see FolderSegmentation.
 
     Raises:
         DataError: another layout, no such list, or files that it names are missing.
@@ -93,9 +94,10 @@ class VocSegmentation(Segmentation):
     kind = 'voc'
 
     def __init__(self, root: Union[str, os.PathLike], split: str = 'train', masks: Optional[str] = None,
-                 classes: Optional[ClassNames] = None, exif: bool = True) -> None:
+                 classes: Optional[ClassNames] = None, exif: bool = True,
+                 mapping: Optional[ClassMapping] = None) -> None:
         root, split, *_ = open_voc(root, split, ('JPEGImages',), ('ImageSets/Segmentation',))
-        super().__init__(root, split, exif)
+        super().__init__(root, split, exif, mapping)
         aug = masks is None and 'aug' in split
         folders = [masks] if masks else ['SegmentationClass', 'SegmentationClassAug'][:1 + aug]
         if not os.path.isdir(inside(root, folders[-1], 'masks')):

@@ -8,9 +8,10 @@ import numpy as np
 from ...utils.errors import ConfigError, DataError, suggest
 from ..image import ImageReadError, shown
 from ..image_list import paths_in
+from ..text import read_lines
 from .base import ClassNames, LabelledImages, read_class_names
 from .boxes import Detection
-from .layout import check_all_exist, find_images, inside, layout_error, read_text
+from .layout import check_all_exist, find_images, inside, layout_error
 from .masks import read_mask
 from .registry import DETECTION, MULTILABEL
 from .voc import CLASSES, TREE, _plain_ids, list_path, open_voc
@@ -96,6 +97,14 @@ class VocDetection(Detection):
         self._add_image(size, objects)
         self._numbers.append(np.array(numbers, np.int64))
 
+    def objects_of(self, index: int) -> np.ndarray:
+        """Numbers in the XML file, from 1 on, of the objects of `target(index)`."""
+        return self._numbers[self._number(index)]
+
+    def files(self, index: int) -> list[str]:
+        index = self._number(index)
+        return [*super().files(index), self.annotations[index], *([self.masks[index]] if self.with_masks else [])]
+
     def annotation_name(self, index: int) -> str:
         return f'its annotation {shown(self.annotations[index])}'
 
@@ -164,10 +173,8 @@ class VocMultilabel(LabelledImages):
 def _column(file, ids, split_file):
     """int8 [ids] of one class."""
     found = {}
-    for number, line in enumerate(read_text(file).splitlines(), 1):
+    for number, line in read_lines(file):
         parts = line.split()
-        if not parts:
-            continue
         if len(parts) != 2 or parts[1] not in ('1', '0', '-1') or parts[0] in found:
             raise DataError(f"{shown(file)}: line {number} ({line[:80]!r}) is no 'id label' with the label 1, 0 or -1, "
                             'or names an image again.')

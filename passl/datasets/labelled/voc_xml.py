@@ -7,7 +7,7 @@ from xml.parsers import expat
 
 from ...utils.errors import DataError
 from ..image import shown
-from .layout import read_text
+from ..text import read_text
 
 MAX_BYTES = 2**22               # the largest of VOC has some 20 kB
 MAX_DEPTH = 16
@@ -15,6 +15,7 @@ MAX_OBJECTS = 10**4
 # size of the image, objects: see `parse_annotation`
 Annotation = tuple[Optional[tuple[int, int]], list[tuple[str, list[float], bool]]]
 _MAX_TEXT = 500
+_DIFFICULT = {'': False, '0': False, 'false': False, 'unspecified': False, '1': True, 'true': True}
 _BOX = ('xmin', 'ymin', 'xmax', 'ymax')
 _SIZE = {f'annotation/size/{k}': k for k in ('width', 'height')}
 _OBJECT = 'annotation/object'
@@ -107,9 +108,9 @@ def parse_annotation(text: str, name: object = 'annotation') -> Annotation:
                 raise _Refused(f'{where} has no <name>')
             box = [_number(fields, key, where) for key in _BOX]
             hard = fields.get('difficult', '0')
-            if hard not in ('', '0', '1'):
+            if hard.lower() not in _DIFFICULT:
                 raise _Refused(f'{where}: <difficult> is {hard[:50]!r}, neither 0 nor 1')
-            objects.append((fields['name'], box, hard == '1'))
+            objects.append((fields['name'], box, _DIFFICULT[hard.lower()]))
         size = None
         if reader.size:
             size = int(_number(reader.size, 'height', 'size')), int(_number(reader.size, 'width', 'size'))

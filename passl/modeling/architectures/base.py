@@ -20,6 +20,7 @@ class Architecture(nn.Layer):
     `supervised`: True for a method that learns from labels and predicts classes.
     `negatives`: how many negatives a positive is told from; None for a method without (or not known before a step).
     `needs`: what a sample must bring beyond its views: of ('places', 'regions'), in this order.
+    `welcomes`: what it may bring besides, for figures of the log; `carried`: what it does bring, set by the engine.
     `input_transform`: None, or what turns images as the loader hands them over (uint8 [N, H, W, 3]) into
         float32 [N, 3, H, W] on the device. Images that are floating point already are taken as they are.
     """
@@ -27,6 +28,8 @@ class Architecture(nn.Layer):
     supervised = False
     negatives: Optional[int] = None
     needs: tuple[str, ...] = ()
+    welcomes: tuple[str, ...] = ()
+    carried: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()

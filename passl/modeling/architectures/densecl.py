@@ -5,6 +5,7 @@ from typing import Any, Optional
 import paddle
 from paddle import nn
 
+from ...modules.match_metrics import match_metrics
 from ...utils.config.kinds import Count, Positive, Share
 from ...utils.errors import ConfigError
 from ..dense.correspondence import BackboneSimilarity, Views
@@ -30,6 +31,8 @@ class DenseCL(MomentumContrast):
     Noted for the hooks in every step: `cells`, L, and `dense_negatives`, how many a pair has (at most).
     """
 
+    welcomes = ('places',)
+
     def __init__(self, backbone: nn.Layer, neck: nn.Layer, head: nn.Layer, dim: Count = 128, K: Count = 65536,
                  m: Share = 0.999, T: Optional[Positive] = None, loss_lambda: Share = 0.5, bn_splits: Count = 1,
                  correspondence: Any = None, negatives: Any = None) -> None:
@@ -45,7 +48,7 @@ class DenseCL(MomentumContrast):
 
     def train_iter(self, *inputs: paddle.Tensor) -> dict[str, paddle.Tensor]:
         """Two views [N, 3, H, W], and what `needs` names -> {'loss', 'loss_global', 'loss_dense', 'acc1', 'acc5',
-        'acc1_dense', 'acc5_dense', 'pairs', 'std', 'std_dense'}.
+        'acc1_dense', 'acc5_dense', 'pairs', 'std', 'std_dense'} and the figures of `match_metrics` (on log steps).
 
         `loss_global` and `loss_dense` are before their weights. `pairs`: how many per image count, in the mean (not
         given for the paper's parts, where it is L).
@@ -59,7 +62,8 @@ class DenseCL(MomentumContrast):
         q, q_dense = unit(q), unit(q_dense)                                        # [N, D], [N, D, L]
 
         # key: shuffled, without gradient
-        local, everything = self.key(im_k, shuffle, self.positives_from.compares_maps)
+        with_map = self.positives_from.compares_maps or self.with_metrics
+        local, everything = self.key(im_k, shuffle, with_map)
         *map_k, k, k_dense, _ = local                                              # [N, C, L], [N, D], [N, D, L]
         k_all, _, k_pooled_all = everything[-3:]
 
@@ -77,8 +81,10 @@ class DenseCL(MomentumContrast):
                'loss_global': glob['loss'].detach(), 'loss_dense': dense['loss'].detach()}
         for head_out, suffix in ((glob, ''), (dense, '_dense')):
             out.update({name + suffix: head_out[name] for name in ('acc1', 'acc5') if name in head_out})
-        if self.with_metrics and not self.of_the_paper:
-            out['pairs'] = pairs.per_image()
+        if self.with_metrics:
+            if not self.of_the_paper:
+                out['pairs'] = pairs.per_image()
+            out.update(match_metrics(views.map_q, views.map_k, q_dense.detach(), k_dense, views.grid, views.places))
         out.update(self.spreads(std=q, std_dense=rows_of(q_dense.transpose([0, 2, 1]))))
 
         # written after backward
@@ -100,7 +106,8 @@ class DenseCL(MomentumContrast):
         Raises:
             ConfigError: the batch does not have them.
         """
-        extras = dict(zip(self.needs, inputs[2:][-len(self.needs):] if self.needs else ()))
+        names = self.carried or self.needs
+        extras = dict(zip(names, inputs[2:][-len(names):] if names else ()))
         wanted = {'places': (3, 6), 'regions': (4, None)}
         for name in self.needs:
             x, (axes, width) = extras.get(name), wanted[name]

@@ -1,7 +1,7 @@
 """Kernels for a CPU, from the oneDNN library inside Paddle's wheels. Nothing imports them but who computes on a CPU."""
 
 from .. import kernels
-from . import channels_last, onednn, resnet
+from . import bfloat16, channels_last, onednn, resnet
 
 
 def register() -> None:
@@ -23,4 +23,8 @@ def _exp_of(x):
 
 
 def _resnet_of(net, x):
-    return resnet if resnet.suits(net, x) else None
+    if not resnet.suits(net, x):
+        if bfloat16.is_on():
+            bfloat16.tell_unsuited()
+        return None
+    return resnet.half if bfloat16.is_on() else resnet

@@ -1,8 +1,8 @@
 """Differentiable layers on channels-last CPU tensors [N, H, W, C], computed by oneDNN (see `passl.modules.cpu.onednn`).
 
 They take the parameters and settings of ordinary Conv2D, BatchNorm2D and MaxPool2D layers, which stay as
-they are. Values, gradients and running statistics are those of these layers to float32's rounding. As with
-every PyLayer of Paddle, one forward pass allows one backward pass.
+they are. Values, gradients and running statistics are those of these layers to the rounding of the tensors' type,
+float32 or bfloat16. As with every PyLayer of Paddle, one forward pass allows one backward pass.
 """
 
 import functools
@@ -45,16 +45,23 @@ def why_not() -> str:
 def _wrong():
     """Compare one small convolution, and exp, with Paddle's: '' or what is wrong. A library whose interface differs
     from what `onednn` expects is noticed here and not in somebody's results."""
+    got, want = trial(paddle.float32)
+    with paddle.no_grad():
+        powers = want.clone()
+        onednn.exp(int(want.size)).forward_(powers)
+        differences = {'convolution': got - want, 'exp': powers - want.exp()}
+        worst = {name: float(d.abs().max()) for name, d in differences.items()}
+    return ', '.join(f"its {name} differs from Paddle's by {d}" for name, d in worst.items() if not d < 1e-4)
+
+
+def trial(dtype: Any) -> tuple[paddle.Tensor, paddle.Tensor]:
+    """(result of a small convolution in this type, Paddle's in float32)."""
     with paddle.no_grad():
         x = paddle.cos(paddle.arange(2 * 5 * 4 * 3, dtype='float32')).reshape([2, 3, 5, 4])
         w = paddle.sin(paddle.arange(4 * 3 * 3 * 3, dtype='float32')).reshape([4, 3, 3, 3])
-        got = onednn.convolution((2, 3, 5, 4), (4, 3, 3, 3), (2, 1), (1, 1)).forward(to_channels_last(x), w)
-        want = F.conv2d(x, w, stride=[2, 1], padding=1)
-        powers = x.clone()
-        onednn.exp(int(x.size)).forward_(powers)
-        differences = {'convolution': from_channels_last(got) - want, 'exp': powers - x.exp()}
-        worst = {name: float(d.abs().max()) for name, d in differences.items()}
-    return ', '.join(f"its {name} differs from Paddle's by {d}" for name, d in worst.items() if not d < 1e-4)
+        kernel = onednn.convolution((2, 3, 5, 4), (4, 3, 3, 3), (2, 1), (1, 1), dtype)
+        got = kernel.forward(to_channels_last(x, dtype), w)
+        return from_channels_last(got), F.conv2d(x, w, stride=[2, 1], padding=1)
 
 
 def suits(x: paddle.Tensor) -> bool:
@@ -89,21 +96,22 @@ def _ordinary_norm(layer):
 _KNOWN = {nn.Conv2D: _ordinary_conv, nn.BatchNorm2D: _ordinary_norm, nn.Linear: lambda layer: True}
 
 
-def to_channels_last(x: paddle.Tensor) -> paddle.Tensor:
-    """[N, C, H, W] -> [N, H, W, C]."""
-    return _dense(x.transpose([0, 2, 3, 1]))
+def to_channels_last(x: paddle.Tensor, dtype: Any = paddle.float32) -> paddle.Tensor:
+    """[N, C, H, W] -> [N, H, W, C] of this type, in which the layers then compute: float32 or bfloat16."""
+    return _typed(_dense(x.transpose([0, 2, 3, 1])), dtype)
 
 
 def from_channels_last(x: paddle.Tensor) -> paddle.Tensor:
-    """[N, H, W, C] -> [N, C, H, W]."""
-    return x.transpose([0, 3, 1, 2])
+    """[N, H, W, C] -> [N, C, H, W] in float32."""
+    return _typed(x, paddle.float32).transpose([0, 3, 1, 2])
 
 
 def conv(layer: nn.Conv2D, x: paddle.Tensor) -> paddle.Tensor:
     """What the Conv2D `layer` (without bias) makes of x [N, H, W, C]."""
     x = _dense(x)
     w = layer.weight
-    kernel = onednn.convolution(_shape(x), tuple(w.shape), tuple(layer._stride), tuple(layer._updated_padding))
+    kernel = onednn.convolution(_shape(x), tuple(w.shape), tuple(layer._stride), tuple(layer._updated_padding),
+                                x.dtype)
     if not paddle.is_grad_enabled():
         return kernel.forward(x, w)
     return _Convolution.apply(x, w, kernel)
@@ -119,9 +127,9 @@ def norm(layer: nn.BatchNorm2D, x: paddle.Tensor, relu: bool = False,
     """
     x = _dense(x)
     given = not layer.training
-    kernel = onednn.batch_norm(_shape(x), layer._epsilon, given, relu and add is None)
+    kernel = onednn.batch_norm(_shape(x), layer._epsilon, given, relu and add is None, x.dtype)
     if add is not None:
-        add, join = _dense(add), onednn.add_relu(int(x.size))
+        add, join = _dense(add), onednn.add_relu(int(x.size), x.dtype)
     with paddle.no_grad():
         mean = layer._mean if given else paddle.empty_like(layer._mean)
         variance = layer._variance if given else paddle.empty_like(layer._variance)
@@ -145,14 +153,16 @@ def norm(layer: nn.BatchNorm2D, x: paddle.Tensor, relu: bool = False,
 def max_pool(kernel_size: int, stride: int, padding: int, x: paddle.Tensor) -> paddle.Tensor:
     """Max pooling of x [N, H, W, C] with a square window."""
     x = _dense(x)
-    kernel = onednn.max_pool(_shape(x), kernel_size, stride, padding)
+    kernel = onednn.max_pool(_shape(x), kernel_size, stride, padding, x.dtype)
     return _MaxPool.apply(x, kernel) if paddle.is_grad_enabled() else kernel.forward(x)[0]
 
 
 def avg_pool(layer: nn.AvgPool2D, x: paddle.Tensor) -> paddle.Tensor:
-    """What the AvgPool2D `layer` makes of x [N, H, W, C], by Paddle's own operator."""
-    return F.avg_pool2d(_dense(x), layer.ksize, layer.stride, layer.padding, ceil_mode=layer.ceil_mode,
-                        exclusive=layer.exclusive, divisor_override=layer.divisor, data_format='NHWC')
+    """What the AvgPool2D `layer` makes of x [N, H, W, C], by Paddle's own operator, which wants float32."""
+    y = F.avg_pool2d(_typed(_dense(x), paddle.float32), layer.ksize, layer.stride, layer.padding,
+                     ceil_mode=layer.ceil_mode, exclusive=layer.exclusive, divisor_override=layer.divisor,
+                     data_format='NHWC')
+    return _typed(y, x.dtype)
 
 
 def _shape(x):
@@ -163,6 +173,10 @@ def _shape(x):
 
 def _dense(x):
     return x if x.is_contiguous() else x.contiguous()
+
+
+def _typed(x, dtype):
+    return x if x.dtype == dtype else x.astype(dtype)
 
 
 def _take(ctx):

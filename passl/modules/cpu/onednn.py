@@ -2,20 +2,23 @@
 
 Paddle's own CPU convolution unfolds every sample and multiplies it alone; oneDNN has kernels for the
 processor at hand, which it finds out itself, so that it uses no instruction that the processor lacks.
-Only the stable C interface of oneDNN 3 is used, and dense layouts are described by their strides.
+Only the stable C interface of oneDNN 3 is used, and dense layouts are described by their strides. Tensors are float32
+or bfloat16; weights, their gradients and statistics float32.
 
 Everything here works on addresses; `passl.modules.cpu.channels_last` is the differentiable side of it.
 """
 
 import ctypes
 import functools
+import math
 import os
 import threading
-from typing import Any, Optional
+from typing import Any, Optional, Sequence
 
 import paddle
 
-ANY, F32, FORWARD, BACKWARD = 1, 3, 64, 128                 # layout of the library's choice; float32; kinds of pass
+ANY, FORWARD, INFERENCE, BACKWARD = 1, 64, 96, 128          # layout of the library's choice; kinds of pass
+TYPES = {paddle.bfloat16: 2, paddle.float32: 3}
 DIRECT, MAX, ADD = 1, 0x1ff, 0x1fff0                        # algorithms of convolution, pooling, binary
 RELU_FORWARD, EXP, RELU_OF_RESULT = 0x20, 0x2a, 0x100       # algorithms of elementwise; backward from the result
 GLOBAL_STATS, SCALE, SHIFT, RELU = 1, 2, 4, 8               # flags of batch norm
@@ -61,6 +64,10 @@ class _Library:
         if status != 0:
             raise OneDNNError(f'oneDNN {self.version}: {name} gave status {status}')
 
+    def instructions(self) -> int:
+        """Bits of `dnnl_cpu_isa_t`: what processor and system offer, less what ONEDNN_MAX_CPU_ISA takes away."""
+        return self.c.dnnl_get_effective_cpu_isa()
+
     def made(self, name: str, *args: Any) -> ctypes.c_void_p:
         """The handle that `name` writes through its first argument."""
         handle = ctypes.c_void_p()
@@ -79,16 +86,16 @@ def _dims(values):
 
 
 @functools.lru_cache(CACHED)
-def _described(shape, order):
-    """Descriptor of a float32 tensor [shape] whose axes lie in memory in this order; None: as the library likes.
+def _described(shape, order, dtype=paddle.float32):
+    """Descriptor of a tensor [shape] of this type whose axes lie in memory in this order; None: as the library likes.
     Never destroyed while it can be in use: a few hundred bytes each, as many as there are shapes."""
     lib = library()
     if order is None:
-        return lib.made('memory_desc_create_with_tag', len(shape), _dims(shape), F32, ANY)
+        return lib.made('memory_desc_create_with_tag', len(shape), _dims(shape), TYPES[dtype], ANY)
     strides, step = [0] * len(shape), 1
     for axis in reversed(order):
         strides[axis], step = step, step * shape[axis]
-    return lib.made('memory_desc_create_with_strides', len(shape), _dims(shape), F32, _dims(strides))
+    return lib.made('memory_desc_create_with_strides', len(shape), _dims(shape), TYPES[dtype], _dims(strides))
 
 
 class _Primitive:
@@ -136,23 +143,32 @@ def _buffer(lib, descriptor):
 _Reorder = tuple[Optional[_Primitive], ctypes.c_void_p]         # primitive, None if there is nothing to do; its target
 
 
+def _reorder(source, target):
+    engine = library().engine
+    return _Primitive('reorder', source, engine, target, engine, None).bind({SRC: source, DST: target})
+
+
 class Convolution:
     """Convolution of one shape, without bias, in the three forms that training needs.
 
     Args:
         x, w: shapes (N, C, H, W) and (O, C, k_h, k_w); stride, pad: two numbers each.
-
-    Tensors are [N, H, W, C] and weights [O, C, k_h, k_w]; `out` is the shape of the result.
+        dtype: of the tensors [N, H, W, C]. Weights [O, C, k_h, k_w] and their gradients are float32 in any case.
     """
 
-    def __init__(self, x: tuple[int, ...], w: tuple[int, ...], stride: tuple[int, ...], pad: tuple[int, ...]) -> None:
+    def __init__(self, x: tuple[int, ...], w: tuple[int, ...], stride: tuple[int, ...], pad: tuple[int, ...],
+                 dtype: Any) -> None:
         self.lib = lib = library()
+        self.dtype = dtype
         size = [(x[2 + i] + 2 * pad[i] - w[2 + i]) // stride[i] + 1 for i in (0, 1)]
         self.out, self.x_shape, self.w_shape = [x[0], *size, w[0]], [x[0], x[2], x[3], x[1]], list(w)
-        self.x, self.y = _described(x, NHWC), _described((x[0], w[0], *size), NHWC)
-        self.plain, self.free = _described(w, OIHW), _described(w, None)
-        pad = _dims(pad)
-        self.window = (_dims(stride), _dims([0, 0]), pad, pad)
+        self.x, self.y = _described(x, NHWC, dtype), _described((x[0], w[0], *size), NHWC, dtype)
+        self.plain, self.free, self.diff = _described(w, OIHW), _described(w, None, dtype), _described(w, None)
+        self.stride, self.pad = stride, pad
+        self.window = (_dims(stride), _dims([0, 0]), _dims(pad), _dims(pad))
+        # where the weights outweigh small maps, oneDNN's own gradient in bfloat16 takes three to five times as long
+        self.swap = (dtype == paddle.bfloat16 and size[0] * size[1] <= 16 and w[2] * w[3] > 1
+                     and math.prod(w) > math.prod(x))
         self.fwd = _Primitive('convolution_forward', lib.engine, FORWARD, DIRECT, self.x, self.free, None, self.y,
                               *self.window, None)
         inner = self.fwd.queried(Q_WEIGHTS)
@@ -161,10 +177,7 @@ class Convolution:
 
     def _reorder(self, source, target):
         """(primitive or None if both are alike, target)."""
-        if self.lib.c.dnnl_memory_desc_equal(source, target):
-            return None, target
-        engine = self.lib.engine
-        return _Primitive('reorder', source, engine, target, engine, None).bind({SRC: source, DST: target}), target
+        return None if self.lib.c.dnnl_memory_desc_equal(source, target) else _reorder(source, target), target
 
     @functools.cached_property
     def bwd_data(self) -> tuple[_Primitive, _Reorder]:
@@ -174,8 +187,12 @@ class Convolution:
         return p.bind({D_SRC: self.x, WEIGHTS: inner, D_DST: self.y}), self._reorder(self.plain, inner)
 
     @functools.cached_property
+    def swapped(self) -> '_SwappedConvolution':
+        return _SwappedConvolution(self.x_shape, self.w_shape, self.out, self.stride, self.pad, self.dtype)
+
+    @functools.cached_property
     def bwd_weights(self) -> tuple[_Primitive, _Reorder, ctypes.c_void_p]:
-        p = _Primitive('convolution_backward_weights', self.lib.engine, DIRECT, self.x, self.free, None, self.y,
+        p = _Primitive('convolution_backward_weights', self.lib.engine, DIRECT, self.x, self.diff, None, self.y,
                        *self.window, self.fwd.descriptor, None)
         inner = p.queried(Q_DIFF_WEIGHTS)
         return p.bind({SRC: self.x, D_WEIGHTS: inner, D_DST: self.y}), self._reorder(inner, self.plain), inner
@@ -189,17 +206,19 @@ class Convolution:
         return packed
 
     def forward(self, x: paddle.Tensor, w: paddle.Tensor) -> paddle.Tensor:
-        y = paddle.empty(self.out, 'float32')
+        y = paddle.empty(self.out, self.dtype)
         self.fwd.run({SRC: x, WEIGHTS: self._packed(w, self.pack), DST: y})
         return y
 
     def grad_x(self, w: paddle.Tensor, dy: paddle.Tensor) -> paddle.Tensor:
         primitive, pack = self.bwd_data
-        dx = paddle.empty(self.x_shape, 'float32')
+        dx = paddle.empty(self.x_shape, self.dtype)
         primitive.run({D_SRC: dx, WEIGHTS: self._packed(w, pack), D_DST: dy})
         return dx
 
     def grad_w(self, x: paddle.Tensor, dy: paddle.Tensor) -> paddle.Tensor:
+        if self.swap:
+            return self.swapped.grad_w(x, dy)
         primitive, (unpack, _), inner = self.bwd_weights
         dw = paddle.empty(self.w_shape, 'float32')
         packed = dw if unpack is None else _buffer(self.lib, inner)
@@ -209,13 +228,44 @@ class Convolution:
         return dw
 
 
+class _SwappedConvolution:
+    """The gradient of a convolution's weights as a convolution: of x, whose channels are the samples and whose samples
+    are the channels, with dy as the weights, a stride apart, to [C, k_h, k_w, O]."""
+
+    def __init__(self, x: Sequence[int], w: Sequence[int], y: Sequence[int], stride: Sequence[int], pad: Sequence[int],
+                 dtype: Any) -> None:
+        (n, h, w_, c), (o, _, *k), (_, *size, _) = x, w, y
+        self.lib, self.dtype = library(), dtype
+        self.w_shape, self.x_shape, self.out = w, [c, h, w_, n], [c, *k, o]
+        src, dst = _described((c, n, h, w_), NHWC, dtype), _described((c, o, *k), NHWC)
+        end = [k[i] + (size[i] - 1) * stride[i] - s - pad[i] for i, s in enumerate((h, w_))]
+        self.conv = _Primitive('convolution_forward', self.lib.engine, INFERENCE, DIRECT, src,
+                               _described((o, n, *size), None, dtype), None, dst, _dims([1, 1]),
+                               _dims([s - 1 for s in stride]), _dims(pad), _dims(end), None)
+        self.inner = self.conv.queried(Q_WEIGHTS)
+        self.conv.bind({SRC: src, WEIGHTS: self.inner, DST: dst})
+        self.turn_x = _reorder(_described((c, n, h, w_), (1, 2, 3, 0), dtype), src)
+        self.turn_dy = _reorder(_described((o, n, *size), (1, 2, 3, 0), dtype), self.inner)
+        self.turn_dw = _reorder(dst, _described((c, o, *k), (1, 0, 2, 3)))
+
+    def grad_w(self, x: paddle.Tensor, dy: paddle.Tensor) -> paddle.Tensor:
+        turned, weights = paddle.empty(self.x_shape, self.dtype), _buffer(self.lib, self.inner)
+        out, dw = paddle.empty(self.out, 'float32'), paddle.empty(self.w_shape, 'float32')
+        self.turn_x.run({SRC: x, DST: turned})
+        self.turn_dy.run({SRC: dy, DST: weights})
+        self.conv.run({SRC: turned, WEIGHTS: weights, DST: out})
+        self.turn_dw.run({SRC: out, DST: dw})
+        return dw
+
+
 class BatchNorm:
     """Batch norm of one shape (N, C, H, W), with the batch's statistics or given ones, and with or without ReLU."""
 
-    def __init__(self, x: tuple[int, ...], epsilon: float, given: bool, relu: bool) -> None:
+    def __init__(self, x: tuple[int, ...], epsilon: float, given: bool, relu: bool, dtype: Any) -> None:
         self.lib = lib = library()
+        self.dtype = dtype
         self.shape, self.channels, self.relu = [x[0], x[2], x[3], x[1]], x[1], relu
-        self.x, self.c = _described(x, NHWC), _described((x[1],), VECTOR)
+        self.x, self.c = _described(x, NHWC, dtype), _described((x[1],), VECTOR)
         self.epsilon = ctypes.c_float(epsilon)
         self.flags = SCALE | SHIFT | (GLOBAL_STATS if given else 0) | (RELU if relu else 0)
         self.fwd = _Primitive('batch_normalization_forward', lib.engine, FORWARD, self.x, self.x, self.epsilon,
@@ -235,7 +285,7 @@ class BatchNorm:
     def forward(self, x: paddle.Tensor, gamma: paddle.Tensor, beta: paddle.Tensor, mean: paddle.Tensor,
                 variance: paddle.Tensor) -> tuple[paddle.Tensor, Optional[paddle.Tensor]]:
         """(y, mask or None); `mean` and `variance` are read if they are given ones, else written."""
-        y = paddle.empty(self.shape, 'float32')
+        y = paddle.empty(self.shape, self.dtype)
         mask = _buffer(self.lib, self.mask) if self.relu else None
         tensors = {SRC: x, GAMMA: gamma, BETA: beta, MEAN: mean, VARIANCE: variance, DST: y}
         self.fwd.run(tensors if mask is None else {**tensors, WORKSPACE: mask})
@@ -245,7 +295,7 @@ class BatchNorm:
                  mask: Optional[paddle.Tensor],
                  dy: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
         """(dx, dgamma, dbeta)."""
-        dx = paddle.empty(self.shape, 'float32')
+        dx = paddle.empty(self.shape, self.dtype)
         dgamma, dbeta = paddle.empty([self.channels], 'float32'), paddle.empty([self.channels], 'float32')
         tensors = {SRC: x, GAMMA: gamma, MEAN: mean, VARIANCE: variance, D_DST: dy, D_SRC: dx, D_GAMMA: dgamma,
                    D_BETA: dbeta}
@@ -256,12 +306,13 @@ class BatchNorm:
 class MaxPool:
     """Max pooling of one shape (N, C, H, W) with a k x k window; `winners` remembers what was the largest."""
 
-    def __init__(self, x: tuple[int, ...], kernel: int, stride: int, pad: int) -> None:
+    def __init__(self, x: tuple[int, ...], kernel: int, stride: int, pad: int, dtype: Any) -> None:
         self.lib = lib = library()
+        self.dtype = dtype
         size = [(s + 2 * pad - kernel) // stride + 1 for s in x[2:]]
         over = [max(0, (o - 1) * stride + kernel - s - pad) for o, s in zip(size, x[2:])]
         self.out, self.x_shape = [x[0], *size, x[1]], [x[0], x[2], x[3], x[1]]
-        self.x, self.y = _described(x, NHWC), _described((x[0], x[1], *size), NHWC)
+        self.x, self.y = _described(x, NHWC, dtype), _described((x[0], x[1], *size), NHWC, dtype)
         self.window = (_dims([stride] * 2), _dims([kernel] * 2), _dims([0, 0]), _dims([pad] * 2), _dims(over))
         self.fwd = _Primitive('pooling_forward', lib.engine, FORWARD, MAX, self.x, self.y, *self.window, None)
         self.winners = self.fwd.queried(Q_WORKSPACE)
@@ -274,12 +325,12 @@ class MaxPool:
         return p.bind({D_DST: self.y, D_SRC: self.x, WORKSPACE: self.winners})
 
     def forward(self, x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-        y, winners = paddle.empty(self.out, 'float32'), _buffer(self.lib, self.winners)
+        y, winners = paddle.empty(self.out, self.dtype), _buffer(self.lib, self.winners)
         self.fwd.run({SRC: x, DST: y, WORKSPACE: winners})
         return y, winners
 
     def backward(self, winners: paddle.Tensor, dy: paddle.Tensor) -> paddle.Tensor:
-        dx = paddle.empty(self.x_shape, 'float32')
+        dx = paddle.empty(self.x_shape, self.dtype)
         self.bwd.run({D_DST: dy, D_SRC: dx, WORKSPACE: winners})
         return dx
 
@@ -287,9 +338,9 @@ class MaxPool:
 class AddReLU:
     """max(x + y, 0) of one shape [n], and what its gradient lets through."""
 
-    def __init__(self, n: int) -> None:
-        lib = library()
-        d = _described((n,), VECTOR)
+    def __init__(self, n: int, dtype: Any) -> None:
+        lib, self.dtype = library(), dtype
+        d = _described((n,), VECTOR, dtype)
         relu, attributes = lib.made('post_ops_create'), lib.made('primitive_attr_create')
         zero = ctypes.c_float(0)
         lib.call('post_ops_append_eltwise', relu, RELU_FORWARD, zero, zero)
@@ -306,7 +357,7 @@ class AddReLU:
         self.fwd.run({SRC: x, SRC_1: y, DST: x})
 
     def backward(self, result: paddle.Tensor, d: paddle.Tensor) -> paddle.Tensor:
-        dx = paddle.empty(d.shape, 'float32')
+        dx = paddle.empty(d.shape, self.dtype)
         self.bwd.run({DST: result, D_DST: d, D_SRC: dx})
         return dx
 

@@ -1,9 +1,9 @@
 """The parts of our ResNets (`passl.modeling.backbones`), computed on channels-last CPU tensors [N, H, W, C]."""
 
 from typing import Any
-
 import paddle
-
+import functools
+from types import SimpleNamespace
 from paddle import nn
 from paddle.vision.models import resnet as vision
 
@@ -20,9 +20,9 @@ def suits(net: nn.Layer, x: paddle.Tensor) -> bool:
                     for s in range(1, 5) for b in getattr(net, f'layer{s}')))
 
 
-def stem(net: nn.Layer, x: paddle.Tensor) -> paddle.Tensor:
-    """Images [N, 3, H, W] -> [N, H/4, W/4, 64]."""
-    x = cl.to_channels_last(x)
+def stem(net: nn.Layer, x: paddle.Tensor, dtype: Any = paddle.float32) -> paddle.Tensor:
+    """Images [N, 3, H, W] -> [N, H/4, W/4, 64] of this type, which the blocks keep."""
+    x = cl.to_channels_last(x, dtype)
     if isinstance(net.conv1, nn.Sequential):        # deep: three convolutions, the first two with norm and ReLU
         parts: list[Any] = [part for part in net.conv1 if not isinstance(part, nn.ReLU)]
         *inner, last = parts
@@ -49,5 +49,8 @@ def block(layer: nn.Layer, x: paddle.Tensor) -> paddle.Tensor:
 
 
 def end(x: paddle.Tensor) -> paddle.Tensor:
-    """Back to [N, C, H, W]."""
+    """Back to [N, C, H, W] in float32."""
     return cl.from_channels_last(x)
+
+
+half = SimpleNamespace(stem=functools.partial(stem, dtype=paddle.bfloat16), block=block, end=end)

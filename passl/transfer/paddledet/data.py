@@ -4,20 +4,23 @@ import os
 import re
 from collections.abc import Sequence
 from typing import Any, Optional
+from xml.sax.saxutils import escape
 
 from ...datasets.folder import check_folder
 from ...datasets.labelled import build_detection
-from ...datasets.labelled.layout import read_text
+from ...datasets.labelled.checked import check_pairs
 from ...datasets.labelled.voc_objects import LABEL_LIST
+from ...datasets.labelled.voc_xml import read_annotation
 from ...datasets.listing import scan
+from ...datasets.text import read_lines
 from ...utils.errors import ConfigError, DataError
-from .coco_json import complete_coco
+from .coco_json import write_coco
 
 SECTIONS = {'train': 'TrainDataset', 'eval': 'EvalDataset'}
 
 
 def prepare_data(cfg: dict[str, Any], data: Optional[str], folder: str,
-                 parts: Sequence[str] = ('train', 'eval')) -> tuple[list[str], list[str]]:
+                 parts: Sequence[str] = ('train', 'eval'), memory: Optional[str] = None) -> tuple[list[str], list[str]]:
     """Check the data that a config names and complete the config with what was found.
 
     `num_classes: from_data` is replaced by the number of classes. Files that PaddleDetection needs beside the
@@ -28,6 +31,7 @@ def prepare_data(cfg: dict[str, Any], data: Optional[str], folder: str,
         data: folder that replaces every `dataset_dir`, or None.
         folder: where the lists, completed annotations and the names of the classes are written.
         parts: which of 'train' and 'eval' are needed.
+        memory: folder where it is remembered which images were read, see `check_pairs`.
 
     Returns:
         (names of the classes, list of sentences for the log).
@@ -44,7 +48,7 @@ def prepare_data(cfg: dict[str, Any], data: Optional[str], folder: str,
         section['dataset_dir'] = os.path.abspath(check_folder(root, '--data') if root else _no_data())
     os.makedirs(folder, exist_ok=True)
     prepare = _prepare_voc if cfg['metric'] == 'VOC' else _prepare_coco
-    prepared, said = [prepare(cfg, os.path.abspath(folder), part) for part in parts], []
+    prepared, said = [prepare(cfg, os.path.abspath(folder), part, memory) for part in parts], []
     classes = prepared[0][0]
     for found, sentences in prepared:
         said += sentences
@@ -65,7 +69,7 @@ def _no_data():
     raise DataError("Where are the images? Give --data FOLDER, or 'dataset_dir' in the config.")
 
 
-def _prepare_voc(cfg, folder, part):
+def _prepare_voc(cfg, folder, part, memory):
     """Write PaddleDetection's list of the images and XML files of a part."""
     options = dict(cfg.get('voc') or {})
     entries = {p: options.pop(p, None) for p in SECTIONS}[part]
@@ -73,19 +77,24 @@ def _prepare_voc(cfg, folder, part):
         raise ConfigError("VOC data need the setting 'voc' with the lists to use: voc: {train: [VOC2007/trainval], "
                           'eval: [VOC2007/test]}')
     section = cfg[SECTIONS[part]]
-    root, lines, classes = section['dataset_dir'], [], None
+    root, lines, classes, filled = section['dataset_dir'], [], None, 0
+    clean = os.path.join(folder, f'{part}_xml')
+    os.makedirs(clean, exist_ok=True)
     for entry in entries:
         found = build_detection('voc', root, entry, **options)
         if classes not in (None, found.classes):
             raise DataError(f"'{entries[0]}' and '{entry}' have different classes. Give one {LABEL_LIST} in '{root}'.")
         classes = found.classes
+        filled += _check(found, f'{part} ({entry})', memory)
         for k, image in enumerate(found.images):
-            xml = found.annotations[k] if found.sizes[k].all() else _with_size(found, k, folder)
+            xml = os.path.join(clean, f'{len(lines):06d}.xml')
+            _write_xml(found, k, xml)
             names = [os.path.relpath(path, root) for path in (image, xml)]
             if any(len(name.split()) != 1 for name in names):
                 raise DataError(f"'{image}', '{xml}': PaddleDetection cannot read names with spaces below '{root}'. "
                                 'Rename the file or folder.')
             lines.append(' '.join(names) + '\n')
+    _enough(cfg, part, len(lines), filled)
     path = os.path.join(folder, f'{part}.txt')
     with open(path, 'w', encoding='utf-8') as f:
         f.writelines(lines)
@@ -93,19 +102,37 @@ def _prepare_voc(cfg, folder, part):
     return classes, [f"{part}: {len(lines)} images of {', '.join(entries)}"]
 
 
-def _with_size(found, index, folder):
-    """A copy of an XML file that does not tell the size of its image, which PaddleDetection needs."""
-    height, width = found.load_image(index).shape[:2]
-    size = f'<size><width>{width}</width><height>{height}</height><depth>3</depth></size>'
-    text = re.sub('<size>.*?</size>', '', read_text(found.annotations[index]), flags=re.DOTALL)
-    path = os.path.join(folder, 'sized', os.path.basename(found.root), f'{found.ids[index]}.xml')
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+def _check(found, what, memory):
+    """Read all images of a set; the number of those with objects."""
+    return len(found) - check_pairs(found, what, memory)['empty']
+
+
+def _enough(cfg, part, images, filled):
+    """DataError if the images with objects, the only ones that PaddleDetection trains on, are fewer than a batch."""
+    if part == 'train' and filled < cfg.get('total_batch', 1) and not cfg[SECTIONS[part]].get('allow_empty'):
+        raise DataError(f'{filled} of the {images} images for training have an object, and only these are trained on: '
+                        f"fewer than a batch of {cfg['total_batch']}. Label more images, or set -o total_batch=... "
+                        'to a smaller one.')
+
+
+def _write_xml(found, index, path):
+    """The annotation of an image as our reader has understood it; PaddleDetection never gets the user's file.
+
+    It reads fewer encodings, asks for a size and trains on boxes that were left out here.
+    """
+    height, width = found.sizes[index] if found.sizes[index].all() else found.load_image(index).shape[:2]
+    _, objects = read_annotation(found.annotations[index])
+    parts = [f'<annotation><size><width>{width}</width><height>{height}</height><depth>3</depth></size>']
+    for number in found.objects_of(index):
+        name, corners, difficult = objects[number - 1]
+        box = ''.join(f'<{key}>{value}</{key}>' for key, value in zip(('xmin', 'ymin', 'xmax', 'ymax'), corners))
+        parts.append(f'<object><name>{escape(name)}</name><difficult>{int(difficult)}</difficult>'
+                     f'<bndbox>{box}</bndbox></object>')
     with open(path, 'w', encoding='utf-8') as f:
-        f.write(text.replace('</annotation>', size + '</annotation>'))
-    return path
+        f.write('\n'.join([*parts, '</annotation>']))
 
 
-def _prepare_coco(cfg, folder, part):
+def _prepare_coco(cfg, folder, part, memory):
     """Find the images of a part, and complete its annotations."""
     section = cfg[SECTIONS[part]]
     if not section.get('anno_path'):
@@ -120,9 +147,11 @@ def _prepare_coco(cfg, folder, part):
     split = re.sub(r'^instances_|\.json$', '', os.path.basename(file))
     found = build_detection('coco', root, split, images=images[0] if images else None, annotations=file,
                             masks=bool(cfg.get('masks')))
+    _enough(cfg, part, len(found), _check(found, part, memory))
     # the evaluator reads run-length masks itself, and exactly
-    path, more = complete_coco(found.file, folder, found.with_masks and part == 'train')
-    section.update(anno_path=os.path.abspath(path), image_dir=os.path.abspath(found.top))
+    path = os.path.join(folder, f'{part}.json')
+    more = write_coco(found, path, part == 'train')
+    section.update(anno_path=path, image_dir=os.path.abspath(found.top))
     return found.classes, [f'{part}: {len(found)} images, {found.num_objects} objects', *more]
 
 
@@ -147,7 +176,6 @@ def known_classes(weights: str) -> tuple[list[str], str]:
     folder = os.path.dirname(os.path.abspath(weights))
     for path in (os.path.join(folder, LABEL_LIST), os.path.join(folder, 'data', LABEL_LIST)):
         if os.path.isfile(path):
-            with open(path, encoding='utf-8') as f:
-                return [line.strip() for line in f if line.strip()], path
+            return [line for _, line in read_lines(path)], path
     raise DataError(f"No '{LABEL_LIST}' with the names of the classes beside '{weights}'. Put one there, a name a "
                     "line, in the order of the training's classes.")

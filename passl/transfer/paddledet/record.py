@@ -8,6 +8,7 @@ from ppdet.engine.callbacks import Callback
 from ...utils.distributed import dist
 from ...utils.errors import PasslError
 from ...utils.logger import JsonLines
+from ..lost import lost
 
 
 class Record(Callback):
@@ -23,6 +24,7 @@ class Record(Callback):
         self.iteration, self.first, self.last = 0, None, None
 
     def on_step_end(self, status: dict[str, Any]) -> None:
+        lost.check()
         if status['mode'] != 'train' or self.lines is None:
             return
         self.iteration += 1

@@ -7,6 +7,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
+from ...datasets.labelled.checked import FOLDER
 from ...engine.device import select_device
 from ...engine.run_folder import LOG, RunFolder, folder_of
 from ...utils.distributed import dist
@@ -14,6 +15,8 @@ from ...utils.errors import ConfigError, DeviceError, PasslError
 from ...utils.logger import get_logger, setup_logger
 from ...utils.paddle_env import require_paddle
 from ...utils.seed import seed_everything
+from ..lost import lost
+from ..predictions import readable
 from .config import TAG, activate, check_config, read_config
 from .data import images_at, known_classes, prepare_data
 from .schedule import Budget, move_schedule
@@ -79,7 +82,8 @@ def _prepare(cfg, data, folder, parts):
     said, error = [], None
     if dist.is_main():
         try:
-            _, said = prepare_data(cfg, data, folder, parts)
+            beside = os.path.dirname(os.path.dirname(os.path.abspath(folder)))          # of the run folder
+            _, said = prepare_data(cfg, data, folder, parts, os.path.join(beside, FOLDER))
         except PasslError as e:
             error = e
     shared = dist.broadcast_object((cfg, None if error is None else str(error)))
@@ -183,6 +187,7 @@ def evaluate(active: Any, model: 'paddle.nn.Layer', output: str) -> dict[str, di
     reset = trainer._reset_metrics
     trainer._reset_metrics = lambda: (keep(), reset())
     trainer.evaluate()
+    lost.check()
     for kind in ('bbox', 'mask') if active.architecture == 'MaskRCNN' else ('bbox',):
         values = found.setdefault(kind, {'AP': 0.0, 'AP50': 0.0, 'AP75': 0.0})       # nothing was detected at all
         get_logger().info('%s: %s', kind, ', '.join(f'{k} {v:.2f}' for k, v in values.items()))
@@ -191,7 +196,7 @@ def evaluate(active: Any, model: 'paddle.nn.Layer', output: str) -> dict[str, di
 
 def _predict(cfg, args, output):
     from ppdet.engine import Trainer
-    images = images_at(args.predict)
+    images = readable(images_at(args.predict), '')
     classes, path = known_classes(args.weights)
     cfg['num_classes'] = len(classes)
     cfg['TestDataset'] = dict(cfg.get('TestDataset') or {TAG: 'ImageFolder'}, anno_path=path)

@@ -8,8 +8,12 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-from ...utils.errors import PasslError
+import numpy as np
+
+from ...datasets.image import decode_image, read_image
+from ...utils.errors import DataError, PasslError
 from ...utils.paddle_env import require_paddle
+from ..lost import lost
 
 MISSING = ('PaddleDetection (the package paddledet 2.6.0) is not installed in this Python environment. It pins old '
            'versions of numpy and OpenCV, so it has an environment of its own: bash tools/detection_environment.sh '
@@ -37,6 +41,30 @@ def _text_size(draw, text, **font):
     return draw.textbbox((0, 0), text, **font)[2:]
 
 
+def decode(self: Any, sample: dict[str, Any], context: Any = None) -> dict[str, Any]:
+    """PaddleDetection's operator `Decode`, with the reader that has checked the images in the place of OpenCV.
+
+    OpenCV of its environment reads fewer kinds, and what it cannot read leaves the run waiting for ever.
+
+    Args:
+        sample: has `im_file`, or `image` (bytes); gets `image` uint8 [H, W, 3] RGB, `h`, `w`, `im_shape`,
+            `scale_factor`.
+    """
+    path = sample.pop('im_file', 'image')
+    try:
+        image = decode_image(sample['image'], path) if 'image' in sample else read_image(path)
+    except DataError as e:
+        lost.note(e)
+        image = np.zeros((int(sample.get('h') or 64), int(sample.get('w') or 64), 3), np.uint8)
+    if sample.get('keep_ori_im'):
+        sample['ori_image'] = image[..., ::-1]          # BGR, as OpenCV gives it
+    sample['image'] = image
+    sample['h'], sample['w'] = image.shape[:2]
+    sample['im_shape'] = np.array(image.shape[:2], np.float32)
+    sample['scale_factor'] = np.array([1., 1.], np.float32)
+    return sample
+
+
 def import_ppdet() -> ModuleType:
     """Import PaddleDetection, with our components registered in it.
 
@@ -54,13 +82,16 @@ def import_ppdet() -> ModuleType:
         raise PasslError(MISSING)
     if not getattr(paddle.concat, 'takes_scalars', False):
         paddle.concat = paddle.tensor.concat = _joinable(paddle.concat)
-    from PIL import ImageDraw
+    from PIL import ImageDraw, ImageFile
     if not hasattr(ImageDraw.ImageDraw, 'textsize'):
         setattr(ImageDraw.ImageDraw, 'textsize', _text_size)
     logging.getLogger('ppdet').propagate = False
     try:
         import ppdet
         import ppdet.engine     # registers its components  # noqa: F401
+        from ppdet.data.transform.operators import Decode
+        Decode.apply = decode
+        ImageFile.LOAD_TRUNCATED_IMAGES = False     # PaddleDetection lets Pillow fill up damaged files
         from . import modules   # registers ours  # noqa: F401
     except ImportError as e:
         raise PasslError(f'PaddleDetection is installed but cannot be imported: {e}. Make its environment again: '

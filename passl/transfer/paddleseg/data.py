@@ -6,6 +6,7 @@ from typing import Any, Optional, Union
 
 from ...datasets.folder import check_folder
 from ...datasets.labelled import Joined, Segmentation, build_segmentation
+from ...datasets.labelled.checked import check_pairs, judge_masks
 from ...utils.errors import ConfigError, DataError
 from .config import DATASETS
 
@@ -15,7 +16,6 @@ KINDS = {'Dataset': 'folder', 'PascalVOC': 'voc', 'Cityscapes': 'cityscapes', 'A
 _SPLITS = {'ade20k': {'train': 'training', 'val': 'validation'}, 'coco': {'train': 'train2017', 'val': 'val2017'}}
 _THEIRS = ('type', 'dataset_root', 'mode', 'transforms', 'num_classes', 'edge')
 _LISTS = ('train_path', 'val_path', 'test_path')
-_LOOKED_AT = 50         # pairs that are decoded per part before anything is trained
 
 
 def read_parts(cfg: dict[str, Any], parts: Iterable[str]) -> dict[str, Optional[Union[Segmentation, Joined]]]:
@@ -29,7 +29,7 @@ def read_parts(cfg: dict[str, Any], parts: Iterable[str]) -> dict[str, Optional[
 
 
 def read_part(cfg: dict[str, Any], part: str) -> Optional[Union[Segmentation, Joined]]:
-    """The labelled pairs of one part, as `check-data` and `evaluate` read them; some are decoded.
+    """The labelled pairs of one part, as `check-data` and `evaluate` read them; none is decoded.
 
     What PaddleSeg itself does not know in `cfg[part]`, such as `unpaired`, is an option of the reader.
 
@@ -41,7 +41,7 @@ def read_part(cfg: dict[str, Any], part: str) -> Optional[Union[Segmentation, Jo
         What `build_segmentation` gives; None for a type that only PaddleSeg knows.
 
     Raises:
-        DataError: the folders, lists, pairs, masks or classes are not as they must be. ConfigError: unknown options.
+        DataError: the folders, lists, pairs or classes are not as they must be. ConfigError: unknown options.
     """
     data = cfg[part]
     root = data.get('dataset_root')
@@ -67,9 +67,23 @@ def read_part(cfg: dict[str, Any], part: str) -> Optional[Union[Segmentation, Jo
         options.update({'classes': said} if said else {})
     pairs = build_segmentation(kind, root, _SPLITS.get(kind, {}).get(mode, mode), **options)
     _agree(cfg, part, pairs)
-    for i in range(0, len(pairs), max(1, len(pairs) // _LOOKED_AT)):
-        pairs[i]
     return pairs
+
+
+def check_parts(pairs: dict[str, Optional[Union[Segmentation, Joined]]], folder: Optional[str] = None) -> None:
+    """Read all pairs of all parts, and judge their masks as a whole, before anything is trained.
+
+    Args:
+        pairs: as `read_parts` gives them.
+        folder: where it is remembered, see `check_pairs`.
+
+    Raises:
+        DataError: a pair cannot be used, or nothing can be learned or measured.
+    """
+    found = {part: check_pairs(p, part.replace('_dataset', ''), folder)['pixels'] for part, p in pairs.items() if p}
+    if found:
+        classes = next(p.classes for p in pairs.values() if p)
+        judge_masks(classes, *(found.get(part) for part in DATASETS))
 
 
 def _agree(cfg, part, pairs):

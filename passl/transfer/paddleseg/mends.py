@@ -2,6 +2,7 @@
 
 * its trainer reads `loss[0]`, but a loss is a 0-D tensor now: `loss_computation` gives tensors of shape [1];
 * `CrossEntropyLoss` multiplies float32 by int64, which Paddle 3 refuses: a subclass takes its place in the registry;
+* a file that can no longer be read ends the run at the next step (`lost`), where the loader would wait for ever;
 * `metrics.calculate_area` joins 0-D tensors: it counts with numpy here, which is faster too;
 * several processes evaluate with the batch-norm statistics of process 0, which are saved, and not each with its own;
 * weights are read with `paddle.load`, which runs what a pickle says: they go through this project's reader, and must
@@ -21,6 +22,7 @@ from ...utils.distributed import dist
 from ...utils.weights.checkpoint import load_file
 from ...utils.errors import CheckpointError
 from ...utils.weights import load_into, load_weights
+from ..lost import lost
 
 _done = False
 evaluations = []            # what each evaluation within the present training gave: {'mIoU', 'accuracy', 'class_IoU'}
@@ -49,6 +51,7 @@ def apply() -> None:
 
 def _at_least_1d(compute):
     def loss_computation(*args, **kwargs):
+        lost.check()
         return [loss.reshape([1]) if loss.ndim == 0 else loss for loss in compute(*args, **kwargs)]
     return loss_computation
 
@@ -57,6 +60,7 @@ def _remembered(evaluate):
     def evaluate_and_remember(model, *args, **kwargs):
         share_statistics(model)
         result = evaluate(model, *args, **kwargs)
+        lost.check()
         evaluations.append(as_figures(result))
         return result
     return evaluate_and_remember

@@ -3,11 +3,17 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Callable, Union
 
+import numpy as np
 from paddleseg.datasets import Dataset
 from paddleseg.transforms import Compose
 
+from ...utils.errors import DataError
+from ..lost import lost
+
 if TYPE_CHECKING:
     from ...datasets.labelled import Joined, Segmentation
+
+_STAND_IN = 512         # side of the picture that nothing is learned from
 
 
 class Pairs(Dataset):
@@ -40,5 +46,9 @@ class _Decoded:
         return len(self.pairs)
 
     def __getitem__(self, index):
-        image, mask, _ = self.pairs[index]
+        try:
+            image, mask, _ = self.pairs[index]
+        except DataError as e:
+            lost.note(e)
+            image, mask = np.zeros((_STAND_IN, _STAND_IN, 3)), np.full((_STAND_IN, _STAND_IN), 255, np.uint8)
         return image.astype('float32'), mask

@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Optional, Union
 
-from ...engine.run_folder import STATUS, RunFolder, folder_of
+from ...datasets.labelled.checked import FOLDER
+from ...engine.run_folder import STATUS, RunFolder, folder_of, on_main
 from ...utils.config import dump_config
 from ...utils.distributed import dist
 from ...utils.errors import CheckpointError, ConfigError, DataError, PasslError
@@ -18,8 +19,10 @@ from ...utils.logger import get_logger, setup_logger
 from ...utils.misc import IMAGENET_MEAN, IMAGENET_STD
 from ...utils.seed import derive_seed, seed_everything
 from ...utils.weights.checkpoint import load_file
+from ..lost import lost
+from ..predictions import readable
 from . import config, library
-from .data import for_paddleseg, read_parts
+from .data import check_parts, for_paddleseg, read_parts
 
 if TYPE_CHECKING:
     from ...datasets.labelled import Joined, Segmentation
@@ -49,6 +52,7 @@ def run(args: argparse.Namespace) -> None:
     with SegFolder(args.output or folder_of(args.config_file), resumes=True) as folder:
         parts = () if args.predict else ('val_dataset',) if args.evaluate_only else config.DATASETS
         pairs = read_parts(cfg, parts)
+        on_main(check_parts, pairs, os.path.join(os.path.dirname(os.path.abspath(folder.folder)), FOLDER))
         resume = folder.prepare(doing, args)
         if args.resume == 'auto' and not resume:
             start = config.take_pretrained(cfg, args.pretrained)
@@ -233,11 +237,13 @@ class _Job:
         mends.load_model(model, self.args.weights)
         self.record['weights'] = self.args.weights
         result = evaluate(model, data, num_workers=self.args.num_workers, **(self.cfg.get('test_config') or {}))
+        lost.check()
         self._keep(mends.as_figures(result))
         get_logger().info('mIoU %.4f on %d images.', self.record['mIoU'], len(data))
 
     def predict(self) -> None:
         """PaddleSeg's predictor: label maps and overlays as pictures."""
+        import cv2
         from paddleseg.core import predict
         from paddleseg.transforms import Compose
         from paddleseg.utils import get_image_list
@@ -245,9 +251,11 @@ class _Job:
             images, root = get_image_list(self.args.predict)
         except (FileNotFoundError, RuntimeError, OSError) as e:
             raise DataError(f"--predict '{self.args.predict}': {e}") from None
-        lost = [path for path in images if not os.path.isfile(path)]
-        if lost:
-            raise DataError(f"--predict '{self.args.predict}': there is no '{lost[0]}' ({len(lost)} are missing).")
+        missing = [path for path in images if not os.path.isfile(path)]
+        if missing:
+            raise DataError(f"--predict '{self.args.predict}': there is no '{missing[0]}' ({len(missing)} missing).")
+        # its pictures are drawn on what OpenCV reads
+        images = readable(images, root or '', lambda path: cv2.imread(path) is not None)
         with refusals():
             builder, model = self._builder()
             transforms = Compose(builder.val_transforms)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...datasets.builder import build_dataset
 from ...datasets.folder import ImageFolder, check_folder
-from ...datasets.image import read_image
+from ...datasets.image import read_image, shown
 from ...datasets.labelled import VocMultilabel, build_multilabel
 from ...datasets.preprocess.compose import build_transforms
 from ...utils.errors import DataError
@@ -74,7 +74,7 @@ def build_classification(kind: str, root: str, split: str, size: int) -> Classif
         there = sorted(n for n in os.listdir(root) if os.path.isdir(os.path.join(root, n)))
         raise DataError(f"'{root}' has no folder '{split}' (it has: {', '.join(there[:8]) or 'none'}). The tasks on "
                         f'whole images need {root}/{split}/<class>/<image>; other names: --train-split, --val-split.')
-    dataset = build_dataset({'name': 'ImageFolder', 'dataroot': os.path.join(root, split), 'index': False}, '--data')
+    dataset = build_dataset({'name': 'ImageFolder', 'dataroot': os.path.join(root, split)}, '--data')
     assert isinstance(dataset, ImageFolder)
     entries = [dataset.samples[i] for i in range(len(dataset))]
     labels = np.array([label for _, label in entries])
@@ -86,8 +86,11 @@ def check_pair(train: Union[ClassificationSplit, 'SegmentationSplit'],
                val: Union[ClassificationSplit, 'SegmentationSplit']) -> None:
     """Both splits must have the same classes and at least two of them."""
     if train.classes != val.classes:
-        differing = sorted(set(train.classes) ^ set(val.classes))[:5]
-        raise DataError(f'The training split has {len(train.classes)} classes and the other {len(val.classes)}, and '
-                        f'they differ ({", ".join(differing) or "in order"}): the labels would not mean the same.')
+        alone = [', '.join(shown(c) for c in one.classes if c not in other.classes) or '-'
+                 for one, other in ((train, val), (val, train))]
+        raise DataError(f'The training split has {len(train.classes)} classes and the other {len(val.classes)}: the '
+                        f'labels would not mean the same. Only in training: {alone[0][:200]}; only in the other: '
+                        f'{alone[1][:200]}. Both need the same names in the same order: rename or remove folders '
+                        '(classes without images on one side, too), or mend the lists of classes.')
     if len(train.classes) < 2:
         raise DataError('The data has one class only; nothing can be told apart.')

@@ -11,6 +11,7 @@ import cv2
 from tqdm import tqdm
 
 from ...datasets.labelled import build_segmentation, parse_options
+from ...datasets.labelled.checked import judge_masks
 from ...engine.device import select_device
 from ...engine.run_folder import RunFolder
 from ...utils.distributed import dist
@@ -73,6 +74,7 @@ def load_data(args: argparse.Namespace) -> tuple[Optional[list[ClassificationSpl
                 for split in _splits(args, kind)]
         dense = [SegmentationSplit(d, args.image_size, title) for d, title in zip(sets, ('train', 'val'))]
         check_pair(dense[0], dense[1])
+        judge_masks(dense[0].classes, dense[0].pixels, dense[1].pixels)
     return whole, dense
 
 

@@ -28,7 +28,7 @@ class SegmentationSplit:
 
     Attributes:
         classes: names.
-        digest: hash of all images, masks and class names.
+        digest: hash of all images, masks and class names. pixels: int64 [256], of each class number and of 255.
 
     Raises:
         DataError: no image, or a label that is no class.
@@ -41,9 +41,11 @@ class SegmentationSplit:
         if not 2 <= len(self.classes) < IGNORE:
             raise DataError(f'The set has {len(self.classes)} classes; the probes take 2 to {IGNORE - 1}.')
         total = hashlib.sha256('\n'.join(self.classes).encode())
-        self._masks, self.shapes, self._squares = [], [], []
+        self._masks, self.shapes, self._squares, self.pixels = [], [], [], np.zeros(256, np.int64)
         for _, items in batches(self._look, len(dataset), title=title):
-            for digest, packed, shape, worst, name, square in items:
+            for digest, packed, shape, counts, name, square in items:
+                self.pixels += counts
+                worst = int(np.flatnonzero(counts[:IGNORE]).max(initial=0))
                 if worst >= len(self.classes):
                     raise DataError(f"The mask of '{name}' holds the label {worst}, but there are only "
                                     f'{len(self.classes)} classes (0 to {len(self.classes) - 1}, {IGNORE} = ignore).')
@@ -65,11 +67,10 @@ class SegmentationSplit:
                             f'{mask.shape[1]} x {mask.shape[0]} pixels.')
         data = mask.tobytes()
         digest = hashlib.sha256(np.ascontiguousarray(image).tobytes() + data).digest()
-        known = mask[mask != IGNORE]
-        worst = int(known.max()) if known.size else 0
         square = self._square(image) if (i + 1) * 3 * self.size**2 <= KEPT_BYTES else None
         # masks are mostly flat: some fifty times smaller, and read back faster than from their files
-        return digest, zlib.compress(data, 1), mask.shape, worst, name, square
+        return digest, zlib.compress(data, 1), mask.shape, np.bincount(mask.ravel(), minlength=256), name, \
+            square
 
     def image(self, i: int) -> np.ndarray:
         """uint8 [size, size, 3]."""

@@ -6,10 +6,11 @@ from typing import Callable
 import numpy as np
 from tqdm import tqdm
 
+from ...utils.errors import DataError
 from ...utils.seed import derive_seed
 from . import softmax
 from .features import Features, unit_length
-from .metrics import confusion, segmentation_figures
+from .metrics import IGNORE, confusion, segmentation_figures
 from .seg_data import SegmentationSplit, predict_mask, soft_labels
 
 IMAGES_PER_STEP = 8
@@ -23,6 +24,15 @@ def labelled_images(count: int, percent: float, seed: int) -> np.ndarray:
     """
     order = np.random.RandomState(derive_seed(seed, 11)).permutation(count)
     return np.sort(order[:max(1, int(round(count * percent / 100)))])
+
+
+def _labelled(train, labels, percent, seed):
+    """`labelled_images`, of which at least one must have a label."""
+    chosen = labelled_images(len(train), percent, seed)
+    if (labels[chosen] == IGNORE).all():
+        raise DataError(f'The {len(chosen)} images with labels ({percent:g} %, seed {seed}) are ignored everywhere '
+                        '(255): nothing can be learned from them. Use a larger share of the labels.')
+    return chosen
 
 
 def score(split: SegmentationSplit, grid: tuple[int, ...], predict: Callable[[np.ndarray], np.ndarray],
@@ -61,7 +71,7 @@ def linear_segmentation(train: SegmentationSplit, labels: np.ndarray, val: Segme
     Returns:
         {'miou', 'miou_all', 'pixel_accuracy', 'images'}
     """
-    classes, chosen = len(train.classes), labelled_images(len(train), percent, seed)
+    classes, chosen = len(train.classes), _labelled(train, labels, percent, seed)
     rng = np.random.RandomState(derive_seed(seed, 12))
     draw_images = softmax.Shuffled(chosen, IMAGES_PER_STEP, rng)
     scale = softmax.Standardise.of(features.cells(chosen[i:i + 16]) for i in range(0, len(chosen), 16))
@@ -106,7 +116,7 @@ def knn_segmentation(train: SegmentationSplit, labels: np.ndarray, val: Segmenta
         patches: so many labelled cells are kept, drawn evenly from the labelled images; bounds memory and time.
         others as in `linear_segmentation`.
     """
-    classes, chosen = len(train.classes), labelled_images(len(train), percent, seed)
+    classes, chosen = len(train.classes), _labelled(train, labels, percent, seed)
     rng = np.random.RandomState(derive_seed(seed, 13))
     cells = features.grid[0] * features.grid[1]
     each = min(cells, -(-patches // len(chosen)))

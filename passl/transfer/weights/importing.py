@@ -7,15 +7,14 @@ import numpy as np
 from ...utils.errors import CheckpointError
 from ...utils.weights import find_state_dict, select_prefix
 from ...utils.weights.checkpoint import load_file, save_file
-from ...utils.weights.identify import identify
+from ...utils.weights.identify import identify, of_backbone
+from ...utils.weights.load import check_finite
 from ...utils.weights.names import (Arch, check_complete, check_exists, first_short, nearest_arch, refuse_unless_empty,
                                     table)
 from . import certificate
 from .exporting import as_float32, backbone, check_equal, check_place, place, put
 from .independent import Network
 from .proof import INDEPENDENT, compare, images, source_maps
-
-_HEADS = ('fc.', 'head.', 'neck.', 'classifier.', 'queue', 'prototypes.', 'encoder_')
 
 
 def import_weights(source: str, output: str, library: Optional[str] = None, prefix: Optional[str] = None,
@@ -41,9 +40,10 @@ def import_weights(source: str, output: str, library: Optional[str] = None, pref
     where = f"'{source}'"
     named = find_state_dict(content, where)
     library, prefix = identify(named, where, library, prefix)
-    theirs = {n: v for n, v in select_prefix(named, prefix).items()
-              if not n.startswith(_HEADS) and not n.endswith('num_batches_tracked')}
+    theirs = {n: v for n, v in of_backbone(select_prefix(named, prefix), library).items()
+              if not n.endswith('num_batches_tracked')}
     arch, state = rename(theirs, library, where)
+    check_finite(state, where)
     state = as_float32(state, where)
     with place(output) as path:
         save_file(state, path)

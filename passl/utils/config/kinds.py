@@ -60,6 +60,8 @@ Share = Annotated[float, number_from(0, 1)]
 Within = Annotated[float, Check('a number above 0 and below 1', lambda v: is_number(v) and 0 < v < 1)]
 Text = Annotated[str, Check('text (in quotes if it looks like a number)', _is_text)]
 Texts = Annotated[Sequence[str], Check('a list of texts', _are_texts)]
+Range = Annotated[Sequence[float], Check('a list of two numbers, the lower first, such as [0, 4095]', lambda v: (
+    isinstance(v, (list, tuple)) and len(v) == 2 and all(is_number(n) for n in v) and v[0] < v[1]))]
 Shape = Annotated[Sequence[int], Check('a list of whole numbers such as [3, 224, 224]', lambda v: isinstance(
     v, (list, tuple)) and len(v) > 0 and all(is_whole(n) and (n > 0 or n == -1) for n in v))]
 

@@ -3,7 +3,8 @@
 import contextlib
 import os
 import signal
-from typing import Any
+import threading
+from typing import Any, Iterator
 
 
 class Store:
@@ -22,7 +23,7 @@ class Store:
             return self.inner.add(key, amount)
 
 
-def _meeting_place():
+def meeting_place() -> tuple[str, str]:
     """(host, port) of the store, by Paddle's rule: a launcher or an operator may set but one of the three."""
     host, port = os.environ.get('MASTER_ADDR'), os.environ.get('MASTER_PORT')
     if not (host and port):
@@ -34,7 +35,7 @@ def _meeting_place():
 def second_store() -> Store:
     """A Store with a connection of its own, for another thread."""
     import paddle
-    host, port = _meeting_place()
+    host, port = meeting_place()
     return Store(paddle.base.core.TCPStore(host, int(port), False, 0, 60))
 
 
@@ -46,3 +47,21 @@ def _signals_wait():
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def signals_end_at_once() -> Iterator[None]:
+    """Inside, a signal that Python has a handler for ends the process without it.
+
+    For calls of Paddle that wait for long and keep Python's lock meanwhile: no handler would run before they return.
+    """
+    mine = threading.current_thread() is threading.main_thread()
+    before = {n: signal.getsignal(n) for n in signal.valid_signals()} if mine else {}
+    before = {n: handler for n, handler in before.items() if callable(handler)}
+    try:
+        for number in before:
+            signal.signal(number, signal.SIG_DFL)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -8,8 +8,9 @@ import time
 from typing import Optional, TypeVar
 
 from . import watch as watching
-from .store import Store, second_store
+from .store import Store, meeting_place, second_store, signals_end_at_once
 from ..errors import DeviceError
+from ..logger import get_logger
 
 T = TypeVar('T')
 
@@ -56,8 +57,10 @@ def _join():
     import paddle.distributed as dist
     if on_cpu():        # Paddle built for a GPU would go there, whatever device was set
         os.environ['PADDLE_DISTRI_BACKEND'] = 'gloo'
+    get_logger().info('Process %d of %d looks for the others at %s:%s.', rank(), world_size(), *meeting_place())
     try:
-        dist.init_parallel_env()
+        with signals_end_at_once():         # there is nothing to save yet
+            dist.init_parallel_env()
     except OSError as e:                    # a library that Paddle loads when it is needed
         raise DeviceError(f'Process {rank()} of {world_size()} could not load what connects GPUs (NCCL): {e}\n'
                           'Install it; Paddle 2.6 looks for libnccl.so, a name without a version (on Debian and '

@@ -7,7 +7,7 @@ from typing import Optional, Union
 from .checkpoint import save_file
 from ..errors import CheckpointError
 from .key_names import describe
-from .load import backbone_weights, load_weights, prefixes, select_prefix
+from .load import backbone_weights, check_finite, load_weights, prefixes, select_prefix
 
 _ENDINGS = ('.pdparams', '.safetensors')
 
@@ -40,6 +40,7 @@ def extract_weight(ckpt: str, output: str, prefix: str = 'backbone', remove_pref
         if not found:
             raise CheckpointError(f"'{ckpt}' has no weights below '{prefix}'. "
                                   f"It has: {', '.join(prefixes(state))}.")
+    check_finite(found, f"'{ckpt}'")
     front = '' if remove_prefix or not prefix else prefix + '.'
     named = {front + name: value for name, value in found.items()}
     save_file(named, output)

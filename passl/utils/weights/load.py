@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import CheckpointError
 from .checkpoint import is_torch_file, load_file
-from .identify import BACKBONES, identify, prefixes
+from .identify import BACKBONES, identify, of_backbone, prefixes, select
 from .key_names import describe
 from .names import first_short, nearest_arch, table
 from .safetensors_file import bfloat16_to_float32
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 _NESTING = ('state_dict', 'model_state_dict', 'model', 'network', 'backbone')
 _NOT_BACKBONE = ('fc.', 'head.', 'neck.', 'classifier.', 'encoder_q.', 'encoder_k.', 'queue', 'prototypes.')
+_NO_WEIGHTS = ('optim', 'scheduler', 'lr_', 'message_hub', 'rng', 'scaler', 'amp')         # keys of a training's state
+# what torch.compile and others put into names, anywhere
+_WRAPPERS = ('_orig_mod.', '_fsdp_wrapped_module.', '_checkpoint_wrapped_module.')
+_DEPTH = 6              # levels of dicts around the weights
 _SHOWN = 10
 
 
@@ -27,20 +31,33 @@ def find_state_dict(obj: Any, where: str = 'the file') -> dict[str, np.ndarray]:
     Raises:
         CheckpointError: there are no named tensors.
     """
-    for _ in range(4):
-        if not isinstance(obj, dict):
-            break
-        inner = [k for k in _NESTING if isinstance(obj.get(k), dict) and obj[k]]
+    tree = obj
+    for _ in range(_DEPTH):
+        inner = [k for k in _NESTING if isinstance(tree, dict) and isinstance(tree.get(k), dict) and tree[k]]
         if not inner:
-            found = {k: np.asarray(v) for k, v in obj.items()
-                     if isinstance(k, str) and isinstance(v, (np.ndarray, np.generic))}
-            if found:
-                return found
             break
-        obj = obj[inner[0]]
+        tree = tree[inner[0]]
+    found = _arrays(tree, _DEPTH) if isinstance(tree, dict) else {}
+    if found:
+        for wrapper in _WRAPPERS:
+            found = {k.replace(wrapper, ''): v for k, v in found.items()}
+        return found
     keys = ', '.join(map(str, list(obj)[:_SHOWN])) if isinstance(obj, dict) else type(obj).__name__
     raise CheckpointError(f"{_sentence(where)} holds no named weights (found: {keys or 'nothing'}). "
                           "Expected {name: tensor}, or that below 'state_dict'.")
+
+
+def _arrays(tree, depth):
+    """{name: array} at any level of nested dicts: below a key where several hold some ('teacher.', 'student.')."""
+    here = {k: np.asarray(v) for k, v in tree.items() if isinstance(k, str) and isinstance(v, (np.ndarray, np.generic))}
+    below = {k: _arrays(v, depth - 1) for k, v in tree.items()
+             if depth and isinstance(k, str) and isinstance(v, dict) and not k.lower().startswith(_NO_WEIGHTS)}
+    below = {k: found for k, found in below.items() if found}
+    if any(np.ndim(v) for v in here.values()):
+        return {**here, **{f'{k}.{name}': v for k, found in below.items() for name, v in found.items()}}
+    if len(below) == 1:                 # beside it stand numbers at most, such as the epoch
+        return next(iter(below.values()))
+    return {f'{k}.{name}': v for k, found in below.items() for name, v in found.items()} or here
 
 
 def _sentence(text):
@@ -103,7 +120,7 @@ def select_prefix(state: dict[str, np.ndarray], prefix: str) -> dict[str, np.nda
     """The entries whose name begins with `prefix` (whole parts only), without it."""
     if prefix and not prefix.endswith('.'):
         prefix += '.'
-    return {k[len(prefix):]: v for k, v in state.items() if k.startswith(prefix)}
+    return select(state, prefix)
 
 
 def find_backbone_prefix(state: Collection[str]) -> Optional[str]:
@@ -136,10 +153,11 @@ def backbone_weights(state: dict[str, np.ndarray], where: str = 'the file') -> d
     prefix, library = find_backbone_prefix(state), 'passl'
     try:
         library, prefix = identify(state, where, as_read=True)
+        found = of_backbone(select_prefix(state, prefix), library)
     except CheckpointError:
         if prefix is None:
             raise
-    found = {k: v for k, v in select_prefix(state, prefix).items() if not k.startswith(_NOT_BACKBONE)}
+        found = {k: v for k, v in select_prefix(state, prefix).items() if not k.startswith(_NOT_BACKBONE)}
     if library not in ('passl', 'torchvision', 'timm'):
         found = _renamed(found, library, where)
     if not found:
@@ -157,6 +175,16 @@ def _renamed(theirs, library, where):
         theirs = {n: v for n, v in theirs.items() if n not in identity}
     ours = {name: our for our, name in table(arch, library, as_read=True).items()}
     return {ours.get(name, name): value for name, value in theirs.items()}
+
+
+def check_finite(state: dict[str, np.ndarray], where: str) -> None:
+    """CheckpointError that names the tensors with nan or inf: whatever is computed with them is nan too."""
+    wrong = [name for name, value in state.items()
+             if np.asarray(value).dtype.kind == 'f' and not np.isfinite(value).all()]
+    if wrong:
+        more = f', ... ({len(wrong)} in all)' if len(wrong) > _SHOWN else ''
+        raise CheckpointError(f'{_sentence(where)} holds values that are nan or inf, in {", ".join(wrong[:_SHOWN])}'
+                              f'{more}. A training that went wrong writes such files: use an older one.')
 
 
 class Holder(Protocol):
@@ -239,7 +267,7 @@ def load_into(layer: Holder, state: dict[str, np.ndarray], what: str = 'model', 
         Report, which is also logged.
 
     Raises:
-        CheckpointError: too few match. The layer is then unchanged.
+        CheckpointError: too few match, or one that does is not finite. The layer is then unchanged.
     """
     own = layer.state_dict()
     matched, missing, mismatched = [], [], []
@@ -259,6 +287,7 @@ def load_into(layer: Holder, state: dict[str, np.ndarray], what: str = 'model', 
         least = max(1, int(np.ceil(needed * len(own))))
         raise CheckpointError(f'{_sentence(source)} does not fit the {what}; {least} matching tensors are '
                               f'needed.\n{report}{_hint(state, own)}')
+    check_finite({name: state[name] for name in matched}, source)
     values = {name: _fit(state[name], own[name]) for name in matched}
     for name, value in values.items():
         own[name].set_value(value)

@@ -2,15 +2,17 @@
 
 Python's own unpickler calls whatever function a file names, so a weight file can run any
 program. This reader is an interpreter of its own for the part of the pickle language that
-checkpoints use: containers, numbers, strings and numpy arrays. A name that is not on the
-allow-list (`safe_arrays`) ends the reading; there is no way from a file to a Python function.
+checkpoints use: containers, numbers, strings and numpy arrays, by the names on the allow-list
+(`safe_arrays`). Any other class is an `Opaque`, whatever the file does with it; a name that has
+no place among data (`foreign`) ends the reading. There is no way from a file to a Python function.
 """
 
 import struct
-from typing import IO, Any, Callable, Iterable, NoReturn, Optional
+from typing import IO, Any, Callable, Iterable, Optional
 
-from .safe_arrays import (MAX_STEPS, DamagedError, Dtype, Global, Pending, RefusedError, Room, UnsupportedError,
-                          allow_list, check_key, check_result)
+from .foreign import is_data
+from .safe_arrays import (LONGEST_NAME, MAX_STEPS, OPAQUE_BYTES, DamagedError, Dtype, Global, Opaque, Pending,
+                          RefusedError, Room, UnsupportedError, allow_list, check_key, check_result)
 
 # What Paddle adds to a state dict for its own bookkeeping: structured name -> automatic name.
 _BOOKKEEPING = 'StructuredToParameterName@@'
@@ -101,9 +103,16 @@ class SafeUnpickler:
 
     def global_name(self, module: str, name: str) -> None:
         build = self.allowed.get((module, name))
-        if build is None:
-            raise RefusedError(f"'{module}.{name}'")
-        self.push(Global(f'{module}.{name}', build))
+        if build is None and (len(module) + len(name) > LONGEST_NAME or not is_data(module, name)):
+            raise RefusedError(f"'{f'{module}.{name}'[:LONGEST_NAME]}'")
+        if build:
+            self.push(Global(f'{module}.{name}', build))
+        else:
+            self.push_opaque(f'{module}.{name}')
+
+    def push_opaque(self, name: str) -> None:
+        self.room.take(OPAQUE_BYTES)
+        self.push(Opaque(name))
 
     def stack_global(self) -> None:
         module, name = self.pop_n(2)
@@ -113,14 +122,19 @@ class SafeUnpickler:
 
     def reduce(self) -> None:
         target, args = self.pop_n(2)
+        if isinstance(target, Opaque):
+            self.push_opaque(target.name)
+            return
         if not isinstance(target, Global) or not isinstance(args, tuple):
             raise RefusedError('a call of something that is not a function name')
         self.room.take_copies(args)
         self.push(target.build(*args))
 
-    def new_object(self) -> NoReturn:
-        target, _ = self.pop_n(2)
-        raise RefusedError(f"an object of '{getattr(target, 'name', type(target).__name__)}'")
+    def new_object(self, parts: int = 2) -> None:
+        target = self.pop_n(parts)[0]
+        if not isinstance(target, Opaque):
+            raise RefusedError(f"an object of '{getattr(target, 'name', type(target).__name__)}'")
+        self.push_opaque(target.name)
 
     def build(self) -> None:
         target, state = self.pop_n(2)
@@ -132,6 +146,8 @@ class SafeUnpickler:
         self.push(target.value if isinstance(target, Pending) else target)
 
     def append(self, items: Iterable[Any]) -> None:
+        if isinstance(self.stack[-1], Opaque):
+            return
         if not isinstance(self.stack[-1], list):
             raise DamagedError('a list item outside a list')
         self.stack[-1].extend(items)
@@ -144,10 +160,13 @@ class SafeUnpickler:
             if key == 'UnpackBigParamInfor@@':
                 raise UnsupportedError('its tensors are cut in pieces (paddle.save with protocol 2 or 3); '
                                        'save it again with protocol 4')
-            if check_key(key) != _BOOKKEEPING:
+            key = check_key(key)
+            if key != _BOOKKEEPING:
                 target[key] = value
 
     def add_items(self, items: Iterable[Any]) -> None:
+        if isinstance(self.stack[-1], Opaque):
+            return
         if not isinstance(self.stack[-1], set):
             raise DamagedError('a set item outside a set')
         self.stack[-1].update([check_key(item) for item in items])
@@ -193,6 +212,7 @@ _OPCODES = {
     b']': lambda u: u.push([]),
     b')': lambda u: u.push(()),
     b'\x8f': lambda u: u.push(set()),
+    b'\x91': lambda u: u.push({check_key(item) for item in u.pop_mark()}),           # frozenset
     b't': lambda u: u.push(tuple(u.pop_mark())),
     b'\x85': lambda u: u.push(tuple(u.pop_n(1))),
     b'\x86': lambda u: u.push(tuple(u.pop_n(2))),
@@ -211,6 +231,7 @@ _OPCODES = {
     b'\x93': lambda u: u.stack_global(),
     b'R': lambda u: u.reduce(),
     b'\x81': lambda u: u.new_object(),
+    b'\x92': lambda u: u.new_object(3),
     b'b': lambda u: u.build(),
     b'Q': lambda u: u.persistent_id(),
 }

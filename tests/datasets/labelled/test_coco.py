@@ -102,7 +102,7 @@ def first(**changes):
     (lambda c: c.update(categories=[]), 'no categories'),
     (lambda c: c['images'][0].update(file_name='../../secret.jpg'), 'secret.jpg.*lies outside'),
     (lambda c: c['images'][0].update(file_name=''), 'no name'),
-    (lambda c: c['images'][0].update(id='1'), 'no whole number'),
+    (lambda c: c['images'][0].update(id='one'), 'no whole number'), (first(image_id=1.5), 'no whole number'),
     (lambda c: c['images'][0].update(id=2), 'same id'),
     (lambda c: c['images'][0].update(height=0), 'no height and width'),
     (lambda c: c['images'][0].update(width=10**9), 'pixels are more than'),
@@ -126,8 +126,8 @@ def test_wrong_files(own, harm, said):
 
 
 def test_files_that_are_no_json(own):
-    for text, said in (('[1, 2]', 'a list'), ('{', 'no valid JSON'), ('[' * 10**5, 'no valid JSON'), ('\udcff', 'JSON'),
-                       ('{"a": ' + '9' * 10000 + '}', 'JSON')):
+    for text, said in (('[1, 2]', 'a list'), ('{', 'no valid JSON'), ('[' * 10**5, 'no valid JSON'),
+                       ('\udcff', 'no UTF-8'), ('{"a": ' + '9' * 10000 + '}', 'JSON')):
         (own / FILE).write_bytes(text.encode('utf-8', 'surrogateescape'))
         with pytest.raises(DataError, match=said):
             build_detection('coco', own)

@@ -61,8 +61,8 @@ def test_what_is_refused(text, said):
 def test_files_are_bounded(tmp_path):
     path = tmp_path / 'a.xml'
     for data, said in ((b'<annotation>' + b' ' * MAX_BYTES, 'bytes, more than'),
-                       ('<annotation>狗'.encode('gbk'), 'no UTF-8'),
-                       (b'\xff\xfe<\0a\0', 'no UTF-8')):
+                       ('<annotation>狗'.encode('gbk'), "no UTF-8.*As GBK line 1 would read '<annotation>狗'"),
+                       (b'\xff\xfe<\0a\0\0', 'no utf-16')):
         path.write_bytes(data)
         with pytest.raises(DataError, match=said):
             read_annotation(str(path))

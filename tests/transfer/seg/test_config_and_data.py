@@ -164,11 +164,6 @@ def test_settings_that_are_refused(folders):
     assert len(checked(folders, ignore_index=255, img_channels=3)[0]) == 6
 
 
-def test_some_masks_are_looked_at_before_anything_is_trained(folders):
-    with pytest.raises(DataError, match='holds the value 3, which stands for no class'):
-        checked(folders, classes=['a', 'b', 'c'])
-
-
 def test_roots_that_paddleseg_would_download_to(tmp_path, folders):
     for kind in ('PascalVOC', 'OpticDiscSeg'):
         with pytest.raises(DataError, match='othing is downloaded'):

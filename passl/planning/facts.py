@@ -1,0 +1,88 @@
+"""What is at hand: images and their sizes, devices and their memory."""
+
+import os
+from typing import Optional, Sequence
+
+import numpy as np
+
+from ..datasets.folder import check_folder
+from ..datasets.listing import list_trees
+from ..utils.errors import DataError
+from ..utils.logger import get_logger
+from ..utils.paddle_env import local_processes, usable_cores
+from .rules import Facts
+
+_SAMPLED = 300              # headers that are read, evenly over the set
+_OFF_THE_SMALL = 10         # percentile of the short sides: so few images are enlarged
+
+
+def short_sides(paths: Sequence[str], sampled: int = _SAMPLED) -> np.ndarray:
+    """Short sides, in pixels, of some of the images that can be opened: int64 [n], n <= `sampled`; headers alone."""
+    from PIL import Image
+    sides = []
+    for i in np.unique(np.linspace(0, len(paths) - 1, min(len(paths), sampled)).astype(int)):
+        try:
+            with Image.open(paths[i]) as img:
+                sides.append(min(img.size))
+        except Exception:           # told by name when it is met in training
+            continue
+    return np.asarray(sides, np.int64)
+
+
+def look_at_images(data: str) -> tuple[int, int]:
+    """(number of images below the folder `data`, short side in pixels of the small ones).
+
+    Raises:
+        DataError: no such folder, no images, or none of them can be opened.
+    """
+    root = check_folder(data, 'DATA')
+    paths, counts = list_trees([root])
+    if not int(counts.sum()):
+        raise DataError(f"'{root}' holds no images. `passl check-data {data}` tells what is there.")
+    sides = short_sides(paths)
+    if not len(sides):
+        raise DataError(f"None of {min(len(paths), _SAMPLED)} files of '{root}' that were looked at is an image that "
+                        f'can be opened. `passl check-data {data}` says what is wrong with each.')
+    looked = min(len(paths), _SAMPLED)
+    if len(sides) < looked:
+        get_logger().warning('%d of %d files that were looked at cannot be opened; `passl check-data %s` names them.',
+                             looked - len(sides), looked, data)
+    return int(counts.sum()), int(np.percentile(sides, _OFF_THE_SMALL))
+
+
+def host_memory() -> int:
+    """Bytes that are free on this machine (or in this container), over its processes of the job."""
+    free = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    try:
+        with open('/proc/meminfo') as f:
+            free = next(int(line.split()[1]) * 1024 for line in f if line.startswith('MemAvailable'))
+    except (OSError, StopIteration, ValueError):
+        pass
+    try:
+        with open('/sys/fs/cgroup/memory.max') as f:
+            free = min(free, int(f.read()))
+    except (OSError, ValueError):           # no container, or no limit
+        pass
+    return free // local_processes(os.environ)
+
+
+def look_at_device(no_cuda: bool) -> tuple[str, int, Optional[str]]:
+    """(name, bytes of memory for this process, half precision that is fast there or None)."""
+    import paddle
+
+    from ..engine.device import select_device
+    name = select_device(None, no_cuda)
+    if not name.startswith('gpu'):
+        return name.partition(':')[0], host_memory(), None
+    capability = paddle.device.cuda.get_device_capability()[0]
+    half = 'bfloat16' if capability >= 8 else 'float16' if capability == 7 else None
+    return 'gpu', paddle.device.cuda.get_device_properties().total_memory, half
+
+
+def facts_of(data: str, depth: int, started: bool, no_cuda: bool = False) -> Facts:
+    """What the plan depends on, for this process of the job."""
+    images, side = look_at_images(data)
+    device, memory, half = look_at_device(no_cuda)
+    processes = int(os.environ.get('PADDLE_TRAINERS_NUM') or 1)
+    cores = max(1, usable_cores() // local_processes(os.environ))
+    return Facts(images, side, device, memory, processes, cores, half, depth, started)
