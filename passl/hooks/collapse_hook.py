@@ -13,7 +13,6 @@ from .hook import Hook, Order, Priority
 if TYPE_CHECKING:
     from ..engine.trainer import Trainer
 
-SMALL_GRID = 9              # cells: up to 3 x 3 the dense loss is solved by position
 _SLACK = 0.01               # of ln(K + 1): so near is 'chance'
 _NO_QUEUE_WAIT = 1000       # steps, or one epoch: a method without a queue is judged after these
 _LOOK = 'docs/LOSS_CURVE.md says what a healthy run looks like.'
@@ -52,7 +51,7 @@ class CollapseHook(Hook):
 
     def run_begin(self, trainer: 'Trainer') -> None:
         self.bad, self.good, self.told = {}, {}, set()          # per cause: log steps in a row; what was told
-        self.told_of_grid, self.losses = False, {}
+        self.losses = {}
 
     def train_iter_end(self, trainer: 'Trainer') -> None:
         record, model = trainer.record, trainer.model
@@ -89,12 +88,8 @@ class CollapseHook(Hook):
         shortcut = not collapsed and acc is not None and acc >= self.max_acc and (
             record['epoch'] <= self.early_epochs or floor is not None and loss <= 1.1 * floor + 0.05)
         if self._is_due('acc1' + suffix, shortcut, self.patience):
-            cells = getattr(model, 'cells', None)
-            if not suffix or cells is None or cells > SMALL_GRID:
-                self._warn(trainer, (_dense_words if suffix else _shortcut_words)(acc, self.max_acc, loss, cells))
-            elif not self.told_of_grid:
-                self.told_of_grid = True
-                get_logger().info(_small_grid_words(acc, cells))
+            self._warn(trainer, (_dense_words if suffix else _shortcut_words)(
+                acc, self.max_acc, loss, getattr(model, 'cells', None)))
         # one batch's loss is noisy: the mean counts, and that of random keys is ln(K + 1) or more
         last = self.losses.setdefault(suffix, collections.deque(maxlen=self.chance_patience))
         last.append(loss)
@@ -144,16 +139,10 @@ def _dense_words(acc, limit, loss, cells):
     grid = f' with {cells} cells' if cells else ''
     return (f'the dense task is too easy: acc1_dense is {acc:.2f} %, at or above {limit:g} %{grid}, with loss '
             f'{loss:.3f}. Two causes are known. Dense keys that were not put back in order after the shuffle, so that '
-            'queries are compared with themselves or by place: look at your own changes of the model. Or small grids, '
-            'where zero padding tells a cell its place: use larger crops (224 px give 7 x 7 cells), or a lower '
+            'queries are compared with themselves or by place: look at your own changes of the model. Or the places of '
+            'the cells, which zero padding tells, and by which pooled negatives are told apart, soonest at small crops: '
+            'the loss then teaches little. Set model.correspondence: Regions with model.negatives: batch, or lower '
             f'model.loss_lambda. {_LOOK}')
-
-
-def _small_grid_words(acc, cells):
-    return (f'acc1_dense is {acc:.2f} %. That is expected with {cells} cells: in a grid of up to 3 x 3 the zero '
-            'padding tells every cell its place, and the dense loss teaches little; loss_global goes on. Larger crops '
-            'make it harder (docs/LOSS_CURVE.md). (If you have changed the model: dense keys that are not put back in '
-            'order after the shuffle look the same.)')
 
 
 def _chance_words(suffix, loss, chance, negatives, count):

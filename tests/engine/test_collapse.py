@@ -112,7 +112,7 @@ def test_views_that_are_the_same_picture(data, said):
     first, second = sorted((text for _, text in said), key=lambda text: 'dense task' in text)
     assert 'the task is too easy: acc1 is 100.00 %' in first and 'same picture' in first
     assert 'the dense task is too easy: acc1_dense is' in second and 'with 16 cells' in second
-    assert 'not put back in order' in second and 'small grids' in second
+    assert 'not put back in order' in second and 'model.correspondence: Regions' in second
 
 
 def test_dense_keys_that_are_the_queries(data, said, monkeypatch):
@@ -136,12 +136,6 @@ def test_dense_keys_that_are_the_queries(data, said, monkeypatch):
     monkeypatch.setattr(DenseCL, 'key', key)
     run(small.densecl(data, **LONG))
     assert len(said) == 1 and 'the dense task is too easy: acc1_dense is 100.00 %' in said[0][1]
-
-
-def test_a_small_grid_is_no_warning(data, said):
-    run(same_pictures(data, neck={'num_grid': 3}))
-    levels = [level for level, text in said if 'acc1_dense' in text]
-    assert levels == ['INFO'] and any('expected with 9 cells' in text for _, text in said)
 
 
 def test_keys_of_other_images(data, said, monkeypatch):
