@@ -163,8 +163,8 @@ def check_ranges(loaders: dict[str, Optional[ImageLoader]]) -> None:
     """The same number in a file must be the same shade in train and val."""
     ranges = {part: getattr(loader.dataset, 'value_range', None) for part, loader in loaders.items() if loader}
     if len(ranges) == 2 and ranges['train'] != ranges['val']:
-        get_logger().warning("'dataloader.train.dataset.value_range' is %s, and that of dataloader.val %s: the same number "
-                             'in files of more than 8 bits would be another shade there. Set both alike.',
+        get_logger().warning("'dataloader.train.dataset.value_range' is %s, and that of dataloader.val %s: the same "
+                             'number in files of more than 8 bits would be another shade there. Set both alike.',
                              ranges['train'] or 'not set', ranges['val'] or 'not set')
 
 
