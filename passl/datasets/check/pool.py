@@ -2,6 +2,7 @@
 
 import multiprocessing
 import multiprocessing.connection
+import mmap
 import os
 import signal
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Any, Callable
 import cv2
 import numpy as np
 
+from ...utils.errors import DataError
 from ...utils.forking import forked, forking
 from .look import CRASH, RECORD, look_at
 
@@ -30,7 +32,7 @@ def _work(function, paths, connection, current, parent):
             numbers = connection.recv()
             records, reasons = [], []
             for number in numbers:
-                current.value = number
+                current[0] = number
                 record, reason = function(paths[number])
                 records.append(record)
                 if reason:
@@ -46,7 +48,9 @@ class _Worker:
     def __init__(self, context: 'multiprocessing.context.ForkContext', function: Callable[[str], tuple[tuple, str]],
                  paths: Sequence[str]) -> None:
         self.connection, other = context.Pipe()
-        self.current = context.Value('q', -1, lock=False)
+        # anonymous memory: multiprocessing's own lies in /dev/shm, which may be read-only or full
+        self.current = memoryview(mmap.mmap(-1, 8)).cast('q')
+        self.current[0] = -1
         self.process = context.Process(target=_work, args=(function, paths, other, self.current, os.getpid()),
                                        daemon=True)
         with forking():
@@ -123,7 +127,13 @@ def look_at_all(paths: Sequence[str], workers: int, advance: Callable[[int], obj
     crew = []
     try:
         for _ in range(min(workers, -(-len(paths) // _TASK))):
-            crew.append(_Worker(context, function, paths))
+            try:
+                crew.append(_Worker(context, function, paths))
+            except OSError as e:        # no more files or processes: fewer workers do it too
+                if not crew:
+                    raise DataError(f'No process to look at files could be started: {e.strerror or e}. Raise the '
+                                    'number of open files or processes (ulimit -n, ulimit -u).') from e
+                break
         idle = list(crew)
         while True:
             for worker in idle:
@@ -148,7 +158,7 @@ def _collect(worker, crew, tasks, records, reasons, advance, how):
     try:
         found, why = worker.connection.recv()
     except (EOFError, OSError):
-        number = worker.current.value
+        number = worker.current[0]
         cause = _how_it_died(worker.process)
         if tasks.died_at(task, number):
             records[number]['state'] = CRASH
