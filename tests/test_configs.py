@@ -126,6 +126,7 @@ def test_recipes():
 @pytest.mark.parametrize('size', ['r50', 'r18_small'])
 def test_moco_v2_and_densecl_differ_in_the_model_only(size):
     moco, dense = load(f'configs/moco/moco_v2_{size}.yaml'), load(f'configs/densecl/densecl_{size}.yaml')
+    dense.pop('expected', None)             # what is known of the recipe's run
     assert without_model(moco) == without_model(dense)
     assert moco['model']['name'] == 'MoCo' and dense['model']['name'] == 'DenseCL'
 

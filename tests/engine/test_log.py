@@ -30,7 +30,8 @@ def dense_run(data, tmp_path_factory):
     root = str(tmp_path_factory.mktemp('dense'))
     path = os.path.join(root, 'dense.yaml')
     with open(path, 'w') as f:
-        yaml.safe_dump(densecl(data, output_dir=root, epochs=3, log_config={'interval': 2}), f)
+        yaml.safe_dump(densecl(data, output_dir=root, epochs=3, lr_scheduler={'T_max': 3},
+                               log_config={'interval': 2}), f)
     assert train_main(['-c', path]) == 0
     return os.path.join(root, 'dense')
 
