@@ -34,7 +34,8 @@ def stem(net, x, dtype=paddle.float32):
 
 def block(layer, x):
     """A residual block of [N, H, W, C]."""
-    out = cl.norm(layer.bn1, cl.conv(layer.conv1, x), relu=True)
+    inner, x = cl.fork(x)
+    out = cl.norm(layer.bn1, cl.conv(layer.conv1, inner), relu=True)
     if layer.downsample is not None:
         *pool, conv, norm = layer.downsample
         for part in pool:       # ResNet_vd: average pooling, or the identity
