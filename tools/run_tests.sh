@@ -33,7 +33,7 @@ if [ "$version" != "$DEFAULT_VERSION" ]; then
     if [ -z "$extras" ] && [ ${#arguments[@]} -eq 0 ]; then         # where models are built, and files that name Paddle
         mapfile -t arguments < <(grep -rlE --include='test_*.py' '\<paddle\>|build_dataloader' \
             tests/*.py tests/datasets tests/security tests/utils)
-        arguments+=(tests/{distributed,engine,environment,modeling,modules,solver,transfer})
+        arguments+=(tests/{distributed,engine,environment,modeling,modules,planning,solver,transfer})
     fi
 fi
 make_environment "$venv" -e ".[cpu,${extras:+$extras,}test]" "paddlepaddle==$version"

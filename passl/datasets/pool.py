@@ -1,5 +1,6 @@
 """Worker processes that survive what kills one of them: a file that its decoder does not stand."""
 
+import mmap
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -9,6 +10,7 @@ from typing import Any, Callable, Sequence
 import cv2
 import numpy as np
 
+from ..utils.errors import DataError
 from ..utils.forking import forked, forking
 
 _TASK = 32                  # items handed to a worker at a time
@@ -28,7 +30,7 @@ def _work(function, items, dtype, connection, current, parent):
             numbers = connection.recv()
             records, reasons = [], []
             for number in numbers:
-                current.value = number
+                current[0] = number
                 record, reason = function(items[number])
                 records.append(record)
                 if reason:
@@ -43,7 +45,9 @@ def _work(function, items, dtype, connection, current, parent):
 class _Worker:
     def __init__(self, context: Any, *job: Any) -> None:
         self.connection, other = context.Pipe()
-        self.current = context.Value('q', -1, lock=False)
+        # anonymous memory: multiprocessing's own lies in /dev/shm, which may be read-only or full
+        self.current = memoryview(mmap.mmap(-1, 8)).cast('q')
+        self.current[0] = -1
         self.process = context.Process(target=_work, args=(*job, other, self.current, os.getpid()),
                                        daemon=True)
         with forking():
@@ -123,7 +127,13 @@ def run_all(function: Callable[[Any], tuple[Any, str]], items: Sequence, workers
     crew = []
     try:
         for _ in range(min(workers, -(-len(items) // task))):
-            crew.append(_Worker(*job))
+            try:
+                crew.append(_Worker(*job))
+            except OSError as e:        # no more files or processes: fewer workers do it too
+                if not crew:
+                    raise DataError(f'No process to look at files could be started: {e.strerror or e}. Raise the '
+                                    'number of open files or processes (ulimit -n, ulimit -u).') from e
+                break
         idle = list(crew)
         while True:
             for worker in idle:
@@ -153,7 +163,7 @@ def _collect(worker, tasks, records, reasons, given_up):
     try:
         found, why = worker.connection.recv()
     except (EOFError, OSError):
-        number = worker.current.value
+        number = worker.current[0]
         cause = _how_it_died(worker.process)
         if not tasks.died_at(task, number):
             return 0, True

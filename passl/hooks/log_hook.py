@@ -21,14 +21,15 @@ _OF_EVERY_STEP = 'mode', 'iteration', 'epoch', 'lr', 'time', 'data_time'
 
 @HOOKS.register()
 class LogHook(Hook):
-    """Every `interval` iterations, and at the last one of an epoch: one line, one JSON object.
+    """Every `interval` iterations, at the last one, and (`by_epoch`) at the end of an epoch: one line, one JSON object.
 
     Values are means over processes, but for what other hooks have added. They are read from the device on log steps
     only; the running mean of an epoch's loss is kept on the device.
 
     Args:
         interval: in iterations.
-        by_epoch: write 'Epoch [1/200][50/5004]'; otherwise 'Iter [50/1000800]'.
+        by_epoch: write 'Epoch [1/200][50/5004]', and count within epochs; otherwise 'Iter [50/1000800]', for short
+            epochs.
         progress_bar: None shows a bar where there is a terminal; True and False decide.
     """
 
@@ -62,7 +63,8 @@ class LogHook(Hook):
     def _due(self, trainer, iteration):
         inner = iteration - (trainer.epoch - 1) * trainer.iters_per_epoch
         counted = inner if self.by_epoch else iteration
-        return counted % self.interval == 0 or inner == trainer.iters_per_epoch or iteration == trainer.max_iters
+        ends = self.by_epoch and inner == trainer.iters_per_epoch
+        return counted % self.interval == 0 or ends or iteration == trainer.max_iters
 
     def train_iter_end(self, trainer: 'Trainer') -> None:
         loss = trainer.outputs['loss'].detach().astype('float32')

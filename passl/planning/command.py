@@ -104,7 +104,7 @@ def config_of(args: argparse.Namespace, choices: Sequence[Choice]) -> dict[str, 
     data['loader']['num_workers'] = value['dataloader.train.loader.num_workers']
     if value['half'] != 'float32':
         cfg.update(use_amp=True, AMP={'dtype': value['half']})
-    cfg['log_config']['interval'] = max(1, min(50, steps // 100))
+    cfg['log_config'].update(interval=max(1, min(50, steps // 100)), by_epoch=False)
     cfg['checkpoint'] = {'name': 'CheckpointHook', 'by_epoch': False, 'interval': max(1, steps // 10),
                          'max_keep_ckpts': 3}
     for key in ('K', 'm', 'bn_splits'):

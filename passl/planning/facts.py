@@ -71,9 +71,11 @@ def look_at_device(no_cuda: bool) -> tuple[str, int, Optional[str]]:
     import paddle
 
     from ..engine.device import select_device
+    from ..modules.cpu import bfloat16
     name = select_device(None, no_cuda)
     if not name.startswith('gpu'):
-        return name.partition(':')[0], host_memory(), None
+        half = 'bfloat16' if name == 'cpu' and not bfloat16.why_not() else None
+        return name.partition(':')[0], host_memory(), half
     capability = paddle.device.cuda.get_device_capability()[0]
     half = 'bfloat16' if capability >= 8 else 'float16' if capability == 7 else None
     return 'gpu', paddle.device.cuda.get_device_properties().total_memory, half

@@ -1,6 +1,8 @@
 """The pieces of check-data: the worker processes, what is found in files."""
 
+import errno
 import multiprocessing
+import multiprocessing.heap
 import os
 import signal
 import socket
@@ -12,9 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from passl.datasets import pool as crew
 from passl.datasets.check import look, pool
 from passl.datasets.check.files import find_files
 from passl.datasets.listing import list_trees
+from passl.utils.errors import DataError
 
 
 def picture(seed, height=120, width=160):
@@ -129,3 +133,34 @@ def test_files_are_those_that_training_lists(tmp_path, make_images):
     counts = np.bincount(labelled.labels).tolist()
     assert counts[0] == 4 and counts[2:] == [2, 2]
     assert len(find_files(root + '/a', recursive=False).paths) == 2
+
+
+@pytest.mark.parametrize('started', [0, 1, 2])
+def test_fewer_processes_than_were_asked_for(started, tmp_path, monkeypatch):
+    for i in range(70):
+        cv2.imwrite(str(tmp_path / f'{i}.jpg'), picture(i, 20, 20))
+    paths = sorted(map(str, tmp_path.iterdir()))
+    begin, made = crew._Worker.__init__, []
+
+    def few(self, *arguments):
+        if len(made) == started:
+            raise OSError(errno.EMFILE, 'Too many open files')
+        made.append(1)
+        begin(self, *arguments)
+    monkeypatch.setattr(crew._Worker, '__init__', few)
+    if not started:
+        with pytest.raises(DataError, match='Too many open files. Raise the number'):
+            pool.look_at_all(paths, 3, lambda n: None)
+        return
+    records, reasons = pool.look_at_all(paths, 3, lambda n: None)
+    assert len(records) == 70 and not reasons and {look.REASONS[r['state']] for r in records} == {'ok'}
+
+
+def test_no_shared_memory_of_the_system_is_needed(tmp_path, monkeypatch):
+    """multiprocessing's own values lie in files below /dev/shm, which a container may have read-only."""
+    def read_only(*_, **__):
+        raise OSError(errno.EROFS, 'Read-only file system')
+    monkeypatch.setattr(multiprocessing.heap, 'Arena', read_only)
+    cv2.imwrite(str(tmp_path / 'a.jpg'), picture(0))
+    records, _ = pool.look_at_all([str(tmp_path / 'a.jpg')], 1, lambda n: None)
+    assert look.REASONS[records[0]['state']] == 'ok'

@@ -206,7 +206,7 @@ def test_unknown_names_and_settings(tmp_path, make_images):
                        ({'name': 'ImageNet', 'data_root': root}, "Did you mean 'dataroot'"),
                        ({'name': 'ImageNet', 'dataroot': root, 'return_label': 1}, 'true or false'),
                        ({'name': 'ImageNet', 'dataroot': root, 'on_error': 'skip'}, "one of replace, raise"),
-                       ({'name': 'ImageNet', 'dataroot': root, 'max_bad': 3}, 'share'),
+                       ({'name': 'ImageNet', 'dataroot': root, 'max_bad': 3}, 'a number from 0 to 1'),
                        ({'name': 'ImageNet', 'dataroot': root, 'view_trans1': []}, 'need return_two_sample'),
                        ({'name': 'ImageNet', 'dataroot': root, 'transforms': [{'name': 'Resize', 'size': 8}]},
                         'uint8 .*End the recipe with'),

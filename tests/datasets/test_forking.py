@@ -104,5 +104,5 @@ def row(index):
 
 
 def test_label_statistics(garbage):
-    records = list(statistics._records(range(40), row, 2, lambda n: None))
+    records = list(statistics._records(None, row, range(40), 2, lambda n: None))
     assert [r[0][0] for r in records] == list(range(40))

@@ -116,6 +116,19 @@ def test_short_side_shrinks_the_larger_ones_only(tool, folder, make_images):
     assert all(ours.read_bytes(i + 1)[0] == before.read_bytes(i)[0] for i in range(len(before)))
 
 
+def test_a_range_of_values_goes_into_the_shrunken_ones(tool, tmp_path, capsys):
+    deep = np.add.outer(np.arange(80), np.arange(90)).astype(np.uint16) * 24
+    (tmp_path / 'd').mkdir()
+    cv2.imwrite(str(tmp_path / 'd' / 'a.png'), deep)
+    largest = []
+    for name, more in (('none', ()), ('given', ('--value-range', '0', '4095'))):
+        output = str(tmp_path / f'{name}.pack')
+        assert tool.main([str(tmp_path / 'd'), '--unlabelled', '--output', output, '--short-side', '40', *more]) == 0
+        assert ('value_range: [0, 4095]}' in capsys.readouterr().out) is bool(more)
+        largest.append(build_dataset({'name': 'PackedImages', 'dataroot': output}).load(0).max())
+    assert largest[0] < 18 and largest[1] > 240
+
+
 def test_classes_choose(tool, folder, tmp_path):
     (tmp_path / 'names.txt').write_text('图\nb\n', encoding='utf-8')
     _, file = pack(tool, folder, '--labelled', '--classes', str(tmp_path / 'names.txt'))

@@ -15,7 +15,10 @@ from passl import cli
 from passl.datasets import ImageReadError, build_dataset, read_image
 from passl.datasets.image import decode_image
 from passl.datasets.values import depth_of, measure
+from passl.engine.builder import build_trainer
+from passl.utils.config import with_defaults
 from passl.utils.errors import ConfigError, DataError
+from tests.engine.small import clas, write_data
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 RECIPE = [{'name': 'ToTensor'}]
@@ -248,6 +251,17 @@ def test_floats_without_a_range_stop_a_run_with_the_way_out(tmp_path):
     dataset = build_dataset({'name': 'UnlabelledFolder', 'dataroot': str(folder), 'transforms': RECIPE})
     with pytest.raises(DataError, match=r'2 of 2 images are unreadable.*Set value_range: \[low, high\]'):
         dataset[0]
+
+
+def test_train_and_val_with_different_ranges_are_told(tmp_path, make_images, caplog):
+    cfg = clas(write_data(tmp_path, make_images))
+    for ranges, told in ((([0, 9], [0, 9]), False), (([0, 9], None), True), (([0, 9], [0, 8]), True)):
+        for part, value_range in zip(('train', 'val'), ranges):
+            cfg['dataloader'][part]['dataset']['value_range'] = value_range
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, 'passl'):
+            build_trainer(with_defaults(cfg), with_val=True)
+        assert ('the same number in files of more than 8 bits' in caplog.text) is told
 
 
 def checked(folder, *words):

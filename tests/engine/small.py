@@ -43,7 +43,7 @@ def moco(root, **changes):
             'dataset': {'name': 'UnlabelledFolder', 'dataroot': os.path.join(root, 'flat'), 'return_two_sample': True,
                         'transforms': [{'name': 'RandomResizedCrop', 'size': 32}, {'name': 'ToTensor'}]}}},
         'lr_scheduler': {'name': 'CosineAnnealingDecay', 'learning_rate': 0.1,
-                         'T_max': max(2, changes.get('epochs') or 2)},
+                         'T_max': max(2, changes['epochs'] if isinstance(changes.get('epochs'), int) else 2)},
         'optimizer': {'name': 'Momentum', 'weight_decay': 0.0001},
         'log_config': {'name': 'LogHook', 'interval': 1},
     }

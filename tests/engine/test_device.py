@@ -119,7 +119,8 @@ def test_no_cuda_holds_under_a_launcher(monkeypatch, name, backend):
 def test_several_accelerators_meet_every_ten_steps(tmp_path, make_images, monkeypatch):
     """That is when a signal can be granted: not only where a log line makes all wait."""
     trainer = build_trainer(with_defaults(densecl(write_data(str(tmp_path), make_images), epochs=8,
-                                                  log_config={'interval': 1000}, checkpoint={'interval': 100})))
+                                                  lr_scheduler={'T_max': 8}, log_config={'interval': 1000},
+                                                  checkpoint={'interval': 100})))
     trainer.on_cpu, met, waited = False, [], []
     monkeypatch.setattr(dist, 'meet', lambda: met.append(trainer.iteration))
     monkeypatch.setattr(trainer.agreement, 'due', lambda *_: waited.append(trainer.iteration))

@@ -147,7 +147,7 @@ def test_the_file_holds_the_images_and_what_broke(data, tmp_path):
     stopped(trainer)
     saved = load_file(tmp_path / 'nonfinite_iter_1.pdparams')
     assert (saved['iteration'], saved['epoch'], saved['rank'], saved['state']) == (1, 1, 0, {})
-    assert [[x.shape for x in batch] for batch in saved['batches']] == 2 * [2 * [(2, 3, 32, 32)]]
+    assert [[x.shape for x in batch] for batch in saved['batches']] == 2 * [2 * [(2, 3, 32, 32)] + [(2, 2, 6)]]
     assert not np.array_equal(saved['batches'][0][0], saved['batches'][1][0])
     assert len(saved['losses']) == 2 and saved['gradients'] == {'encoder_q.0.conv1.weight': [2, 0]}
     # the same images, read again with the seed of the epoch, are the batch that was saved
@@ -156,7 +156,7 @@ def test_the_file_holds_the_images_and_what_broke(data, tmp_path):
     assert [len(names) for names in saved['images']] == [2, 2]
     for names, batch in zip(saved['images'], saved['batches']):
         for row, name in enumerate(names):
-            one, two = trainer.train_loader.collate_fn([dataset[SampleKey(number[name], derive_seed(3, 1))]])
+            one, two, *_ = trainer.train_loader.collate_fn([dataset[SampleKey(number[name], derive_seed(3, 1))]])
             assert np.array_equal(one[0], batch[0][row]) and np.array_equal(two[0], batch[1][row])
 
 
@@ -177,11 +177,11 @@ def test_an_image_with_a_pixel_that_is_no_number_is_named(data, tmp_path):
 
     class BreakPixel:
         def __iter__(self):
-            for one, two in loader:
+            for one, *rest in loader:
                 images = one.numpy()
                 images[2, 1, 5, 7] = np.nan if batches else images[2, 1, 5, 7]
                 batches.append(images)
-                yield [paddle.to_tensor(images), two]
+                yield [paddle.to_tensor(images), *rest]
 
         def __len__(self):
             return len(loader)

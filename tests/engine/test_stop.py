@@ -165,6 +165,7 @@ def test_a_process_that_waits_for_others_can_be_ended(rank, number):
         waits.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('closed', ['>&-', '2>&-', '>&- 2>&-', '<&- >&- 2>&-'])
 def test_closed_streams(data, out, closed):
     """The log's file would get the number of stderr, and what libraries write there would go into it."""

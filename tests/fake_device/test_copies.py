@@ -16,7 +16,8 @@ from . import plugin
 MOST_TO_DEVICE = 1
 CASES = ['plain', 'bn_splits', 'regions', 'geometric']
 
-pytestmark = pytest.mark.skipif(plugin.build()[0] is None, reason=plugin.build()[1] or 'it can be built')
+pytestmark = [pytest.mark.slow,
+              pytest.mark.skipif(plugin.build()[0] is None, reason=plugin.build()[1] or 'it can be built')]
 STEPS, PER_EPOCH = {1: 12, 2: 6}, {1: 6, 2: 3}         # 12 images, 2 per process, 2 epochs; the last of each logs
 
 

@@ -14,11 +14,11 @@ import pytest
 
 from . import plugin
 
-pytestmark = pytest.mark.skipif(plugin.build()[0] is None, reason=plugin.build()[1] or 'it can be built')
+pytestmark = [pytest.mark.slow,
+              pytest.mark.skipif(plugin.build()[0] is None, reason=plugin.build()[1] or 'it can be built')]
 ALWAYS = ['densecl', 'moco', 'simclr with LARS', 'clas, evaluated']
 CASES = {1: ALWAYS + ['accumulating', 'bn_splits', 'recompute', 'workers', 'regions', 'geometric'],
          2: ALWAYS + ['accumulating', 'bn_splits', 'recompute', 'regions', 'geometric'], 3: ALWAYS}
-SEVERAL = pytest.mark.slow           # processes
 MIXED = {1: ['amp', 'amp, overflow'], 2: ['amp, overflow'], 3: []}
 
 
@@ -48,8 +48,7 @@ def trained(tmp_path_factory, data):
     return results
 
 
-@pytest.mark.parametrize('processes, case', [pytest.param(n, case, marks=[SEVERAL] * (n > 1))
-                                             for n in CASES for case in CASES[n]])
+@pytest.mark.parametrize('processes, case', [(n, case) for n in CASES for case in CASES[n]])
 def test_equal_to_the_cpu_bit_for_bit(trained, processes, case):
     ours, theirs = (trained(device, processes) for device in ('fake', 'cpu'))
     assert {r['device'] for r in ours} == {'Place(fake:0)'} and {r['device'] for r in theirs} == {'Place(cpu)'}
@@ -62,8 +61,7 @@ def test_equal_to_the_cpu_bit_for_bit(trained, processes, case):
 
 
 @pytest.mark.parametrize('processes, case', [
-    pytest.param(n, case, marks=[SEVERAL] * (n > 1)) for n in CASES
-    for case in ('densecl', 'simclr with LARS', 'regions', 'geometric') if case in CASES[n]])
+    (n, case) for n in CASES for case in ('densecl', 'simclr with LARS', 'regions', 'geometric') if case in CASES[n]])
 def test_a_resumed_run_ends_where_the_whole_one_does(trained, processes, case):
     result = trained('fake', processes)[0][case]
     assert result['parts'] == result['whole']
@@ -85,7 +83,7 @@ def test_a_scaled_loss_trains_to_the_same_bits(trained):
     assert plain['scaler'] == {} and not any(scaled['skipped'])
 
 
-@pytest.mark.parametrize('processes', [1, pytest.param(2, marks=SEVERAL)])
+@pytest.mark.parametrize('processes', [1, 2])
 def test_steps_that_overflow_are_skipped_and_counted(trained, processes):
     whole = trained('fake', processes)[0]['amp, overflow']['whole']
     skipped, weights = whole['skipped'], whole['weights']
@@ -96,7 +94,7 @@ def test_steps_that_overflow_are_skipped_and_counted(trained, processes):
     assert whole['scaler']['incr_count'] == good_at_the_end > 0
 
 
-@pytest.mark.parametrize('processes', [1, pytest.param(2, marks=SEVERAL)])
+@pytest.mark.parametrize('processes', [1, 2])
 def test_scale_and_counters_go_on_after_a_resume(trained, processes):
     result = trained('fake', processes)[0]['amp, overflow']
     whole, parts = result['whole'], result['parts']

@@ -20,8 +20,9 @@ ROUNDING = 2**-8        # the largest relative error of a float32 that becomes a
 
 
 def rounded(array):
-    """What a bfloat16 keeps of it, in float64."""
-    return paddle.to_tensor(array).astype('bfloat16').astype('float32').numpy().astype('float64')
+    """The nearest bfloat16s, in float64."""
+    bits = np.asarray(array, 'float32').view('uint32')
+    return ((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000).view('float32').astype('float64')
 
 
 def far(have, want):
@@ -159,6 +160,17 @@ def test_max_pool_rounds_nothing():
         results.append((y.numpy(), a.grad.numpy()))
     np.testing.assert_array_equal(results[1][0], results[0][0])
     np.testing.assert_allclose(results[1][1], results[0][1], atol=8 * ROUNDING)     # up to four windows add up to 8
+
+
+@needs_units
+def test_casts_and_sums_of_gradients_are_rounded_to_the_nearest():
+    x, dy, dz = random(3, 5, 7, 2), random(3, 2, 5, 7), random(3, 2, 7, 5).transpose(0, 1, 3, 2)
+    image = paddle.to_tensor(x.transpose(0, 3, 1, 2), stop_gradient=False)
+    inner, outer = (cl.from_channels_last(part) for part in cl.fork(cl.to_channels_last(image, paddle.bfloat16)))
+    for part in inner, outer:
+        np.testing.assert_array_equal(part.numpy(), rounded(x).transpose(0, 3, 1, 2))
+    (inner * paddle.to_tensor(dy) + outer * paddle.to_tensor(dz)).sum().backward()
+    np.testing.assert_array_equal(image.grad.numpy(), rounded(rounded(dy) + rounded(dz)))
 
 
 # --- networks --------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import paddle
 import pytest
 from paddle import nn
 
-from passl.modeling.backbones import ResNet
+from passl.modeling.backbones import ResNet, build_backbone
 from passl.modules import recompute as module
 from passl.modules.recompute import recompute
 from passl.utils.errors import ConfigError
@@ -188,8 +188,8 @@ def allocated():
 
 @pytest.mark.parametrize('value', ['all', [5], [-1], [True], 1, {'a': 1}])
 def test_wrong_settings(value):
-    with pytest.raises(ConfigError, match="'model.backbone.recompute' is .*list of stages"):
-        ResNet(18, recompute=value)
+    with pytest.raises(ConfigError, match="'model.backbone.recompute' must be .*list of stages"):
+        build_backbone({'name': 'ResNet', 'depth': 18, 'recompute': value})
 
 
 TWO_PROCESSES = """if True:

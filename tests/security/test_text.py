@@ -181,7 +181,7 @@ def test_absolute_names_inside_links_and_the_way_out(root):
     assert listed(root, outside, '../secret/0001.png', allow_outside=True).load(1).shape == (32, 32, 3)
     # what was checked is what is opened: a link followed by '..' leads elsewhere for the system
     assert paths_in('r', ['link/../0000.png'], 'x') == ['r/0000.png']
-    with pytest.raises(ConfigError, match='allow_outside.* is .yes.*wants a number or a flag'):
+    with pytest.raises(ConfigError, match="allow_outside' must be true or false, not 'yes'"):
         listed(root, 'in/0000.png', allow_outside='yes')
 
 
@@ -194,7 +194,7 @@ def test_absolute_names_inside_links_and_the_way_out(root):
     (b'in/00\x0000.png\n', 'line 1.*zero byte'),
     (b'\xff\xfe\n', 'no utf-16 text'),
     (b'', 'names no images'),
-    (b'in/0000.png 1\nin/0001.png\n', 'line 2'),
+    (b'in/0000.png 1\nin/0001.png\n', 'lines 1 .* and 2 '),
 ])
 def test_lists_with_hostile_lines(root, raw, match):
     with pytest.raises(DataError, match=match):

@@ -300,8 +300,8 @@ class TestNothingIsExecuted:
 
     @pytest.mark.parametrize('function, args', [
         (eval, ('open("canary", "w")',)), (exec, ('1',)), (getattr, ({}, 'get')), (open, ('canary', 'w')),
-        (np.load, ('x',)), (subprocess.Popen, ('true',)), (io.BytesIO, ()), (type, ('X', (), {})),
-        (__import__, ('os',)), (np.lib.format.open_memmap, ('x',)), (map, (print, [1])), (bytearray, (3,))])
+        (np.load, ('x',)), (subprocess.Popen, ('true',)), (io.BytesIO, ()),
+        (__import__, ('os',)), (np.lib.format.open_memmap, ('x',)), (map, (print, [1]))])
     def test_other_calls(self, tmp_path, function, args):
         (tmp_path / 'x.pdparams').write_bytes(pickle.dumps({'w': Evil(function, *args)}, protocol=4))
         with pytest.raises(CheckpointError, match='Refusing to read'):

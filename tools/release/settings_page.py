@@ -120,7 +120,7 @@ def part(cls, name, known, words):
                  f'{cell(meaning(cls, key))} |' for key, kind in COMMON.items()]
     lines.append(first)
     if bases:
-        lines += ['', ' '.join(words['base'].format(base) for base in bases)]
+        lines += ['', ' '.join(words['base'].replace('{}', base) for base in bases)]
     return lines + (['', words['row'], '|---|---|---|---|', *rows] if rows else [])
 
 
@@ -131,7 +131,7 @@ def page(language):
     table = describe().rstrip('\n').splitlines()
     lines += [words['row'].replace('setting', 'key').replace('设置', '键'), *table[1:]]
     for english, chinese, where, registry in PARTS:
-        lines += ['', f"## {english if language == 'en' else chinese}", '', words['at'].format(where)]
+        lines += ['', f"## {english if language == 'en' else chinese}", '', words['at'].replace('{}', where)]
         classes = {name: registry.get(name) for name in registry.names()
                    if registry.get(name).__module__.partition('.')[0] in ('passl', 'paddle')}
         shared = {c.__name__: c for cls in classes.values() for c in cls.__mro__

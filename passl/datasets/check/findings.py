@@ -171,7 +171,8 @@ def _summary(part, size, value_range):
     flagged = {name: np.flatnonzero((records['state'] == OK) & (records['flags'] & flag(name) > 0)) for name in FLAGS}
     values = _values(part, value_range)
     left_out = [f.left_out for f in part.files]
-    kinds, systems = (sum((getattr(x, key) for x in left_out), collections.Counter()) for key in ('kinds', 'systems'))
+    kinds = sum((x.kinds for x in left_out), collections.Counter())
+    systems = sum((x.systems for x in left_out), collections.Counter())
     return {
         'paths': [{'path': f.name, 'read_as': f.kind, 'root': f.root, 'images': len(f.paths)} for f in part.files],
         'images': len(records), 'readable': len(good), 'bytes': int(records['bytes'].sum()),

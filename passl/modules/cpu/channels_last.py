@@ -165,6 +165,11 @@ def avg_pool(layer: nn.AvgPool2D, x: paddle.Tensor) -> paddle.Tensor:
     return _typed(y, x.dtype)
 
 
+def fork(x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+    """(x, x) for two uses, whose gradients are added here if x is bfloat16: Paddle 2.6 cuts such a sum off."""
+    return (x, x) if x.dtype == paddle.float32 or not paddle.is_grad_enabled() else _Fork.apply(x)
+
+
 def _shape(x):
     """(N, C, H, W) of a channels-last x."""
     n, h, w, c = x.shape
@@ -176,13 +181,34 @@ def _dense(x):
 
 
 def _typed(x, dtype):
-    return x if x.dtype == dtype else x.astype(dtype)
+    return x if x.dtype == dtype else _Cast.apply(_dense(x), dtype)
 
 
 def _take(ctx):
     """What forward kept, given away: else it would live as long as the loss does."""
     kept, ctx.kept = ctx.kept, None
     return kept
+
+
+class _Cast(PyLayer):
+    @staticmethod
+    def forward(ctx: Any, x: paddle.Tensor, dtype: Any) -> paddle.Tensor:
+        ctx.back = onednn.cast(int(x.size), dtype, x.dtype)
+        return onednn.cast(int(x.size), x.dtype, dtype).forward(x)
+
+    @staticmethod
+    def backward(ctx: Any, dy: paddle.Tensor) -> paddle.Tensor:
+        return ctx.back.forward(_dense(dy))
+
+
+class _Fork(PyLayer):
+    @staticmethod
+    def forward(ctx: Any, x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        return x.view(x.shape), x.view(x.shape)         # an input itself may not be given back
+
+    @staticmethod
+    def backward(ctx: Any, da: paddle.Tensor, db: paddle.Tensor) -> paddle.Tensor:
+        return onednn.add(int(da.size), da.dtype).forward(_dense(da), _dense(db))
 
 
 class _Convolution(PyLayer):

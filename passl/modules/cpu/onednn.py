@@ -362,6 +362,32 @@ class AddReLU:
         return dx
 
 
+class Add:
+    """x + y of one shape [n]."""
+
+    def __init__(self, n: int, dtype: Any) -> None:
+        d, self.dtype = _described((n,), VECTOR, dtype), dtype
+        self.primitive = _Primitive('binary', library().engine, ADD, d, d, d, None).bind({SRC: d, SRC_1: d, DST: d})
+
+    def forward(self, x: paddle.Tensor, y: paddle.Tensor) -> paddle.Tensor:
+        out = paddle.empty(x.shape, self.dtype)
+        self.primitive.run({SRC: x, SRC_1: y, DST: out})
+        return out
+
+
+class Cast:
+    """n numbers of one type in another, to the nearest (Paddle 2.6 cuts off)."""
+
+    def __init__(self, n: int, source: Any, target: Any) -> None:
+        self.dtype = target
+        self.primitive = _reorder(_described((n,), VECTOR, source), _described((n,), VECTOR, target))
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        out = paddle.empty(x.shape, self.dtype)
+        self.primitive.run({SRC: x, DST: out})
+        return out
+
+
 class Exp:
     """exp of n numbers, in place, to 2e-7 relative."""
 
@@ -375,6 +401,8 @@ class Exp:
 
 
 exp = functools.lru_cache(CACHED)(Exp)
+add = functools.lru_cache(CACHED)(Add)
+cast = functools.lru_cache(CACHED)(Cast)
 add_relu = functools.lru_cache(CACHED)(AddReLU)
 convolution = functools.lru_cache(CACHED)(Convolution)
 batch_norm = functools.lru_cache(CACHED)(BatchNorm)

@@ -36,7 +36,8 @@ def stem(net: nn.Layer, x: paddle.Tensor, dtype: Any = paddle.float32) -> paddle
 def block(layer: nn.Layer, x: paddle.Tensor) -> paddle.Tensor:
     """A residual block of [N, H, W, C]."""
     basic = isinstance(layer, vision.BasicBlock)
-    out = cl.norm(layer.bn1, cl.conv(layer.conv1, x), relu=True)
+    inner, x = cl.fork(x)
+    out = cl.norm(layer.bn1, cl.conv(layer.conv1, inner), relu=True)
     if layer.downsample is not None:
         *pool, conv, norm = layer.downsample
         for part in pool:       # ResNet_vd: average pooling, or the identity
