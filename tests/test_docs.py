@@ -27,6 +27,7 @@ FENCE = re.compile(r'^```(\w*)\n(.*?)^```$', re.M | re.S)
 LINK = re.compile(r'\]\(([^)\s]+)\)')
 CJK = re.compile(r'[\u4e00-\u9fff]')
 VISUALIZE = 'tools/visualize_correspondence.py'
+STUDY = 'tools/studies/small_crops/study.py'
 PARSERS = {'tools/train.py': build_train_parser, 'tools/pretrain.py': build_pretrain_parser,
            'tools/extract_weight.py': build_extract_parser, 'tools/plot_log.py': cli.build_plot_parser,
            'tools/check_data.py': build_check_parser,
@@ -37,6 +38,7 @@ PARSERS = {'tools/train.py': build_train_parser, 'tools/pretrain.py': build_pret
            'tools/transfer_det.py': build_transfer_det_parser,
            'tools/pack_dataset.py': lambda: module_of('tools/pack_dataset.py').build_parser(),
            'tools/benchmark.py': lambda: module_of('tools/benchmark.py').build_parser(),
+           STUDY: lambda: module_of(STUDY).build_parser(),
            'tools/release/gpu_kernels.py': lambda: module_of('tools/release/gpu_kernels.py').build_parser(),
            VISUALIZE: lambda: module_of(VISUALIZE).build_parser()}
 LAUNCH_FLAGS = {'--gpus', '--devices', '--nproc_per_node', '--master', '--nnodes', '--rank', '--log_dir'}
