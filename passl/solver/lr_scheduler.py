@@ -5,7 +5,7 @@
 
 import math
 import warnings
-from typing import Annotated, Optional, Union
+from typing import Annotated, Any, Optional, Union
 
 from paddle.optimizer import lr
 
@@ -66,7 +66,7 @@ class CosineAnnealingDecay(lr.LRScheduler):
 
 
 class _Warmup(lr.LinearWarmup):
-    def set_state_dict(self, state_dict: dict) -> None:
+    def set_state_dict(self, state_dict: Any) -> None:
         """As Paddle's, which warns of the state of the schedule inside although it reads that itself."""
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', 'There are some unused values', UserWarning)

@@ -123,6 +123,8 @@ def config(images, tmp, **changes):
                          lr_scheduler={'name': 'CosineAnnealingDecay', 'learning_rate': 0.02, 'T_max': 4},
                          checkpoint={'name': 'CheckpointHook', 'by_epoch': False, 'interval': 1, 'max_keep_ckpts': 2})
     cfg.pop('epochs')
+    if 'total_iters' in changes:            # the schedule follows
+        cfg['lr_scheduler'].pop('T_max')
     return dict(cfg, **changes)
 
 

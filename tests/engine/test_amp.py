@@ -227,6 +227,7 @@ def test_switched_off_on_a_cpu_too(cpu, caplog, amp):
     assert on_cpu({'dtype': 'bfloat16', **amp}, caplog) == (False, '')
 
 
+@pytest.mark.cpu_only('kernels of oneDNN')
 @pytest.mark.skipif(bool(bfloat16.why_not()), reason=bfloat16.why_not() or 'usable')
 def test_a_run_in_bfloat16_resumes_to_the_same_bits(tmp_path, make_images):
     """4 steps, and 2 with 2 that start from the file; the file is float32."""
