@@ -140,9 +140,9 @@ def _dense_words(acc, limit, loss, cells):
     return (f'the dense task is too easy: acc1_dense is {acc:.2f} %, at or above {limit:g} %{grid}, with loss '
             f'{loss:.3f}. Two causes are known. Dense keys that were not put back in order after the shuffle, so that '
             'queries are compared with themselves or by place: look at your own changes of the model. Or the places '
-            'of the cells, which zero padding tells, and by which pooled negatives are told apart, soonest at small crops: '
-            'the loss then teaches little. Set model.correspondence: Regions with model.negatives: batch, or lower '
-            f'model.loss_lambda. {_LOOK}')
+            'of the cells, which zero padding tells, and by which pooled negatives are told apart, soonest at small '
+            'crops: the loss then teaches little. Set model.correspondence: Regions with model.negatives: batch, or '
+            f'lower model.loss_lambda. {_LOOK}')
 
 
 def _chance_words(suffix, loss, chance, negatives, count):
