@@ -29,7 +29,7 @@ def why_not_on(instructions: int) -> str:
     if instructions & AMX == AMX:
         return ''
     if instructions & AVX512_BF16 == AVX512_BF16:       # docs/PERFORMANCE.md, "Mixed precision on a CPU"
-        return 'it has AVX-512 BF16, with which bfloat16 is slower than float32, and no AMX'
+        return 'it has AVX-512 BF16, with which bfloat16 is no faster than float32, and no AMX'
     return 'it has no units for bfloat16 (AMX)'
 
 
