@@ -4,11 +4,10 @@ import os
 from typing import Any, Optional, Union
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from ..utils.config.kinds import Flag
 from ..utils.errors import DataError
 from ..utils.logger import get_logger
+from ..utils.misc import evenly
 from .builder import DATASETS
 from .folder import File, Path, _FileDataset, check_folder
 from .image import MAX_FILE_BYTES, shown
@@ -112,7 +111,7 @@ def other_name(root: str, name: str, listed: dict[str, dict[str, Optional[str]]]
 def missing_files(paths: Sequence[str], names: Sequence[str], labels: Optional[Sequence[int]],
                   list_file: Union[str, os.PathLike], root: str) -> tuple[float, str]:
     """(share of the files looked for, a thousand evenly over the list, that do not exist; what to say of them)."""
-    chosen = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), _LOOKED_FOR)).astype(int))
+    chosen = evenly(len(paths), _LOOKED_FOR)
     missing = [i for i in chosen if not os.path.isfile(paths[i])]
     if not missing:
         return 0.0, ''

@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from ..datasets.preprocess.geometric import RandomResizedCrop
 from ..utils.logger import get_logger
+from ..utils.misc import CELL, power_of_two
 
 if TYPE_CHECKING:
     from .trainer import Trainer
-
-CELL = 32                       # pixels of a crop that one cell of the last map stands for
 
 
 def doubts(images: int, side: int, per_step: int, steps: int, rate_: float, method: str,
@@ -20,10 +19,10 @@ def doubts(images: int, side: int, per_step: int, steps: int, rate_: float, meth
         images: of the training set.  side: of the crops in pixels.  per_step: images of all processes.
         steps: length of the run.  rate_: highest learning rate.  queue_: K; None for a method without queue.
     """
-    found, half = [], 1 << max(0, (images // 2).bit_length() - 1)
+    found = []
     if queue_ is not None and queue_ >= images:
         found.append(f'K = {queue_} negatives, but only {images} images: the queue holds older copies of the image '
-                     f'itself, which are no negatives. Set model.K to {half} or less.')
+                     f'itself, which are no negatives. Set model.K to {power_of_two(images / 2)} or less.')
     if queue_ is not None and steps * per_step < 2 * queue_:
         found.append(f'{steps} steps of {per_step} images hardly fill the queue of K = {queue_} (it takes '
                      f'{math.ceil(queue_ / per_step)} steps): most negatives are random vectors. Train longer, or '

@@ -1,7 +1,7 @@
 """The command: look, plan, write an ordinary config, train, say what to do next."""
 
 import argparse
-import copy
+import importlib.util
 import json
 import os
 import shutil
@@ -10,10 +10,10 @@ from typing import Any, Optional, Sequence
 
 from ..utils.config import apply_overrides, dump_config, read_config, validate
 from ..utils.errors import ConfigError
-from ..utils.files import replace_text
+from ..utils.files import free_name, replace_text
 from ..utils.logger import get_logger, setup_logger
 from ..utils.options import Parser, build_train_parser, not_empty, override, positive_int
-from .rules import Choice, Facts, plan
+from .rules import Choice, Facts, dense_loss, plan
 
 METHODS = ('densecl', 'moco', 'simclr')
 BACKBONES = {f'resnet{depth}{vd}': (depth, 'ResNet' + vd) for vd in ('', '_vd') for depth in (18, 34, 50, 101, 152)}
@@ -68,12 +68,12 @@ def build_pretrain_parser(prog: Optional[str] = None) -> Parser:
 
 
 def configs_folder() -> str:
-    """The folder `configs` of the clone, or the copy of it that an installed package carries."""
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    for folder in (os.path.join(package, 'configs'), os.path.join(os.path.dirname(package), 'configs')):
-        if os.path.isdir(os.path.join(folder, '_base_')):
-            return folder
-    raise ConfigError("The configs that belong to PASSL are neither in the package nor beside it: install it again.")
+    """The folder `configs` of the clone. Raises ConfigError where there is none."""
+    folder = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), 'configs')
+    if not os.path.isdir(os.path.join(folder, '_base_')):
+        raise ConfigError(f"There is no folder '{folder}', from which a plan takes its models: install PASSL from a "
+                          "clone, with pip install -e '.[cpu]' there (docs/INSTALL.md).")
+    return folder
 
 
 def config_of(args: argparse.Namespace, choices: Sequence[Choice]) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def config_of(args: argparse.Namespace, choices: Sequence[Choice]) -> dict[str, 
     depth, name = BACKBONES[args.backbone]
     wide = 'r18' if depth < 50 and args.method != 'simclr' else 'r50'
     cfg = read_config(os.path.join(base, 'models', f'{_MODELS[args.method]}_{wide}.yaml'))
-    cfg.update(copy.deepcopy(read_config(os.path.join(base, 'datasets', 'small_two_view.yaml'))))
+    cfg.update(read_config(os.path.join(base, 'datasets', 'small_two_view.yaml')))
     cfg.update(read_config(os.path.join(base, 'default_runtime.yaml')))
     width = 512 if depth < 50 else 2048
     cfg['model']['backbone'].update(name=name, depth=depth)
@@ -91,7 +91,7 @@ def config_of(args: argparse.Namespace, choices: Sequence[Choice]) -> dict[str, 
         cfg['model']['backbone']['pretrained'] = args.init
     cfg['dataloader']['train']['dataset']['dataroot'] = args.data
     cfg['optimizer'] = {'name': 'Momentum', 'momentum': 0.9, 'weight_decay': 0.0001}
-    value = {c.keys[0]: c.value for c in choices}
+    value = {c.key: c.value for c in choices}
     data = cfg['dataloader']['train']
     steps = value['total_iters']
     cfg['total_iters'] = steps
@@ -134,26 +134,28 @@ def write_config(path: str, cfg: dict[str, Any], choices: Sequence[Choice], word
     replace_text(path, ''.join(f'# {line}\n' for line in head) + '\n' + dump_config(cfg))
 
 
-def measured_speed(args: argparse.Namespace, cfg: dict[str, Any], place: str) -> float:
-    """Seconds that a step of the run takes: some are made, in a folder of their own that goes afterwards."""
+def measured_speed(args: argparse.Namespace, cfg: dict[str, Any], place: str) -> tuple[int, float]:
+    """(exit code, seconds that a step of the run takes if that is 0): some are made in a folder that goes afterwards.
+
+    It lies beside the run's, so that both share what is kept of the images.
+    """
     get_logger().info('How long does a step take? %d steps tell; then the run begins.', _SPEED_STEPS)
-    folder = place + '.speed'
-    short = copy.deepcopy(cfg)
-    short.update(total_iters=_SPEED_STEPS, output_dir=os.path.dirname(folder) or '.')
-    short['log_config'].update(interval=1, progress_bar=False)
-    short['checkpoint'] = {'name': 'CheckpointHook', 'by_epoch': False, 'interval': 10 * _SPEED_STEPS,
-                           'out_dir': os.path.join(folder, 'none')}
-    config = folder + '.yaml'
-    try:
+    folder = free_name(place + '.speed')
+    short = {**cfg, 'total_iters': _SPEED_STEPS, 'output_dir': os.path.dirname(folder) or '.',
+             'log_config': {**cfg['log_config'], 'interval': 1, 'progress_bar': False},
+             'checkpoint': {'name': 'CheckpointHook', 'by_epoch': False, 'interval': 10 * _SPEED_STEPS}}
+    with tempfile.TemporaryDirectory() as own:
+        config = os.path.join(own, os.path.basename(folder) + '.yaml')
         replace_text(config, dump_config(short))
-        _train(args, config, ['--overwrite'])
-        with open(os.path.join(folder, 'log.jsonl'), encoding='utf-8') as f:
-            times = [r['time'] for r in map(json.loads, f) if r.get('mode') == 'train']
-        return float(sorted(times[_WARM:])[len(times[_WARM:]) // 2])
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if os.path.exists(config):
-            os.remove(config)
+        try:
+            code = _train(args, config)
+            if code:
+                return code, 0.0
+            with open(os.path.join(folder, 'log.jsonl'), encoding='utf-8') as f:
+                times = [r['time'] for r in map(json.loads, f) if r.get('mode') == 'train']
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    return 0, float(sorted(times[_WARM:])[len(times[_WARM:]) // 2])
 
 
 def _train(args, config, more=()):
@@ -185,7 +187,9 @@ def run_pretrain(args: argparse.Namespace, words: Sequence[str] = ()) -> int:
     if not args.plan:
         _make_folder(os.path.dirname(place) or '.')
     if hours and not args.plan:
-        seconds = measured_speed(args, apply_overrides(cfg, args.override), place)
+        code, seconds = measured_speed(args, apply_overrides(cfg, args.override), place)
+        if code:
+            return code
         choices, cfg = planned(args, facts, hours, seconds)
     cfg.update(output_dir=os.path.dirname(place) or '.')
     cfg = apply_overrides(cfg, args.override)
@@ -214,19 +218,9 @@ def _make_folder(folder):
 def planned(args: argparse.Namespace, facts: Facts, hours: Optional[float],
             seconds: Optional[float] = None) -> tuple[list[Choice], dict[str, Any]]:
     """(choices, config) of a command line; `seconds`: a step takes, if that is known."""
-    choices = plan(facts, args.method, dense_loss() if args.method == 'densecl' else None, args.epochs, hours, seconds)
+    dense = dense_loss(facts, importlib.util.find_spec('skimage') is not None)
+    choices = plan(facts, args.method, dense, args.epochs, hours, seconds)
     return choices, config_of(args, choices)
-
-
-def dense_loss() -> dict[str, Any]:
-    """Settings of DenseCL's dense loss, with the reason: docs/BENCHMARKS.md."""
-    try:
-        import skimage  # noqa: F401
-    except ImportError:
-        return {'correspondence': {'name': 'Geometric'}, 'negatives': {'name': 'Cells'},
-                'why': "regions would need scikit-image: pip install -e '.[regions]'"}
-    return {'correspondence': {'name': 'Regions'}, 'negatives': {'name': 'Batch'},
-            'why': 'the best at small sizes, see docs/BENCHMARKS.md'}
 
 
 def _end(code, args, place, config):

@@ -9,6 +9,7 @@ from ..datasets.folder import check_folder
 from ..datasets.listing import list_trees
 from ..utils.errors import DataError
 from ..utils.logger import get_logger
+from ..utils.misc import evenly
 from ..utils.paddle_env import local_processes, usable_cores
 from .rules import Facts
 
@@ -20,7 +21,7 @@ def short_sides(paths: Sequence[str], sampled: int = _SAMPLED) -> np.ndarray:
     """Short sides, in pixels, of some of the images that can be opened: int64 [n], n <= `sampled`; headers alone."""
     from PIL import Image
     sides = []
-    for i in np.unique(np.linspace(0, len(paths) - 1, min(len(paths), sampled)).astype(int)):
+    for i in evenly(len(paths), sampled):
         try:
             with Image.open(paths[i]) as img:
                 sides.append(min(img.size))

@@ -6,8 +6,8 @@ Every rule is one function that gives a value and the reason, in words. docs/PRE
 from typing import Any, NamedTuple, Optional
 
 from ..utils.errors import DataError
+from ..utils.misc import CELL, power_of_two
 
-CELL = 32                       # pixels of a crop that one cell of the last map stands for
 FEWEST = 8                      # images: below, no batch has enough of them to contrast
 _MANY = 500_000                 # images from which on ImageNet's rate is the rule
 _LARGEST_QUEUE, _DECIDED_BY = 65536, 256
@@ -34,16 +34,11 @@ class Facts(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """A setting: `what` for people, `keys` the dotted paths that it sets, and why it is so."""
+    """A setting: `what` for people, `key` for the writer of the config, and why it is so."""
     what: str
-    keys: tuple[str, ...]
+    key: str
     value: Any
     why: str
-
-
-def power_of_two(at_most: float) -> int:
-    """The largest power of two that is not above `at_most` (at least 1)."""
-    return 1 << max(0, int(at_most).bit_length() - 1)
 
 
 def crop_side(facts: Facts) -> tuple[int, str]:
@@ -134,6 +129,18 @@ def groups(facts: Facts, size: int) -> tuple[int, str]:
         'the batch is too small to be split'
 
 
+def dense_loss(facts: Facts, regions: bool) -> dict[str, Any]:
+    """Settings of DenseCL's dense loss, with the reason under 'why'. `regions`: what makes them is installed."""
+    if facts.images >= _MANY and crop_side(facts)[0] == 224:
+        return {'correspondence': {'name': 'BackboneSimilarity'}, 'negatives': {'name': 'Pooled'},
+                'why': 'as in the paper'}
+    if not regions:
+        return {'correspondence': {'name': 'Geometric'}, 'negatives': {'name': 'Cells'},
+                'why': "regions would need scikit-image: pip install -e '.[regions]'"}
+    return {'correspondence': {'name': 'Regions'}, 'negatives': {'name': 'Batch'},
+            'why': 'at small crops place alone solves the task of the paper: docs/LOSS_CURVE.md'}
+
+
 def plan(facts: Facts, method: str = 'densecl', dense: Optional[dict[str, Any]] = None, epochs: Optional[float] = None,
          hours: Optional[float] = None, seconds: Optional[float] = None) -> list[Choice]:
     """All choices, in the order in which they follow from each other.
@@ -155,22 +162,22 @@ def plan(facts: Facts, method: str = 'densecl', dense: Optional[dict[str, Any]] 
     steps, why_steps = length(facts, per_step, epochs, hours, seconds)
     warm = min(200, max(1, steps // 10))
     choices = [
-        Choice('crop', ('side',), side, why_side),
-        Choice('batch per process', ('dataloader.train.sampler.batch_size',), size, why_size),
-        Choice('steps', ('total_iters',), steps, why_steps),
-        Choice('rate', ('lr_scheduler.learning_rate',), *rate(facts, per_step)),
-        Choice('warm-up, steps', ('warm',), warm, 'a tenth of the run, at most 200'),
-        Choice('steps of an epoch', ('steps of an epoch',), max(1, facts.images // per_step),
+        Choice('crop', 'side', side, why_side),
+        Choice('batch per process', 'dataloader.train.sampler.batch_size', size, why_size),
+        Choice('steps', 'total_iters', steps, why_steps),
+        Choice('rate', 'lr_scheduler.learning_rate', *rate(facts, per_step)),
+        Choice('warm-up, steps', 'warm', warm, 'a tenth of the run, at most 200'),
+        Choice('steps of an epoch', 'steps of an epoch', max(1, facts.images // per_step),
                f'{facts.images} images, {per_step} per step')]
     if method != 'simclr':
-        choices += [Choice('queue, K', ('model.K',), *queue(facts, per_step)),
-                    Choice('momentum, m', ('model.m',), *momentum(steps)),
-                    Choice('BN groups', ('model.bn_splits',), *groups(facts, size))]
+        choices += [Choice('queue, K', 'model.K', *queue(facts, per_step)),
+                    Choice('momentum, m', 'model.m', *momentum(steps)),
+                    Choice('BN groups', 'model.bn_splits', *groups(facts, size))]
     if method == 'densecl' and dense:
-        choices += [Choice('dense loss', ('model',), {k: v for k, v in dense.items() if k != 'why'}, dense['why'])]
+        choices += [Choice('dense loss', 'model', {k: v for k, v in dense.items() if k != 'why'}, dense['why'])]
     workers = 0 if facts.cores < 2 else min(8, facts.cores - 1) if facts.device != 'cpu' else 1
-    choices += [Choice('worker processes', ('dataloader.train.loader.num_workers',), workers,
+    choices += [Choice('worker processes', 'dataloader.train.loader.num_workers', workers,
                        f'{facts.cores} core(s) per process'),
-                Choice('precision', ('half',), facts.half or 'float32',
+                Choice('precision', 'half', facts.half or 'float32',
                        'matrix units for it are there' if facts.half else 'nothing faster is there')]
     return choices

@@ -1,14 +1,17 @@
-"""Meters, accuracy, remaining time and memory, ImageNet's mean. Paddle is imported only where a function needs it."""
+"""Meters, accuracy, remaining time and memory, numbers of ImageNet and of grids. Paddle is imported where needed."""
 
 import datetime
 import math
 import sys
 from typing import TYPE_CHECKING, Optional, Sequence, Union
 
+import numpy as np
+
 if TYPE_CHECKING:
     import paddle
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]      # of RGB in 0..1, as in pre-training
+CELL = 32                       # pixels of a crop that one cell of a backbone's last map stands for
 
 
 class AverageMeter:
@@ -66,6 +69,16 @@ def accuracy(output: 'paddle.Tensor', target: 'paddle.Tensor', topk: Sequence[in
         list of float32 tensors without gradient, 0-D, one per k (nothing is read from the device).
     """
     return [hit * (100.0 / output.shape[0]) for hit in hits(output, target, topk)]
+
+
+def power_of_two(at_most: float) -> int:
+    """The largest power of two that is not above `at_most` (at least 1)."""
+    return 1 << max(0, int(at_most).bit_length() - 1)
+
+
+def evenly(number: int, at_most: int) -> np.ndarray:
+    """Indices of `number` things, or of `at_most` of them that lie evenly among all: int64 [n], rising."""
+    return np.unique(np.linspace(0, number - 1, min(number, at_most)).astype(int))
 
 
 def format_eta(seconds: Optional[float]) -> str:

@@ -92,6 +92,21 @@ def test_what_is_there_stays(images, tmp_path, capsys):
     assert (tmp_path / 'r.yaml').read_text() == 'mine'
 
 
+def test_a_signal_in_the_steps_that_are_timed_ends_it_all(images, tmp_path, monkeypatch):
+    (tmp_path / 'r.speed1').mkdir()
+    (tmp_path / 'r.speed1' / 'mine').write_text('x')
+    seen = []
+
+    def stopped(args, config, more=()):
+        seen.append(load_config(config, training=True))
+        os.makedirs(tmp_path / os.path.splitext(os.path.basename(config))[0])
+        return 143
+    monkeypatch.setattr(command, '_train', stopped)
+    assert pretrain(images, '--hours', 1, '--no-cuda', '--out', tmp_path / 'r', '--overwrite') == 143
+    assert [c['total_iters'] for c in seen] == [14] and seen[0]['output_dir'] == str(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ['images', 'r.speed1'] and os.listdir(tmp_path / 'r.speed1') == ['mine']
+
+
 @pytest.mark.slow
 def test_a_few_steps(images, tmp_path, capsys):
     """By the function; the speed is measured first, the folder of that goes, the weights come out."""

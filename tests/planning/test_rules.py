@@ -5,9 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from passl.engine.doubts import doubts
-from passl.planning.rules import (Facts, batch, bytes_per_image, crop_side, groups, length, momentum, plan,
-                                  power_of_two, queue, rate)
+from passl.planning.rules import (Facts, batch, bytes_per_image, crop_side, dense_loss, groups, length, momentum, plan,
+                                  queue, rate)
 from passl.utils.errors import DataError
+from passl.utils.misc import evenly, power_of_two
 
 GIB = 2**30
 CPU, CARD = Facts(5000, 256, 'cpu', 20 * GIB, 1, 2), Facts(1_300_000, 400, 'gpu', 32 * GIB, 8, 8, 'float16')
@@ -95,6 +96,19 @@ def test_doubts(change, words):
     found = doubts(**{**good, **change})
     assert len(found) == 1 and re.search(words, found[0])
     assert doubts(**{**good, 'side': 96, 'method': 'moco'}) == []
+
+
+@pytest.mark.parametrize('facts, regions, want', [
+    (CARD, True, ('BackboneSimilarity', 'Pooled')), (CARD._replace(images=499_999), True, ('Regions', 'Batch')),
+    (CARD._replace(side=160), True, ('Regions', 'Batch')), (CPU, False, ('Geometric', 'Cells'))])
+def test_dense_loss(facts, regions, want):
+    """The paper's where all else is the paper's, too."""
+    found = dense_loss(facts, regions)
+    assert (found['correspondence']['name'], found['negatives']['name']) == want
+
+
+def test_evenly():
+    assert evenly(3, 5).tolist() == [0, 1, 2] and evenly(11, 3).tolist() == [0, 5, 10] and evenly(1, 5).tolist() == [0]
 
 
 def test_small_rules():
