@@ -182,17 +182,16 @@ def ask_for(model: Architecture, dataset: Any, folder: str) -> tuple[str, ...]:
                           f"sample, which {type(dataset).__name__} cannot give (it has no method 'carry'). Use another "
                           'data set in dataloader.train.dataset, or another model.correspondence.')
     both = tuple(name for name in ('places', 'regions') if name in (*needs, *welcomes))
-    if both != needs and hasattr(dataset, 'carry'):
-        try:
-            dataset.carry(both, folder)
-            return both
-        except ConfigError as e:
-            if 'places' in needs:
-                raise
-            get_logger().info('The log cannot tell how many matches are true: %s', e)
-    if needs:
-        dataset.carry(needs, folder)
-    return needs
+    if not both or not hasattr(dataset, 'carry'):
+        return ()
+    try:
+        dataset.carry(both, folder)
+    except ConfigError as e:
+        if needs:
+            raise
+        get_logger().info('The log cannot tell how many matches are true: %s', e)
+        return ()
+    return both
 
 
 def check_ranges(loaders: dict[str, Optional[ImageLoader]]) -> None:
