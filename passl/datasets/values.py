@@ -19,7 +19,6 @@ _MEASURED = 2**18           # so many values of an image are sorted for that
 # TIFF: colours of each photometric interpretation; the tags that are asked for
 _COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 4: 1, 5: 4, 6: 3, 8: 3, 9: 3, 10: 3}
 _DEEP = (0, 1, 2)           # white is zero, black is zero, RGB
-_DEEP = (0, 1, 2)           # white is zero, black is zero, RGB
 _WIDTH, _LENGTH, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _PLANAR, _EXTRA, _FORMAT = (
     256, 257, 258, 262, 274, 277, 284, 338, 339)
 _NODATA = 42113             # GDAL's tag: the number that stands for "nothing was measured here"

@@ -4,7 +4,8 @@ from typing import Any, Optional
 
 import paddle
 
-from .correspondence import cells_at, match
+from .contrastive_loss import weighted_mean
+from .correspondence import cells_at, match_mutual
 
 _FAR = 1e9              # as a radius: every cell of the overlap counts
 _IMAGES = 64            # are compared with each other: a table of 64 x 49 x 49 x 64 has 37 MiB
@@ -14,11 +15,6 @@ def _near(a, b, columns):
     """1.0 where cells `a` and `b` (numbers of the grid) touch or are the same."""
     rows_apart = (a // columns - b // columns).abs()
     return ((rows_apart <= 1) & ((a % columns - b % columns).abs() <= 1)).astype('float32')
-
-
-def _share(x, weight):
-    """Mean of x where weight is 1, in percent; 0 where that is nowhere."""
-    return 100.0 * (x * weight).sum() / weight.sum().clip(min=1)
 
 
 @paddle.no_grad()
@@ -44,11 +40,9 @@ def match_metrics(map_q: paddle.Tensor, map_k: paddle.Tensor, dense_q: paddle.Te
     with paddle.amp.auto_cast(enable=False):
         map_q, map_k, dense_q, dense_k = (x.astype('float32') for x in (map_q, map_k, dense_q, dense_k))
         n, _, cells = map_q.shape
-        index: Any = match(map_q, map_k)[0]                                                # [N, L]
-        back: Any = match(map_k, map_q)[0]
-        mutual = paddle.take_along_axis(back, index, axis=1) == paddle.arange(cells).unsqueeze(0)
-        used = paddle.nn.functional.one_hot(index, cells).max(axis=1)                      # [N, L]
-        out = {'match_mutual': 100.0 * mutual.astype('float32').mean(), 'match_keys': 100.0 * used.mean()}
+        index, mutual = match_mutual(map_q, map_k)                                         # [N, L]
+        used: Any = paddle.nn.functional.one_hot(index, cells).max(axis=1)                 # [N, L]
+        out = {'match_mutual': 100.0 * mutual.mean(), 'match_keys': 100.0 * used.mean()}
         # similarity of every query cell to the keys of all images (of the first M) at the place of its own key
         m = min(n, _IMAGES)
         by_place = dense_k[:m].transpose([2, 0, 1])                                        # [L, M, D]
@@ -61,7 +55,7 @@ def match_metrics(map_q: paddle.Tensor, map_k: paddle.Tensor, dense_q: paddle.Te
         if places is not None:
             rows, columns = grid
             true, inside = cells_at(places, rows, columns, _FAR)
-            out['match_true'] = _share(_near(index, true, columns), inside)
+            out['match_true'] = 100.0 * weighted_mean(_near(index, true, columns), inside)
             every = paddle.arange(cells).reshape([1, 1, cells])
-            out['match_chance'] = _share(_near(every, true.unsqueeze(2), columns).mean(axis=2), inside)
+            out['match_chance'] = 100.0 * weighted_mean(_near(every, true.unsqueeze(2), columns).mean(axis=2), inside)
         return out

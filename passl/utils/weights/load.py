@@ -2,7 +2,7 @@
 
 import logging
 import os
-from typing import TYPE_CHECKING, Any, Collection, Iterable, Optional, Protocol, Union
+from typing import Any, Collection, Iterable, Optional, Protocol, Union
 
 import numpy as np
 
@@ -12,9 +12,6 @@ from .identify import BACKBONES, identify, of_backbone, prefixes, select
 from .key_names import describe
 from .names import first_short, nearest_arch, table
 from .safetensors_file import bfloat16_to_float32
-
-if TYPE_CHECKING:
-    pass
 
 _NESTING = ('state_dict', 'model_state_dict', 'model', 'network', 'backbone')
 _NOT_BACKBONE = ('fc.', 'head.', 'neck.', 'classifier.', 'encoder_q.', 'encoder_k.', 'queue', 'prototypes.')
