@@ -125,10 +125,10 @@ def _of_tiff(data):
     if channels == 3 and _whole(tags[_PLANAR], 1) == 2:         # OpenCV and Pillow read another picture
         raise Unsuitable(f'holds its {bits}-bit colours one plane after the other (planar). Write them pixel by pixel, '
                          'such as: gdal_translate -co INTERLEAVE=PIXEL IN OUT.')
-    photometric = _whole(tags[_PHOTOMETRIC], 1)
-    if photometric not in _DEEP or _whole(tags[_SAMPLES], 1) == 2:
+    photometric, bands = _whole(tags[_PHOTOMETRIC], 1), _whole(tags[_SAMPLES], 1)
+    if photometric not in _DEEP or bands not in ((1,) if channels == 1 else (3, 4)):
         raise Unsuitable(f'holds {bits} bits per value as a palette, inks, alpha or another kind than grey or RGB '
-                         f'(photometric {photometric}). Write it as grey or RGB.')
+                         f'(photometric {photometric}, bands: {bands}). Write it as grey or RGB.')
     kind = f'{_NUMBERS.get(form, "complex")}{bits}'
     if kind not in (_GREY if channels == 1 else _COLOURED):
         raise Unsuitable(f'holds numbers of the kind {kind}, which is not read. Write it as 8 or 16 bits '

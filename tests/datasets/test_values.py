@@ -178,6 +178,7 @@ REFUSED = {     # name: (content, what is said)
     '64 bits': (tiff(RAMP.astype(np.uint64)), 'kind uint64'),
     'raw': (tiff(RAMP, photometric=32803), 'raw data of a camera'),
     'inks of 16 bits': (tiff(np.dstack([RAMP] * 4), photometric=5), '16 bits per value as a palette, inks'),
+    'colours in one band': (tiff(RAMP, photometric=2), 'photometric 2, bands: 1'),
     'grey and alpha': (tiff(np.dstack([RAMP] * 2), photometric=1, extra=[2]), 'bits per value as a palette, inks, al')}
 
 
