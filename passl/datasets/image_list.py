@@ -13,7 +13,7 @@ from .folder import File, Path, _FileDataset, check_folder
 from .image import MAX_FILE_BYTES, shown
 from .list_lines import FORM, guess_form
 from .path_list import PathList
-from .text import as_gbk, read_lines
+from .text import read_lines
 
 _LOOKED_FOR = 1000      # so many files are looked for at start-up, evenly over the list
 MAX_CLASSES = 10**6     # there is a name for each: a larger label in a hostile list would fill the memory
@@ -76,38 +76,6 @@ def _differing(path, first, other):
             f"{f'Line {number}: {guess}. ' if guess else ''}{FORM}")
 
 
-def other_name(root: str, name: str, listed: dict[str, dict[str, Optional[str]]]) -> Optional[tuple[str, str]]:
-    """(name that the file has in fact, how `name` differs from it), or None: a file below `root` that is not there.
-
-    Names are written on other systems: with backslashes, in other case, in GBK (short texts of it are valid UTF-8).
-
-    Args:
-        listed: folders that were listed; the caller keeps the dict.
-    """
-    gbk = as_gbk(name)
-    if gbk and os.path.isfile(os.path.join(root, gbk)):
-        return gbk, 'was written in GBK: save the text as UTF-8'
-    here, parts = root, []
-    for part in name.replace('\\', '/').split('/'):
-        if part in ('', '.'):
-            continue
-        if here not in listed:
-            listed[here] = {}
-            for entry in os.listdir(here) if os.path.isdir(here) else ():
-                key = entry.lower()
-                listed[here][key] = None if key in listed[here] else entry      # two of them: not known which
-        real = part if os.path.lexists(os.path.join(here, part)) and part != '..' else listed[here].get(part.lower())
-        if real is None:
-            return None
-        parts.append(real)
-        here = os.path.join(here, real)
-    found = '/'.join(parts)
-    if found == name or not os.path.isfile(here):
-        return None
-    return found, "has backslashes: write '/'" if '\\' in name else 'differs in capital letters' \
-        if found.lower() == name.lower() else "begins with '/' or './': leave that out"
-
-
 def missing_files(paths: Sequence[str], names: Sequence[str], labels: Optional[Sequence[int]],
                   list_file: Union[str, os.PathLike], root: str) -> tuple[float, str]:
     """(share of the files looked for, a thousand evenly over the list, that do not exist; what to say of them)."""
@@ -116,8 +84,7 @@ def missing_files(paths: Sequence[str], names: Sequence[str], labels: Optional[S
     if not missing:
         return 0.0, ''
     line = names[missing[0]] + ('' if labels is None else f' {labels[missing[0]]}')
-    other = other_name(root, names[missing[0]], {})
-    guess = f'its name {other[1]} ({shown(other[0])} is there)' if other else guess_form(line, root, not missing[0])
+    guess = guess_form(line, root, not missing[0])
     text = f"'{list_file}': {len(missing)} of {len(chosen)} files looked for do not exist, first " \
            f"'{paths[missing[0]]}'. The names must be relative to '{root}'."
     return len(missing) / len(chosen), text + (f' The line {line[:200]!r}: {guess}. {FORM}' if guess else '')

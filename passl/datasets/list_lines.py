@@ -1,14 +1,48 @@
-"""What an odd line of an image list looks like: for the message, no data are read by it."""
+"""Names and lines that are not as they should be: which file is meant, what a line of a list looks like."""
 
 import os
 import re
 from collections.abc import Sequence
 from typing import Callable, Optional
 
+from .image import shown
 from .listing import is_image_name
+from .text import as_gbk
 
 _NUMBER = re.compile(r'[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?', re.I)
 FORM = 'Expected: a name, or a name, a space and the number of its class from 0 on, such as: cats/1.jpg 0.'
+
+
+def other_name(root: str, name: str, listed: dict[str, dict[str, Optional[str]]]) -> Optional[tuple[str, str]]:
+    """(name that the file has in fact, how `name` differs from it), or None: a file below `root` that is not there.
+
+    Names are written on other systems: with backslashes, in other case, in GBK (short texts of it are valid UTF-8).
+
+    Args:
+        listed: folders that were listed; the caller keeps the dict.
+    """
+    gbk = as_gbk(name)
+    if gbk and os.path.isfile(os.path.join(root, gbk)):
+        return gbk, 'was written in GBK: save the text as UTF-8'
+    here, parts = root, []
+    for part in name.replace('\\', '/').split('/'):
+        if part in ('', '.'):
+            continue
+        if here not in listed:
+            listed[here] = {}
+            for entry in os.listdir(here) if os.path.isdir(here) else ():
+                key = entry.lower()
+                listed[here][key] = None if key in listed[here] else entry      # two of them: not known which
+        real = part if os.path.lexists(os.path.join(here, part)) and part != '..' else listed[here].get(part.lower())
+        if real is None:
+            return None
+        parts.append(real)
+        here = os.path.join(here, real)
+    found = '/'.join(parts)
+    if found == name or not os.path.isfile(here):
+        return None
+    return found, "has backslashes: write '/'" if '\\' in name else 'differs in capital letters' \
+        if found.lower() == name.lower() else "begins with '/' or './': leave that out"
 
 
 def _bare(text):
@@ -62,9 +96,11 @@ def _as_words(line):
 def _as_path(line, root):
     """A name that leads to a file if it is read in another way."""
     name = line.rsplit(None, 1)[0] if line.rsplit(None, 1)[-1].isdecimal() else line
+    found = other_name(root, name, {})
+    if found:
+        return f'its name {found[1]} ({shown(found[0])} is there)'
     readings: Sequence[tuple[str, Callable[[str], str]]] = (
         ('its name stands in quotes. Take them out', _bare),
-        ('it is written with backslashes. Write / between folders', lambda n: os.path.normpath(n.replace('\\', '/'))),
         ("its name stands before dataroot's own files with a path of its own. Name only what follows dataroot, or give "
          'the folder above it as dataroot', _below(root)))
     for words, mend in readings:
@@ -97,15 +133,14 @@ def _below(root):
 
 
 def _spelled(root, name):
-    """The file of the same name in capitals or small letters, or with another ending; or ''."""
+    """The file of the same name with another ending; or ''."""
     folder, base = os.path.split(name)
     try:
         found = os.listdir(os.path.join(root, folder))[:10**5]
     except (OSError, ValueError):
         return ''
-    same = [f for f in found if f.lower() == base.lower()]
     stem = os.path.splitext(base)[0].lower()
-    same += [f for f in found if is_image_name(f) and os.path.splitext(f)[0].lower() in (stem, base.lower())]
+    same = [f for f in found if is_image_name(f) and os.path.splitext(f)[0].lower() in (stem, base.lower())]
     return os.path.join(folder, same[0]) if same else ''
 
 

@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from passl.datasets.image_list import ImageList, other_name
+from passl.datasets.image_list import ImageList
+from passl.datasets.list_lines import other_name
 from passl.utils.errors import DataError
 
 

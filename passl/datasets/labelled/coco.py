@@ -8,7 +8,8 @@ import numpy as np
 from ...utils.errors import ConfigError, DataError
 from ...utils.logger import get_logger
 from ..image import ImageReadError, shown
-from ..image_list import other_name, paths_in
+from ..image_list import paths_in
+from ..list_lines import other_name
 from .base import IGNORE, MAX_CLASSES, Segmentation
 from .boxes import COCO_BOX, Detection
 from .coco_json import CocoFile

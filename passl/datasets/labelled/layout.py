@@ -7,7 +7,8 @@ from typing import Any, Optional, Union
 from ...utils.errors import ConfigError, DataError
 from ..folder import check_folder
 from ..image import shown
-from ..image_list import other_name, paths_in
+from ..image_list import paths_in
+from ..list_lines import other_name
 from ..listing import is_hidden, is_image_name
 from ..text import as_gbk, read_lines
 
