@@ -5,6 +5,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import traceback
 from typing import Any, Callable, Sequence
 
 import cv2
@@ -23,6 +24,7 @@ def _work(function, items, dtype, connection, current, parent):
     signal.signal(signal.SIGINT, signal.SIG_IGN)        # the parent ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cv2.setNumThreads(0)
+    code = 0
     try:
         while os.getppid() == parent:
             if not connection.poll(_PATIENCE):
@@ -38,8 +40,11 @@ def _work(function, items, dtype, connection, current, parent):
             connection.send((np.array(records, dtype), reasons))
     except (EOFError, BrokenPipeError):
         pass
+    except Exception:
+        traceback.print_exc()       # a mistake of the program; the parent names the item
+        code = 1
     finally:
-        os._exit(0)                 # nothing of the parent's (files, threads) is to be closed here
+        os._exit(code)              # nothing of the parent's (files, threads) is to be closed here
 
 
 class _Worker:

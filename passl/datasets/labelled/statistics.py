@@ -1,15 +1,14 @@
 """Counting the labels of a data set, and naming those that no training can use."""
 
-import concurrent.futures
-import multiprocessing
-import sys
-from concurrent.futures.process import BrokenProcessPool
+import functools
+import operator
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 import numpy as np
 
 from ...utils.errors import DataError
-from ...utils.forking import forked, forking
+from ..image import shown
+from ..pool import run_all
 from .base import Segmentation
 from .boxes import Detection
 from .joined import Joined
@@ -18,71 +17,39 @@ from .masks import IGNORE
 if TYPE_CHECKING:
     from .checked import Memory
 
-_CHUNK = 16
-_dataset = None             # of the worker processes, which are forked
+_TASK = 16                  # images that a process gets at a time
 
 
-def _look_at_mask(index):
-    """(pixels of each value of a mask, whether the image is turned: int64 [257], None), or (None, what is wrong)."""
+def _look(dataset, values, length, index):
+    """((int64 [length + 1]: how often the labels hold each value, and whether the image is turned,), what is wrong)."""
     try:
-        _, mask, _ = _dataset[index]
-        return np.append(np.bincount(mask.ravel(), minlength=256), _dataset.turned(index)), None
+        _, labels, _ = dataset[index]
+        return (np.append(np.bincount(values(labels), minlength=length), dataset.turned(index)),), ''
     except DataError as e:
-        return None, str(e)
+        return (np.zeros(length + 1, np.int64),), str(e)
 
 
-def _look_at_boxes(index):
-    """(objects of each class, and whether the image is turned: int64 [classes + 1], None), or (None, what is wrong)."""
-    try:
-        _, target, _ = _dataset[index]
-        return np.append(np.bincount(target['labels'], minlength=len(_dataset.classes)), _dataset.turned(index)), None
-    except DataError as e:
-        return None, str(e)
-
-
-def _records(dataset, function, indices, workers, done):
-    """What `function` gives for each of the images, in their order."""
-    global _dataset
-    _dataset = dataset
-    try:
-        if workers > 1 and len(indices) > _CHUNK and sys.platform == 'linux':
-            context = multiprocessing.get_context('fork')
-            with concurrent.futures.ProcessPoolExecutor(workers, context, forked) as pool:
-                with forking():
-                    records = pool.map(function, indices, chunksize=_CHUNK)
-                for record in records:
-                    done(1)
-                    yield record
-        else:
-            for index in indices:
-                yield function(index)
-                done(1)
-    except BrokenProcessPool:
-        raise DataError('A process that reads the images was killed (out of memory?). Use check-data with --workers 1 '
-                        'to find the image.') from None
-    finally:
-        _dataset = None
-
-
-def _collect(dataset, function, workers, done, length, memory):
-    """(rows int64 [images, length], faults [{id, reason}], number of rows that were remembered)."""
-    rows, bad = np.zeros((len(dataset), length), np.int64), []
+def _collect(dataset, values, length, workers, done, memory):
+    """(rows of `_look`: int64 [images, length + 1], faults [{id, reason}], number of rows that were remembered)."""
+    rows = np.zeros((len(dataset), length + 1), np.int64)
     keys = [memory and memory.key(index) for index in range(len(dataset))]
-    for index, key in enumerate(keys):
-        found = memory and memory.get(key)
-        if found is not None:
-            rows[index] = found
-    todo = [i for i, key in enumerate(keys) if not memory or memory.get(key) is None]
-    done(len(dataset) - len(todo))
-    for (row, reason), index in zip(_records(dataset, function, todo, workers, done), todo):
-        if reason is None:
-            rows[index] = row
-        else:
-            keys[index] = None
-            bad.append({'id': dataset.ids[index], 'reason': reason})
+    known = {index: memory.get(key) for index, key in enumerate(keys)} if memory else {}
+    known = {index: row for index, row in known.items() if row is not None}
+    for index, row in known.items():
+        rows[index] = row
+    todo = [index for index in range(len(dataset)) if index not in known]
+    done(len(known))
+    found, reasons, killed = run_all(functools.partial(_look, dataset, values, length), todo, workers, done,
+                                     [('row', np.int64, (length + 1,))], _TASK)
+    rows[todo] = found['row']
+    for k in killed:
+        reasons[k] = f'{shown(dataset.files(todo[k])[0])}: {reasons[k]}'
+    bad = [{'id': dataset.ids[todo[k]], 'reason': reason} for k, reason in reasons.items()]
+    for k in reasons:
+        keys[todo[k]] = None
     if memory and todo:
         memory.keep(keys, rows)
-    return rows, bad, len(dataset) - len(todo)
+    return rows, bad, len(known)
 
 
 def segmentation_statistics(dataset: Union[Segmentation, Joined], workers: int = 1,
@@ -101,14 +68,14 @@ def segmentation_statistics(dataset: Union[Segmentation, Joined], workers: int =
         are not ignored; number of images that show the class), `ignored` (share of all pixels), `absent` (names),
         `pixels` (int64 [256], of each class number and of IGNORE), `turned` and `remembered` (numbers of images).
     """
-    counts, bad, remembered = _collect(dataset, _look_at_mask, workers, done, 257, memory)
+    counts, bad, remembered = _collect(dataset, np.ravel, 256, workers, done, memory)
     turned, counts = int(counts[:, -1].sum()), counts[:, :-1]
-    pixels, shown = counts.sum(0), (counts > 0).sum(0)
+    pixels, showing = counts.sum(0), (counts > 0).sum(0)
     total = int(pixels[:dataset.num_classes].sum())
     return {'images': len(dataset), 'unusable': bad, 'turned': turned, 'remembered': remembered, 'pixels': pixels,
             'ignored': float(pixels[IGNORE] / max(1, counts.sum())),
             'classes': [{'name': name, 'pixels': int(pixels[k]), 'share': float(pixels[k] / max(1, total)),
-                         'images': int(shown[k])} for k, name in enumerate(dataset.classes)],
+                         'images': int(showing[k])} for k, name in enumerate(dataset.classes)],
             'absent': [name for k, name in enumerate(dataset.classes) if not pixels[k]]}
 
 
@@ -124,13 +91,14 @@ def detection_statistics(dataset: Detection, workers: int = 1,
         [{name, objects, images}], `empty` (images without objects), `absent` (names), `cut` and `tiny` (numbers of
         boxes), `turned` and `remembered` (numbers of images).
     """
-    counts, bad, remembered = _collect(dataset, _look_at_boxes, workers, done, dataset.num_classes + 1, memory)
+    counts, bad, remembered = _collect(dataset, operator.itemgetter('labels'), dataset.num_classes, workers, done,
+                                       memory)
     turned, counts = int(counts[:, -1].sum()), counts[:, :-1]
-    objects, shown = counts.sum(0), (counts > 0).sum(0)
+    objects, showing = counts.sum(0), (counts > 0).sum(0)
     empty = int((counts.sum(1) == 0).sum()) - len(bad)
     return {'images': len(dataset), 'unusable': bad, 'empty': empty, 'turned': turned, 'remembered': remembered,
             'cut': dataset.cut, 'tiny': dataset.tiny,
             'bad_boxes': [{'id': i, 'reason': text} for i, text in dataset.dropped],
-            'classes': [{'name': name, 'objects': int(objects[k]), 'images': int(shown[k])}
+            'classes': [{'name': name, 'objects': int(objects[k]), 'images': int(showing[k])}
                         for k, name in enumerate(dataset.classes)],
             'absent': [name for k, name in enumerate(dataset.classes) if not objects[k]]}

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from passl import cli
 from passl.datasets.labelled import build_segmentation
 from passl.datasets.labelled.checked import FOLDER, check_pairs, fault_of_masks, judge_masks
+from passl.datasets.labelled.statistics import segmentation_statistics
 from passl.transfer.paddleseg import config as seg_config
 from passl.transfer.paddleseg.data import check_parts, read_parts
 from passl.transfer.probes.command import load_data
@@ -159,3 +161,23 @@ def test_what_is_remembered_belongs_to_the_files_and_the_reader(tmp_path):
     assert look()['remembered'] == 0 and look()['images'] == 2        # another list, another file
     write_file(f'{tmp_path}/none', 'a file in the way')
     assert check_pairs(build_segmentation('folder', root, 'train'), 'train', f'{tmp_path}/none/x')['images'] == 2
+
+
+@pytest.mark.parametrize('images', [3, 40])
+def test_an_image_that_kills_its_reader_is_named_and_the_others_are_counted(images, tmp_path, monkeypatch):
+    """Fewer images, and more, than a process gets at a time."""
+    found = build_segmentation('folder', write_set(tmp_path, [0, 1], images=images), 'train')
+    read = type(found).load_image
+
+    def deadly(self, index):
+        if index == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(self, index)
+    monkeypatch.setattr(type(found), 'load_image', deadly)
+    told = []
+    out = segmentation_statistics(found, 2, told.append)
+    assert out['unusable'] == [{'id': found.ids[2], 'reason': f"'{found.images[2]}': the process that read it was "
+                                'killed by SIGKILL'}]
+    assert out['pixels'][:2].tolist() == [96 * (images - 1)] * 2 and sum(told) == images
+    with pytest.raises(DataError, match=f'train: 1 of {images} images cannot be used.*killed by SIGKILL'):
+        check_pairs(found, 'train')

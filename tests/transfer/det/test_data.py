@@ -14,7 +14,7 @@ from passl.utils.errors import ConfigError, DataError, PasslError
 from tests.transfer.det.fixtures import write_coco, write_voc, xml
 
 
-records = statistics._records
+run_all = statistics.run_all
 
 
 def voc_config(**changes):
@@ -195,8 +195,8 @@ def test_every_pair_is_read_and_remembered(tmp_path, monkeypatch):
     root = write_coco(tmp_path / 'd')
     prepare_data(coco_config(), root, tmp_path / 'lists', memory=str(tmp_path / 'memory'))
     read = []
-    monkeypatch.setattr(statistics, '_records',
-                        lambda ds, look, todo, *more: read.extend(todo) or records(ds, look, todo, *more))
+    monkeypatch.setattr(statistics, 'run_all',
+                        lambda look, todo, *more: read.extend(todo) or run_all(look, todo, *more))
     prepare_data(coco_config(), root, tmp_path / 'lists', memory=str(tmp_path / 'memory'))
     assert read == []
     path = os.path.join(root, 'images/train3.png')
