@@ -1,6 +1,10 @@
 """Fixtures of the engine's tests."""
 
+import logging
+
 import pytest
+
+from passl.utils.logger import get_logger
 
 
 @pytest.fixture(scope='module')
@@ -14,3 +18,21 @@ def data(tmp_path_factory, make_images):
 def out(tmp_path):
     """The `output_dir` of a test, as a change of a config."""
     return {'output_dir': str(tmp_path / 'out')}
+
+
+@pytest.fixture
+def said(request):
+    """The lines (level, text) of the log; of one module alone, if the test's file names it as SAID_BY."""
+    lines, by = [], getattr(request.module, 'SAID_BY', None)
+
+    class Keep(logging.Handler):
+        def emit(self, record):
+            if by in (None, record.module):
+                lines.append((record.levelname, record.getMessage()))
+    handler, logger = Keep(), get_logger()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield lines
+    logger.removeHandler(handler)
+    logger.setLevel(level)

@@ -1,7 +1,6 @@
 """What is known of a recipe beforehand: said at the start, compared at its iterations, data beside the configs."""
 
 import glob
-import logging
 import os
 import types
 
@@ -10,27 +9,10 @@ import pytest
 from passl.hooks import ExpectedHook, build_hook
 from passl.utils.config import load_config
 from passl.utils.errors import ConfigError
-from passl.utils.logger import get_logger
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 POINTS = [{'iteration': 10, 'key': 'loss', 'between': [6, 8], 'means': 'Low.'},
           {'iteration': 30, 'key': 'std', 'between': [0.5, 1], 'means': 'Wide.'}]
-
-
-@pytest.fixture
-def said():
-    lines = []
-
-    class Keep(logging.Handler):
-        def emit(self, record):
-            lines.append((record.levelname, record.getMessage()))
-    handler, logger = Keep(), get_logger()
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    yield lines
-    logger.removeHandler(handler)
-    logger.setLevel(level)
 
 
 def drive(hook, records, start=0, batch=256):

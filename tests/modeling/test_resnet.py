@@ -16,6 +16,8 @@ from passl.modules.contrastive_loss import info_nce
 from passl.modules.cpu import channels_last, onednn, resnet as resnet_cpu
 from passl.utils.errors import ConfigError
 
+from .tiny import outcome, residual_block
+
 needs_onednn = pytest.mark.skipif(bool(channels_last.why_not()), reason=channels_last.why_not() or 'usable')
 
 
@@ -186,23 +188,11 @@ def test_both_ways_to_compute_agree(depth, frozen, shape, train, monkeypatch):
 @pytest.mark.parametrize('kind, c, stride', [(vision.BasicBlock, 16, 1), (vision.BasicBlock, 16, 2),
                                              (vision.BottleneckBlock, 64, 1), (vision.BottleneckBlock, 16, 2)])
 def test_blocks_agree(kind, c, stride):
-    paddle.seed(1)
-    width = 16 * kind.expansion
-    down = None if c == width and stride == 1 else nn.Sequential(
-        nn.Conv2D(c, width, 1, stride=stride, bias_attr=False), nn.BatchNorm2D(width))
-    layer = kind(c, 16, stride, down)
-    for norm in layer.sublayers():
-        if isinstance(norm, nn.BatchNorm2D):        # all positive before every ReLU, so that none can flip
-            norm.weight.set_value(norm.weight * 0.1)
-            norm.bias.set_value(norm.bias + 1)
+    layer = residual_block(kind, c, stride)
     image = np.random.RandomState(5).rand(3, c, 7, 9).astype('float32')
     found = []
     for compute in (layer, lambda x: resnet_cpu.end(resnet_cpu.block(layer, channels_last.to_channels_last(x)))):
-        x = paddle.to_tensor(image, stop_gradient=False)
-        y = compute(x)
-        (y * paddle.cos(paddle.arange(y.size, dtype='float32')).reshape(y.shape)).sum().backward()
-        found.append([y.numpy(), x.grad.numpy()] + [p.grad.numpy() for p in layer.parameters() if p.grad is not None])
-        layer.clear_gradients()
+        found.append(outcome(layer, image, compute))
     assert len(found[0]) == len(found[1]) > 6
     for want, have in zip(*found):          # some sums are zero but for rounding
         assert np.abs(have - want).max() < 1e-3 * max(1, np.abs(want).max())

@@ -12,7 +12,7 @@ from paddle.vision.models import resnet as vision
 
 from passl.modeling.backbones import ResNet, ResNet_vd
 from passl.modules.cpu import bfloat16, channels_last as cl, onednn, resnet as resnet_cpu
-from tests.modeling.tiny import contrast, values, views
+from tests.modeling.tiny import contrast, outcome, residual_block, values, views
 from tests.modules.test_channels_last import convolved, random
 
 needs_units = pytest.mark.skipif(bool(bfloat16.why_not()), reason=bfloat16.why_not() or 'usable')
@@ -126,22 +126,11 @@ def test_batch_norm(relu):
 @pytest.mark.parametrize('kind, c, stride', [(vision.BasicBlock, 16, 1), (vision.BottleneckBlock, 16, 2)])
 def test_blocks_are_near_float32(kind, c, stride):
     """In norm: the roundings of the values are independent of each other."""
-    paddle.seed(1)
-    width = 16 * kind.expansion
-    down = None if c == width and stride == 1 else nn.Sequential(
-        nn.Conv2D(c, width, 1, stride=stride, bias_attr=False), nn.BatchNorm2D(width))
-    layer = kind(c, 16, stride, down)
-    for norm in layer.sublayers():
-        if isinstance(norm, nn.BatchNorm2D):        # all positive before every ReLU, so that none can flip
-            norm.weight.set_value(norm.weight * 0.1)
-            norm.bias.set_value(norm.bias + 1)
+    layer = residual_block(kind, c, stride)
     image, found = random(8, c, 14, 14), []
     for dtype in (paddle.float32, paddle.bfloat16):
-        x = paddle.to_tensor(image, stop_gradient=False)
-        y = resnet_cpu.end(resnet_cpu.block(layer, cl.to_channels_last(x, dtype)))
-        (y * paddle.cos(paddle.arange(y.size, dtype='float32')).reshape(y.shape)).sum().backward()
-        found.append([y.numpy(), x.grad.numpy()] + [p.grad.numpy() for p in layer.parameters() if p.grad is not None])
-        layer.clear_gradients()
+        found.append(outcome(layer, image, lambda x: resnet_cpu.end(resnet_cpu.block(
+            layer, cl.to_channels_last(x, dtype)))))
     assert far(found[1][0], found[0][0]) < 2 * ROUNDING
     # Gradients: what batch norm takes away from them makes their rounding larger, measured 0.04; a wrong one is off by
     # 1. Those of vectors are sums that nearly cancel: test_batch_norm.
