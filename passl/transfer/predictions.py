@@ -5,14 +5,16 @@ from collections.abc import Sequence
 from typing import Callable
 
 from ..datasets.image import ImageReadError, read_image, shown
+from ..datasets.pool import run_all
 from ..utils.errors import DataError
 from ..utils.logger import get_logger
+from ..utils.paddle_env import usable_cores
 
 _SHOWN = 3
 
 
 def readable(paths: Sequence[str], root: str, also: Callable[[str], bool] = lambda path: True) -> list[str]:
-    """Those of `paths` that can be read, opened one by one: a bad one in the middle would end the predictions there.
+    """Those of `paths` that can be read, opened beforehand: a bad one in the middle would end the predictions there.
 
     Args:
         root: predictions are named after the paths below it, without the ending.
@@ -28,18 +30,20 @@ def readable(paths: Sequence[str], root: str, also: Callable[[str], bool] = lamb
             raise DataError(f'{shown(names[name])} and {shown(path)} differ in their ending only: the prediction of '
                             'one would replace that of the other. Rename one of them.')
         names[name] = path
-    good, bad = [], []
-    for path in paths:
+
+    def look(path):
         try:
             read_image(path)
-            if not also(path):
-                raise ImageReadError(f'{shown(path)} is of a kind that the library cannot read. Save it as PNG.')
-            good.append(path)
+            fit = also(path)
         except ImageReadError as e:
-            bad.append(str(e))
+            return True, str(e)
+        return True, '' if fit else f'{shown(path)} is of a kind that the library cannot read. Save it as PNG.'
+    _, bad, killed = run_all(look, paths, usable_cores(), lambda n: None, bool)
+    bad.update({k: f'{shown(paths[k])}: {bad[k]}.' for k in killed})
+    good = [path for k, path in enumerate(paths) if k not in bad]
     if bad:
         more = '; ...' if len(bad) > _SHOWN else ''
-        text = f"{len(bad)} of {len(paths)} images cannot be read: {'; '.join(bad[:_SHOWN])}{more}"
+        text = f"{len(bad)} of {len(paths)} images cannot be read: {'; '.join(list(bad.values())[:_SHOWN])}{more}"
         if not good:
             raise DataError(text)
         get_logger().warning('%s They are left out.', text)

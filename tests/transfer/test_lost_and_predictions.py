@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -54,13 +55,18 @@ def test_images_to_predict_on(tmp_path, caplog):
     for path in paths[:2]:
         write_image(path, np.zeros((8, 8, 3), np.uint8))
     write_file(paths[2], b'none')
+
+    def deadly(path):
+        return path != paths[0] or os.kill(os.getpid(), signal.SIGKILL)
     logging.getLogger('passl').addHandler(caplog.handler)
     try:
         assert readable(paths, str(tmp_path)) == paths[:2]
+        assert readable(paths[:2], str(tmp_path), deadly) == paths[1:2]
     finally:
         logging.getLogger('passl').removeHandler(caplog.handler)
-    said = caplog.records[0].getMessage()
+    said, killed = (r.getMessage() for r in caplog.records)
     assert '2 of 4 images cannot be read' in said and 'c.png' in said and 'd.png' in said and 'left out' in said
+    assert f"'{paths[0]}': the process that read it was killed by SIGKILL." in killed
     assert readable(paths[:2], str(tmp_path), lambda path: path != paths[0]) == paths[1:2]
     for bad, also in ((paths[2:], lambda path: True), (paths[:1], lambda path: False)):
         with pytest.raises(DataError, match='cannot be read'):
