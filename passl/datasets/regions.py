@@ -59,7 +59,7 @@ class Regions(NamedTuple):
 def require_slic() -> None:
     """ConfigError without scikit-image."""
     try:
-        import skimage  # noqa: F401
+        import skimage.segmentation  # noqa: F401
     except ImportError as e:
         raise ConfigError('Regions of images need scikit-image, which cannot be imported here. Install it in the '
                           f"clone: pip install -e '.[regions]' ({e})") from None

@@ -1,13 +1,13 @@
 """The command: look, plan, write an ordinary config, train, say what to do next."""
 
 import argparse
-import importlib.util
 import json
 import os
 import shutil
 import tempfile
 from typing import Any, Optional, Sequence
 
+from ..datasets.regions import require_slic
 from ..utils.config import apply_overrides, dump_config, read_config, validate
 from ..utils.errors import ConfigError
 from ..utils.files import free_name, replace_text
@@ -208,6 +208,14 @@ def run_pretrain(args: argparse.Namespace, words: Sequence[str] = ()) -> int:
     return _end(_train(args, config, ['--overwrite'] * args.overwrite), args, place, config)
 
 
+def _can_make_regions():
+    try:
+        require_slic()
+    except ConfigError:
+        return False
+    return True
+
+
 def _make_folder(folder):
     try:
         os.makedirs(folder, exist_ok=True)
@@ -218,8 +226,7 @@ def _make_folder(folder):
 def planned(args: argparse.Namespace, facts: Facts, hours: Optional[float],
             seconds: Optional[float] = None) -> tuple[list[Choice], dict[str, Any]]:
     """(choices, config) of a command line; `seconds`: a step takes, if that is known."""
-    dense = dense_loss(facts, importlib.util.find_spec('skimage') is not None)
-    choices = plan(facts, args.method, dense, args.epochs, hours, seconds)
+    choices = plan(facts, args.method, dense_loss(facts, _can_make_regions()), args.epochs, hours, seconds)
     return choices, config_of(args, choices)
 
 

@@ -39,11 +39,11 @@ def readable(paths: Sequence[str], root: str, also: Callable[[str], bool] = lamb
             return True, str(e)
         return True, '' if fit else f'{shown(path)} is of a kind that the library cannot read. Save it as PNG.'
     _, bad, killed = run_all(look, paths, usable_cores(), lambda n: None, bool)
-    bad.update({k: f'{shown(paths[k])}: {bad[k]}.' for k in killed})
+    bad.update({k: f'{shown(paths[k])}: {bad[k]}' for k in killed})
     good = [path for k, path in enumerate(paths) if k not in bad]
     if bad:
-        more = '; ...' if len(bad) > _SHOWN else ''
-        text = f"{len(bad)} of {len(paths)} images cannot be read: {'; '.join(list(bad.values())[:_SHOWN])}{more}"
+        said = [reason.rstrip('.') for reason in bad.values()][:_SHOWN] + ['...'] * (len(bad) > _SHOWN)
+        text = f"{len(bad)} of {len(paths)} images cannot be read: {'; '.join(said)}."
         if not good:
             raise DataError(text)
         get_logger().warning('%s They are left out.', text)

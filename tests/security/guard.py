@@ -39,7 +39,7 @@ def _collection(phase, info):
 gc.callbacks.append(_collection)
 sys.addaudithook(_hook)
 for _name in ('utf-8-sig', 'cp437', 'utf-16', 'utf-16-le', 'utf-16-be', 'utf-32', 'utf-32-le', 'utf-32-be', 'latin1',
-              'ascii'):             # Python imports its codecs when they are first used
+              'ascii', 'gb18030'):  # Python imports its codecs when they are first used
     codecs.lookup(_name)
 
 
