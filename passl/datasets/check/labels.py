@@ -70,7 +70,8 @@ def _text(report):
     if report.get('nothing_to_learn'):
         lines.append(report['nothing_to_learn'])
     if report['absent']:
-        lines += [f"note: {len(report['absent'])} classes are in no image.", *_sample(report['absent'])]
+        count = len(report['absent'])
+        lines += [f"note: {count} class{'es are' if count > 1 else ' is'} in no image.", *_sample(report['absent'])]
     lines.append(f"Problems: {', '.join(report['problems'])}." if report['problems'] else 'No problems.')
     return lines
 
