@@ -31,6 +31,19 @@ class _Inference(nn.Layer):
         return nn.functional.softmax(x, axis=1) if self.softmax else x
 
 
+class _Part:
+    """The tensors of `model` that `net` computes with, under the model's names: queues, key encoder and projections
+    may be missing in a file, or be of another size."""
+
+    def __init__(self, model: Architecture, net: nn.Layer) -> None:
+        used = {id(tensor) for tensor in net.state_dict().values()}
+        self.tensors = {name: tensor for name, tensor in model.state_dict().items() if id(tensor) in used}
+
+    def state_dict(self) -> dict[str, paddle.Tensor]:
+        """{name: tensor}, the model's own."""
+        return self.tensors
+
+
 def save_static(net: nn.Layer, shape: Sequence[int], prefix: str) -> None:
     """Write `net` (a Layer in eval mode) as `<prefix>.pdiparams` and `.pdmodel` (Paddle 2) or `.json` (Paddle 3).
 
@@ -51,8 +64,8 @@ def export(cfg: dict[str, Any], weights: str, run_dir: str) -> int:
     if len(shape) != 3:
         raise ConfigError(f"'image_shape' is {shape}; it must be [channels, height, width].")
     model = build_model(cfg.get('model'))
-    load_into(model, load_weights(weights), 'model', source=f"'{weights}'")
     net = _Inference(model, cfg.get('infer_add_softmax', True))
+    load_into(_Part(model, net), load_weights(weights), 'model for inference', source=f"'{weights}'")
     net.eval()
     folder = cfg.get('save_inference_dir') or os.path.join(run_dir, 'inference')
     os.makedirs(folder, exist_ok=True)

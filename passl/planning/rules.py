@@ -136,7 +136,7 @@ def dense_loss(facts: Facts, regions: bool) -> dict[str, Any]:
                 'why': 'as in the paper'}
     if not regions:
         return {'correspondence': {'name': 'Geometric'}, 'negatives': {'name': 'Cells'},
-                'why': "regions would need scikit-image: pip install -e '.[regions]'"}
+                'why': "regions would need scikit-image: pip install scikit-image, or in a clone pip install -e '.[regions]'"}
     return {'correspondence': {'name': 'Regions'}, 'negatives': {'name': 'Batch'},
             'why': 'at small crops place alone solves the task of the paper: docs/LOSS_CURVE.md'}
 
