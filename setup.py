@@ -21,7 +21,6 @@ def read(*parts):
 VERSION = re.search(r"^__version__ = '([^']+)'", read('passl', '__init__.py'), re.M).group(1)
 
 
-
 class BuildWithBases(build_py):
     """Puts configs/_base_ into the wheel, where `passl pretrain` finds its models without a clone (which keeps the only
     copy; an editable install reads that)."""

@@ -1,20 +1,58 @@
 """The log: console lines that do not tear a progress bar, log.txt, and JSON lines."""
 
+import contextlib
+import copy
 import json
 import logging
 import math
 import os
 import sys
-from typing import Any, Optional, Union
+from typing import Any, Iterator, Optional, Union
 
 NAME = 'passl'
 LOG_FILE = 'log.txt'
+COLUMNS = 100               # of a line for people on a terminal, with STAMP
+STAMP = len('12:00:00 ')
+_quiet = False
+
+
+def on_terminal() -> bool:
+    """Whether somebody looks at the log lines while they come."""
+    return bool(getattr(sys.stdout, 'isatty', lambda: False)())
+
+
+@contextlib.contextmanager
+def quiet_terminal() -> Iterator[None]:
+    """Inside, a terminal gets errors only; pipes and files get what they always get."""
+    global _quiet
+    before, _quiet = _quiet, True
+    try:
+        yield
+    finally:
+        _quiet = before
 
 
 class _ConsoleHandler(logging.Handler):
-    """Writes through `tqdm.write`, so that a running bar moves down instead of being torn."""
+    """Writes through `tqdm.write`, so that a running bar moves down instead of being torn.
+
+    On a terminal a record that brings a line for people (`extra={'short': text}`) is shown as that, and of the stamp
+    the time alone; a pipe or a file gets what log.txt gets.
+    """
+
+    _terminal = logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S')
+
+    def format(self, record: logging.LogRecord) -> str:
+        if not on_terminal():
+            return super().format(record)
+        shown = copy.copy(record)
+        shown.msg, shown.args = getattr(record, 'short', record.getMessage()), None
+        if record.levelno > logging.INFO:
+            shown.msg = f'{record.levelname}: {shown.msg}'
+        return self._terminal.format(shown)
 
     def emit(self, record: logging.LogRecord) -> None:
+        if _quiet and record.levelno < logging.ERROR and on_terminal():
+            return
         try:
             text = self.format(record)
             try:
