@@ -66,7 +66,7 @@ setup(
         # superpixels, for the dense loss that compares regions
         'regions': ['scikit-image>=0.19'],
         'test': ['pytest>=7.3', 'pytest-cov>=4.0', 'pytest-timeout>=2.1', 'pytest-xdist>=3.0', 'hypothesis>=6.0',
-                 'scikit-image>=0.19'],
+                 'scikit-image>=0.19', 'setuptools>=70.1'],         # which builds wheels by itself
         # what `make lint` and `make types` run
         'dev': ['ruff>=0.9', 'mypy>=1.8', 'types-PyYAML'],
     },

@@ -12,6 +12,7 @@ from ..modeling.architectures.base import Architecture
 from ..utils.errors import ConfigError
 from ..utils.logger import get_logger
 from ..utils.weights import load_into, load_weights
+from ..utils.weights.load import backbone_weights
 
 
 class _Inference(nn.Layer):
@@ -29,19 +30,6 @@ class _Inference(nn.Layer):
             return x
         x = self.head(x)
         return nn.functional.softmax(x, axis=1) if self.softmax else x
-
-
-class _Part:
-    """The tensors of `model` that `net` computes with, under the model's names: queues, key encoder and projections
-    may be missing in a file, or be of another size."""
-
-    def __init__(self, model: Architecture, net: nn.Layer) -> None:
-        used = {id(tensor) for tensor in net.state_dict().values()}
-        self.tensors = {name: tensor for name, tensor in model.state_dict().items() if id(tensor) in used}
-
-    def state_dict(self) -> dict[str, paddle.Tensor]:
-        """{name: tensor}, the model's own."""
-        return self.tensors
 
 
 def save_static(net: nn.Layer, shape: Sequence[int], prefix: str) -> None:
@@ -65,7 +53,11 @@ def export(cfg: dict[str, Any], weights: str, run_dir: str) -> int:
         raise ConfigError(f"'image_shape' is {shape}; it must be [channels, height, width].")
     model = build_model(cfg.get('model'))
     net = _Inference(model, cfg.get('infer_add_softmax', True))
-    load_into(_Part(model, net), load_weights(weights), 'model for inference', source=f"'{weights}'")
+    state, source = load_weights(weights), f"'{weights}'"
+    if model.supervised:
+        load_into(model, state, 'model', source=source)
+    else:           # queues, key encoder and projections may be missing, or be of another size
+        load_into(model.backbone, backbone_weights(state, source), 'backbone', source=source)
     net.eval()
     folder = cfg.get('save_inference_dir') or os.path.join(run_dir, 'inference')
     os.makedirs(folder, exist_ok=True)

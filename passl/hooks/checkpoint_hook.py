@@ -85,8 +85,8 @@ class CheckpointHook(Hook):
                       '-o output_dir=DIR, or -o checkpoint.out_dir=DIR (passl pretrain: --out RUN).'
         at_once = 2 if trainer.iteration or not self.keep else self.keep + 1
         if free is not None and size <= free < at_once * size:
-            get_logger().warning("A checkpoint of this run has some %.0f MiB, and %d lie on the disk at a time; that of "
-                                 "'%s' has room for %d. Free some space, or lower checkpoint.max_keep_ckpts.",
+            get_logger().warning("A checkpoint of this run has some %.0f MiB, and %d lie on the disk at a time; that "
+                                 "of '%s' has room for %d. Free some space, or lower checkpoint.max_keep_ckpts.",
                                  size / 2**20, at_once, folder, free // size)
         problem = broadcast_object(problem)
         if problem:
