@@ -32,12 +32,12 @@ _SEG = os.path.join('configs', 'transfer', 'seg', 'custom.yml')
 _CLONE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _STEM = ('conv1', 'bn1', 'stem')        # one stage, under the first name
 _WORDS = {
-    'en': {'done': 'Done after {} steps.', 'weights': 'weights', 'health': 'learnt?', 'loss': 'loss', 'moved': 'moved',
+    'en': {'done': 'Done after N steps.', 'weights': 'weights', 'health': 'learnt?', 'loss': 'loss', 'moved': 'moved',
            'not judged': 'not judged', 'of': '(of the length of the weights at the start)', 'next': 'next:',
            'full': '(since the queue was full)',
            'extract': 'backbone alone', 'help': 'did it help?', 'elsewhere': 'use elsewhere', 'seg': 'fine-tune',
            'see': 'see what it sees', 'report': 'one page', 'on': 'train longer'},
-    'zh': {'done': '完成，共 {} 步。', 'weights': '权重', 'health': '学到了吗', 'loss': '损失', 'moved': '变化',
+    'zh': {'done': '完成，共 N 步。', 'weights': '权重', 'health': '学到了吗', 'loss': '损失', 'moved': '变化',
            'not judged': '未作判断', 'of': '（相对于起点处权重的长度）', 'next': '接下来：',
            'full': '（自队列填满之后）', 'extract': '单独取出骨干网络', 'help': '有帮助吗', 'elsewhere': '用于其他库',
            'seg': '微调', 'see': '看看它看到什么', 'report': '汇总成一页', 'on': '训练更久'}}
@@ -185,7 +185,7 @@ def summary_text(steps: int, weights: Optional[str], sentence: Optional[str], lo
     if stages:
         moved = ', '.join(f'{stage} {100 * share:.2g}%' for stage, share in stages.items())
         facts.append(('moved', f"{moved} {words['of']}"))
-    lines = [words['done'].format(steps)]
+    lines = [words['done'].replace('N', str(steps))]
     lines += [f'  {_padded(words[key], [words[k] for k, _ in facts])}  {text}' for key, text in facts]
     lines += [f"  {words['next']}"]
     lines += [line for key, command in commands for line in (f'    {words[key]}', f'      {command}')]
