@@ -2,8 +2,10 @@
 
 import os
 import re
+import shutil
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -18,6 +20,18 @@ def read(*parts):
 
 VERSION = re.search(r"^__version__ = '([^']+)'", read('passl', '__init__.py'), re.M).group(1)
 
+
+class BuildWithBases(build_py):
+    """Puts configs/_base_ into the wheel, where `passl pretrain` finds its models without a clone (which keeps the only
+    copy; an editable install reads that)."""
+
+    def run(self):
+        super().run()
+        if not getattr(self, 'editable_mode', False):
+            shutil.copytree(os.path.join(HERE, 'configs', '_base_'),
+                            os.path.join(self.build_lib, 'passl', 'planning', '_base_'), dirs_exist_ok=True)
+
+
 # Two needs of Paddle 2.6 that its own metadata does not state: fleet breaks with protobuf 7,
 # and the launcher imports distutils, which Python 3.12 only has through setuptools.
 PADDLE_NEEDS = ['protobuf>=3.20.2,<7', 'setuptools; python_version >= "3.12"']
@@ -31,6 +45,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.9,<3.13',
     packages=find_packages(include=['passl', 'passl.*']),
+    cmdclass={'build_py': BuildWithBases},
     install_requires=[
         'pyyaml>=5.1',
         'numpy>=1.21',
@@ -51,7 +66,7 @@ setup(
         # superpixels, for the dense loss that compares regions
         'regions': ['scikit-image>=0.19'],
         'test': ['pytest>=7.3', 'pytest-cov>=4.0', 'pytest-timeout>=2.1', 'pytest-xdist>=3.0', 'hypothesis>=6.0',
-                 'scikit-image>=0.19'],
+                 'scikit-image>=0.19', 'setuptools>=70.1'],         # which builds wheels by itself
         # what `make lint` and `make types` run
         'dev': ['ruff>=0.9', 'mypy>=1.8', 'types-PyYAML'],
     },

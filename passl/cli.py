@@ -110,8 +110,9 @@ def extract_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = Non
     def run():
         from .utils.weights.extract import extract_weight
         from .utils.logger import setup_logger
-        setup_logger().info(extract_weight(args.checkpoint, args.output, prefix=args.prefix,
-                                           remove_prefix=args.remove_prefix, overwrite=args.overwrite))
+        setup_logger()          # it logs its one sentence itself
+        extract_weight(args.checkpoint, args.output, prefix=args.prefix, remove_prefix=args.remove_prefix,
+                       overwrite=args.overwrite)
     return guarded(run)
 
 

@@ -229,3 +229,25 @@ def test_every_setting_of_ours_has_a_rule_and_a_meaning():
     assert len(rows) > 150
     free = {'transforms', 'view_trans1', 'view_trans2'}             # lists of parts
     assert [key for key, rule, _, meaning in rows if not meaning or not (rule or key in free)] == []
+
+
+PASSL_OF_PYPI = r"""pip install [^\n|;&`]*(?<![\w./])['"]?passl(?![\w./])"""
+
+
+def test_what_is_to_be_installed_is_not_another_project():
+    """`pip install passl` fetches a package of 2021; of this project's extras all that are named exist."""
+    with open(os.path.join(ROOT, 'setup.py'), encoding='utf-8') as f:
+        known = set(re.findall(r"^        '(\w+)': \[", f.read(), re.M))
+    assert {'cpu', 'seg', 'regions', 'dev'} <= known
+    named, wrong = set(), []
+    for folder in ('', 'passl', 'docs', 'configs', 'tools', 'docker', '.ci'):
+        for path in glob.glob(os.path.join(ROOT, folder, '**/*' if folder else '*'), recursive=bool(folder)):
+            if not os.path.isfile(path) or not path.endswith(('.py', '.md', '.yaml', '.yml', '.sh', '.gpu', 'run')):
+                continue
+            with open(path, encoding='utf-8') as f:
+                text = f.read()
+            wrong += [f'{path}: {found}' for found in re.findall(PASSL_OF_PYPI, text)]
+            for extras in re.findall(r"'\.\[(\w+(?:,\w+)*)\]'", text):
+                named.update(extras.split(','))
+    assert re.search(PASSL_OF_PYPI, "pip install 'passl[cpu]'") and re.search(PASSL_OF_PYPI, 'pip install -U passl')
+    assert wrong == [] and {'cpu', 'regions', 'seg', 'onnx', 'gpu', 'test', 'dev'} <= named <= known

@@ -15,10 +15,12 @@ _FEW = 5                    # kinds and folders that are named
 _LOOKED_AT = 2000           # names of a folder that are looked at for masks, and folders
 _SHARE = 0.2                # of names that look like masks: less is an accident
 
+_VIDEOS = frozenset('.mp4 .m4v .avi .mov .mkv .webm .mpg .mpeg .wmv .flv'.split())
+FRAMES = 'ffmpeg -i VIDEO -vf fps=1 FRAMES/%06d.jpg'
 # pictures, or what holds some, of kinds that are not read: many of them are no accident
-_PICTURES = frozenset(
+_PICTURES = _VIDEOS | frozenset(
     '.avif .heic .heif .jp2 .j2k .jpx .jxl .exr .hdr .tga .psd .svg .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .raw .dcm '
-    '.nii .nrrd .mha .npy .npz .mat .h5 .hdf5 .czi .lif .nd2 .svs .ndpi .mp4 .avi .mov .mkv .zip .tar .gz .tgz .7z '
+    '.nii .nrrd .mha .npy .npz .mat .h5 .hdf5 .czi .lif .nd2 .svs .ndpi .zip .tar .gz .tgz .7z '
     '.rar .tfrecord .parquet'.split())
 # a folder holds masks if its name has a word of the first group, and others of both groups only: 'with_mask' is a class
 _MASK = frozenset('mask masks label labels annotation annotations annot annots gt gts truth groundtruth trimap trimaps '
@@ -77,11 +79,18 @@ class LeftOut:
     def unread_pictures(self) -> str:
         """A sentence if some of the files are pictures of kinds that are not read; or ''."""
         found = {kind: n for kind, n in self.kinds.items() if kind in _PICTURES}
+        frames = f' Of a video write the frames: {FRAMES}.' if found.keys() & _VIDEOS else ''
         return f'{sum(found.values())} of the files left out are or hold pictures of kinds that are not read: ' \
-               f'{_counted(found)}. Write them as PNG, TIFF or JPEG.' if found else ''
+               f'{_counted(found)}. Write them as PNG, TIFF or JPEG.{frames}' if found else ''
 
 
-def _is_mask_folder(name):
+def is_video(name: str) -> bool:
+    """By its ending."""
+    return ending(name) in _VIDEOS
+
+
+def holds_masks(name: str) -> bool:
+    """Whether a folder holds masks, by its name."""
     words = [w.lower() for w in _WORDS.findall(name)]
     return any(w in _MASK for w in words) and all(w in _MASK or w in _BESIDE for w in words)
 
@@ -90,7 +99,7 @@ def _mask_folders(folders):
     """{name: number of images} of folders that hold masks by their name, if others hold none."""
     found, others = collections.Counter(), 0
     for folder, count in folders:
-        part = next((p for p in folder.split(os.sep) if _is_mask_folder(p)), None)
+        part = next((p for p in folder.split(os.sep) if holds_masks(p)), None)
         if part is None:
             others += count
         else:

@@ -61,8 +61,8 @@ def require_slic() -> None:
     try:
         import skimage.segmentation  # noqa: F401
     except ImportError as e:
-        raise ConfigError('Regions of images need scikit-image, which cannot be imported here. Install it in the '
-                          f"clone: pip install -e '.[regions]' ({e})") from None
+        raise ConfigError('Regions of images need scikit-image, which cannot be imported here: pip install '
+                          f"scikit-image, or in the clone pip install -e '.[regions]' ({e})") from None
 
 
 def superpixels(img: np.ndarray, settings: Regions) -> np.ndarray:

@@ -12,6 +12,7 @@ from ..modeling.architectures.base import Architecture
 from ..utils.errors import ConfigError
 from ..utils.logger import get_logger
 from ..utils.weights import load_into, load_weights
+from ..utils.weights.load import backbone_weights
 
 
 class _Inference(nn.Layer):
@@ -51,8 +52,12 @@ def export(cfg: dict[str, Any], weights: str, run_dir: str) -> int:
     if len(shape) != 3:
         raise ConfigError(f"'image_shape' is {shape}; it must be [channels, height, width].")
     model = build_model(cfg.get('model'))
-    load_into(model, load_weights(weights), 'model', source=f"'{weights}'")
     net = _Inference(model, cfg.get('infer_add_softmax', True))
+    state, source = load_weights(weights), f"'{weights}'"
+    if model.supervised:
+        load_into(model, state, 'model', source=source)
+    else:           # queues, key encoder and projections may be missing, or be of another size
+        load_into(model.backbone, backbone_weights(state, source), 'backbone', source=source)
     net.eval()
     folder = cfg.get('save_inference_dir') or os.path.join(run_dir, 'inference')
     os.makedirs(folder, exist_ok=True)

@@ -1,18 +1,20 @@
 """From command-line arguments to a finished run."""
 
+import argparse
+import functools
 import os
 import platform
 import signal
-import argparse
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import cv2
 import numpy
 import paddle
 
 from .. import __version__
-from ..modules import cpu
 from ..datasets.contents import describe_images
+from ..hooks.checkpoint_hook import LATEST
+from ..modules import cpu
 from ..utils.distributed import dist
 from ..utils.config import dump_config, load_config, with_defaults
 from ..utils.errors import ConfigError, PeerLostError
@@ -26,21 +28,27 @@ from .doubts import tell_doubts
 from .export import export
 from .run_folder import RunFolder, on_main, run_folder
 from .signals import EXIT_CODES, StopSignals
+from .summary import next_commands, write_summary
 from .trainer import Trainer
 
 
-def train(args: argparse.Namespace) -> int:
+Ending = Callable[[Trainer, Optional[str]], object]
+
+
+def train(args: argparse.Namespace, ending: Optional[Ending] = None) -> int:
     """`run`, with signals that stop it between two steps."""
     with StopSignals() as signals:
-        return run(args, signals)
+        return run(args, signals, ending)
 
 
-def run(args: argparse.Namespace, signals: StopSignals) -> int:
+def run(args: argparse.Namespace, signals: StopSignals, ending: Optional[Ending] = None) -> int:
     """Run what `passl train` was asked for: training, `--evaluate-only` or `--export`.
 
     Args:
         args: Namespace of `passl.utils.options.build_train_parser()`.
         signals: StopSignals.
+        ending: called on process 0 when a training is complete, with the trainer and the checkpoint that it went on
+            from; default: `tell_end`.
     Returns:
         0, or the code of the signal that ended a training (after it was saved); problems that the user can mend are
         raised as PasslError.
@@ -60,14 +68,15 @@ def run(args: argparse.Namespace, signals: StopSignals) -> int:
     try:
         with dist.name_the_lost():
             check_processes(cfg, device)
-            code = run_in_folder(args, cfg, device, signals)
-            dist.meet()             # now each may end when it likes
+            code = run_in_folder(args, cfg, device, signals, ending)
+            dist.meet('waiting for the end')        # now each may end when it likes
         return code
     finally:
         dist.end_watch()
 
 
-def run_in_folder(args: argparse.Namespace, cfg: dict[str, Any], device: str, signals: StopSignals) -> int:
+def run_in_folder(args: argparse.Namespace, cfg: dict[str, Any], device: str, signals: StopSignals,
+                  ending: Optional[Ending] = None) -> int:
     """Find or claim the run folder, and work there; as `run`."""
     training, resume = not args.evaluate_only, None
     saves = (cfg.get('checkpoint') or {}).get('out_dir')
@@ -83,11 +92,11 @@ def run_in_folder(args: argparse.Namespace, cfg: dict[str, Any], device: str, si
         elif not args.load:
             get_logger().warning('--evaluate-only without --load: evaluating a classifier that was never trained.')
         with dist.name_the_lost(), memory_advice():
-            return work(args, cfg, folder, resume, device, signals)
+            return work(args, cfg, folder, resume, device, signals, ending)
 
 
 def work(args: argparse.Namespace, cfg: dict[str, Any], folder: RunFolder, resume: Optional[str], device: str,
-         signals: StopSignals) -> int:
+         signals: StopSignals, ending: Optional[Ending] = None) -> int:
     """The training or the evaluation in a run folder that is ready for it."""
     training, path = not args.evaluate_only, folder.folder
     on_main(lambda: os.makedirs(path, exist_ok=True))
@@ -114,7 +123,7 @@ def work(args: argparse.Namespace, cfg: dict[str, Any], folder: RunFolder, resum
     if trainer.iteration >= trainer.max_iters:
         logger.info('Nothing to do: the run already has %d of %d iterations. Raise epochs to go on.',
                     trainer.iteration, trainer.max_iters)
-        folder.tell('done', 0)
+        _end(trainer, args, folder, resume, ending)
         return 0
     folder.tell('running')
     trainer.run()
@@ -124,9 +133,27 @@ def work(args: argparse.Namespace, cfg: dict[str, Any], folder: RunFolder, resum
         code = signals.exit_code or EXIT_CODES[signal.SIGTERM]
         folder.tell('stopped', code)
         return code
-    folder.tell('done', 0)
     logger.info('Done: %s', path)
+    _end(trainer, args, folder, resume, ending)
     return 0
+
+
+def _end(trainer, args, folder, resume, ending):
+    """Everything is saved; process 0 tells about it while the others wait without limit."""
+    folder.tell('done', 0)
+    dist.progress('telling about the run')
+    if dist.is_main():
+        (ending or functools.partial(tell_end, args))(trainer, resume)
+
+
+def tell_end(args: argparse.Namespace, trainer: Trainer, resume: Optional[str]) -> None:
+    """The summary of a training without labels; others end with their log."""
+    if trainer.model.supervised or trainer.run_dir is None:
+        return
+    weights = os.path.join((trainer.cfg.get('checkpoint') or {}).get('out_dir') or trainer.run_dir, LATEST)
+    commands = next_commands(trainer.run_dir, weights, args.config_file, trainer.cfg['model']['backbone'],
+                             extracted=False)
+    write_summary(trainer, weights, commands, args.load, start_known=resume is None or bool(args.load))
 
 
 def permitted_imports(args: argparse.Namespace, cfg: dict[str, Any]) -> list[str]:

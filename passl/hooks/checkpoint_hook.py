@@ -1,5 +1,6 @@
 """Saving."""
 
+import math
 import os
 import shutil
 import time
@@ -64,6 +65,32 @@ class CheckpointHook(Hook):
         self.saved_iteration = trainer.iteration if trainer.iteration else None
         self.last = time.monotonic()
         self.place = _identity(self.out_dir or trainer.run_dir)
+        self._check_space(trainer)
+
+    def _check_space(self, trainer):
+        """Before the first step: is there room for a checkpoint, and for as many as are kept?
+
+        (By a lower bound of its size: the weights, and one number for the optimizer beside each that is trained.)
+        """
+        folder, problem = self.out_dir or trainer.run_dir, None
+        if folder is None:
+            return
+        size = sum(map(_bytes, trainer.model.state_dict().values()))
+        if self.save_optimizer:
+            size += sum(_bytes(p) for p in trainer.model.parameters() if not p.stop_gradient)
+        free = free_bytes(folder) if is_main() else None
+        if free is not None and free < size:
+            problem = f"A checkpoint of this run has some {size / 2**20:.0f} MiB, and the disk of '{folder}' has " \
+                      f'{free / 2**20:.0f} MiB free: nothing could be saved. Free some space, or write elsewhere: ' \
+                      '-o output_dir=DIR, or -o checkpoint.out_dir=DIR (passl pretrain: --out RUN).'
+        at_once = 2 if trainer.iteration or not self.keep else self.keep + 1
+        if free is not None and size <= free < at_once * size:
+            get_logger().warning("A checkpoint of this run has some %.0f MiB, and %d lie on the disk at a time; that "
+                                 "of '%s' has room for %d. Free some space, or lower checkpoint.max_keep_ckpts.",
+                                 size / 2**20, at_once, folder, free // size)
+        problem = broadcast_object(problem)
+        if problem:
+            raise CheckpointError(problem)
 
     def train_iter_end(self, trainer: 'Trainer') -> None:
         # in the last step of an epoch the epoch's end, with its evaluation and schedule, belongs to the state
@@ -196,13 +223,25 @@ def remove_own(folder: str, name: str, run_id: str) -> None:
         get_logger().warning("The old checkpoint '%s' cannot be removed: %s", path, e.strerror)
 
 
+def _bytes(tensor):
+    return math.prod(tensor.shape) * tensor.element_size()
+
+
+def free_bytes(folder: str) -> Optional[int]:
+    """Of the disk that holds `folder`, which may have to be made yet; None where that cannot be told."""
+    folder = os.path.abspath(folder)
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None
+
+
 def warn_of_space(folder: str, size: int) -> None:
     """After the first save: say if the disk has no room for a second one."""
-    try:
-        free = shutil.disk_usage(folder).free
-    except OSError:
-        return
-    if free < 2 * size:
+    free = free_bytes(folder)
+    if free is not None and free < 2 * size:
         get_logger().warning("A checkpoint has %.0f MiB, and the disk of '%s' has room for %d more. Free some space, "
                              'or lower checkpoint.max_keep_ckpts.', size / 2**20, folder, free // size)
 

@@ -3,12 +3,12 @@
 import math
 import os
 import sys
-from typing import Optional, TYPE_CHECKING
+from typing import Any, Optional, TYPE_CHECKING
 
 from ..utils.distributed.dist import is_main, sum_over_processes, world_size
 from ..utils.config.kinds import Count, Flag
 from ..utils.errors import PasslError
-from ..utils.logger import JsonLines, get_logger
+from ..utils.logger import COLUMNS, STAMP, JsonLines, get_logger
 from ..utils.misc import AverageMeter, format_eta, peak_memory_mb, reset_peak_memory
 from .builder import HOOKS
 from .hook import Hook, Order, Priority
@@ -22,6 +22,8 @@ _OF_EVERY_STEP = 'mode', 'iteration', 'epoch', 'lr', 'time', 'data_time'
 @HOOKS.register()
 class LogHook(Hook):
     """Every `interval` iterations, at the last one, and (`by_epoch`) at the end of an epoch: one line, one JSON object.
+
+    A terminal gets a short line; log.txt, and a console that is none, get all figures.
 
     Values are means over processes, but for what other hooks have added. They are read from the device on log steps
     only; the running mean of an epoch's loss is kept on the device.
@@ -106,7 +108,8 @@ class LogHook(Hook):
         shown += [f'{k} {r[k]:{_format(k, r[k])}}' for k in (*values, *added) if k not in ('loss', 'loss_mean')]
         get_logger().info('%s  lr: %.3e, eta: %s, time: %.3f, data_time: %.3f, ips: %.1f, memory: %.0fM, %s', place,
                           trainer.lr, format_eta(r['eta_seconds']), r['time'], r['data_time'], r['ips'],
-                          r['memory_mb'], ', '.join(shown))
+                          r['memory_mb'], ', '.join(shown),
+                          extra={'short': short_line(r, trainer.max_iters, COLUMNS - STAMP)})
         if self.json is not None:
             self.json.write(r)
         if self.bar is not None:
@@ -132,6 +135,28 @@ class LogHook(Hook):
             self.json = None
 
     run_abort = run_end
+
+
+def short_line(record: dict[str, Any], steps: int, columns: int) -> str:
+    """What a person wants to know of a log step, in at most `columns` characters; what does not fit is left out.
+
+    Args:
+        record: of the step, as log.jsonl gets it.
+        steps: of the whole run.
+    """
+    have = {k: v for k, v in record.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+    line = f"step {record['iteration']:>{len(str(steps))}}/{steps}  loss {record['loss']:.3f}"
+    parts = [('eta_seconds', lambda v: f'{format_eta(v)} left'),
+             ('match_true', lambda v: f'true matches {v:.0f}%' + (
+                 f" (chance {have['match_chance']:.0f}%)" if 'match_chance' in have else '')),
+             ('acc1', lambda v: f'acc1 {v:.0f}%'), ('std', lambda v: f'std {v:.2f}'),
+             ('time', lambda v: f'{v:.2f} s/step')]
+    for key, words in parts:
+        if key in have:
+            more = '  ' + words(have[key])
+            line += more if len(line) + len(more) <= columns else ''
+    health = f"  {record['health']}" if isinstance(record.get('health'), str) else ''
+    return line + (health if len(line) + len(health) <= columns else '')
 
 
 def _format(name, value):

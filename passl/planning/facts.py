@@ -5,7 +5,9 @@ from typing import Optional, Sequence
 
 import numpy as np
 
+from ..datasets.contents import FRAMES, LeftOut, holds_masks, is_video
 from ..datasets.folder import check_folder
+from ..datasets.image import EXTENSIONS
 from ..datasets.listing import list_trees
 from ..utils.errors import DataError
 from ..utils.logger import get_logger
@@ -14,6 +16,7 @@ from ..utils.paddle_env import local_processes, usable_cores
 from .rules import Facts
 
 _SAMPLED = 300              # headers that are read, evenly over the set
+_LOOKED_AT, _COLOURS = 20, 32       # images that are read; with so few colours one is no photograph
 _OFF_THE_SMALL = 10         # percentile of the short sides: so few images are enlarged
 
 
@@ -36,10 +39,17 @@ def look_at_images(data: str) -> tuple[int, int]:
     Raises:
         DataError: no such folder, no images, or none of them can be opened.
     """
-    root = check_folder(data, 'DATA')
-    paths, counts = list_trees([root])
+    if os.path.isfile(data):
+        how = f'a video: write its frames as images first ({FRAMES}), and name that folder' if is_video(data) else \
+            'a file: name the folder that holds the images'
+        raise DataError(f"DATA: '{data}' is {how}.")
+    root, left_out = check_folder(data, 'DATA'), LeftOut()
+    paths, counts = list_trees([root], left_out=left_out.add)
     if not int(counts.sum()):
-        raise DataError(f"'{root}' holds no images. `passl check-data {data}` tells what is there.")
+        why = ''.join(f' {part}' for part in (left_out.words() and f'Left out: {left_out.words()}.',
+                                              left_out.unread_pictures()) if part)
+        raise DataError(f"'{root}' holds no images.{why} Name a folder with images, flat or nested; known endings: "
+                        f"{' '.join(EXTENSIONS)}.")
     sides = short_sides(paths)
     if not len(sides):
         raise DataError(f"None of {min(len(paths), _SAMPLED)} files of '{root}' that were looked at is an image that "
@@ -48,7 +58,35 @@ def look_at_images(data: str) -> tuple[int, int]:
     if len(sides) < looked:
         get_logger().warning('%d of %d files that were looked at cannot be opened; `passl check-data %s` names them.',
                              looked - len(sides), looked, data)
+    doubt = masks_alone(paths, root)
+    if doubt:
+        get_logger().warning('%s', doubt)
     return int(counts.sum()), int(np.percentile(sides, _OFF_THE_SMALL))
+
+
+def masks_alone(paths: Sequence[str], root: str) -> str:
+    """A sentence if the images of the folder `root` seem to be masks, by its name or by their few colours; or ''.
+
+    (Masks beside images are told by the training, see `datasets.contents`.)
+    """
+    from PIL import Image
+    flat = looked = 0
+    for i in evenly(len(paths), _LOOKED_AT):
+        try:
+            with Image.open(paths[i]) as img:
+                pixels = np.asarray(img.convert('RGB').resize((64, 64), Image.Resampling.NEAREST)).reshape(-1, 3)
+        except Exception:           # told elsewhere
+            continue
+        looked += 1
+        flat += len(np.unique(pixels, axis=0)) <= _COLOURS
+    if holds_masks(os.path.basename(os.path.abspath(root))):
+        what = f"'{root}' is a folder of masks by its name"
+    elif looked and 2 * flat > looked:
+        what = f"'{root}' may hold masks or drawings: {flat} of {looked} images that were looked at have at most " \
+               f'{_COLOURS} colours'
+    else:
+        return ''
+    return f'{what}. A pre-training learns from photographs: name the folder of the images.'
 
 
 def host_memory() -> int:

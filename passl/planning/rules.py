@@ -136,7 +136,8 @@ def dense_loss(facts: Facts, regions: bool) -> dict[str, Any]:
                 'why': 'as in the paper'}
     if not regions:
         return {'correspondence': {'name': 'Geometric'}, 'negatives': {'name': 'Cells'},
-                'why': "regions would need scikit-image: pip install -e '.[regions]'"}
+                'why': 'regions would need scikit-image: pip install scikit-image, or in a clone '
+                       "pip install -e '.[regions]'"}
     return {'correspondence': {'name': 'Regions'}, 'negatives': {'name': 'Batch'},
             'why': 'at small crops place alone solves the task of the paper: docs/LOSS_CURVE.md'}
 
@@ -154,8 +155,9 @@ def plan(facts: Facts, method: str = 'densecl', dense: Optional[dict[str, Any]] 
         DataError: too few images for any batch.
     """
     if facts.images < FEWEST * facts.processes:
-        raise DataError(f'{facts.images} images for {facts.processes} process(es): at least {FEWEST} per process are '
-                        'needed to contrast some with others, and some hundreds to learn anything. Add images.')
+        raise DataError(f"{facts.images} image{'s' * (facts.images != 1)} for {facts.processes} process(es): at least "
+                        f'{FEWEST} per process are needed to contrast some with others, and some hundreds to learn '
+                        'anything. Add images.')
     side, why_side = crop_side(facts)
     size, why_size = batch(facts, side)
     per_step = size * facts.processes
@@ -166,7 +168,8 @@ def plan(facts: Facts, method: str = 'densecl', dense: Optional[dict[str, Any]] 
         Choice('batch per process', 'dataloader.train.sampler.batch_size', size, why_size),
         Choice('steps', 'total_iters', steps, why_steps),
         Choice('rate', 'lr_scheduler.learning_rate', *rate(facts, per_step)),
-        Choice('warm-up, steps', 'warm', warm, 'a tenth of the run, at most 200'),
+        Choice('warm-up, steps', 'warm', warm, 'a tenth of the run, at most 200' + (
+            ': the projection starts at random, whatever the backbone knows' if facts.started else '')),
         Choice('steps of an epoch', 'steps of an epoch', max(1, facts.images // per_step),
                f'{facts.images} images, {per_step} per step')]
     if method != 'simclr':

@@ -1,22 +1,49 @@
 """The log: console lines that do not tear a progress bar, log.txt, and JSON lines."""
 
+import contextlib
 import json
 import logging
 import math
 import os
 import sys
-from typing import Any, Optional, Union
+import time
+from typing import Any, Iterator, Optional, Union
 
 NAME = 'passl'
 LOG_FILE = 'log.txt'
+COLUMNS = 100               # of a line for people on a terminal, with STAMP
+STAMP = len('12:00:00 ')
+_quiet, _rank = False, 0
+
+
+def on_terminal() -> bool:
+    """Whether somebody looks at the log lines while they come."""
+    return bool(getattr(sys.stdout, 'isatty', lambda: False)())
+
+
+@contextlib.contextmanager
+def quiet_terminal() -> Iterator[None]:
+    """Inside, a terminal gets errors only; pipes and files get what they always get."""
+    global _quiet
+    before, _quiet = _quiet, True
+    try:
+        yield
+    finally:
+        _quiet = before
 
 
 class _ConsoleHandler(logging.Handler):
-    """Writes through `tqdm.write`, so that a running bar moves down instead of being torn."""
+    """Writes through `tqdm.write`, so that a running bar moves down instead of being torn.
+
+    On a terminal a record that brings a line for people (`extra={'short': text}`) is shown as that, and of the stamp
+    the time alone; a pipe or a file gets what log.txt gets.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
+        if _quiet and record.levelno < logging.ERROR and on_terminal():
+            return
         try:
-            text = self.format(record)
+            text = _for_people(record) if on_terminal() else self.format(record)
             try:
                 from tqdm import tqdm
             except ImportError:             # reading configs or weights needs no bar
@@ -26,6 +53,14 @@ class _ConsoleHandler(logging.Handler):
             sys.stdout.flush()              # rank 0 of a launched job writes into a pipe
         except Exception:
             self.handleError(record)
+
+
+def _for_people(record):
+    """The line of a terminal."""
+    level = f'{record.levelname}: ' if record.levelno > logging.INFO else ''
+    mark = f'[rank {_rank}] ' if _rank else ''
+    return time.strftime('%H:%M:%S ', time.localtime(record.created)) + level + mark + getattr(
+        record, 'short', record.getMessage())
 
 
 def get_logger() -> logging.Logger:
@@ -44,7 +79,8 @@ def setup_logger(run_dir: Optional[str] = None, rank: int = 0) -> logging.Logger
     Returns:
         The logger 'passl'.
     """
-    logger = get_logger()
+    global _rank
+    logger, _rank = get_logger(), rank
     for handler in [h for h in logger.handlers if getattr(h, 'passl_owned', False)]:
         logger.removeHandler(handler)
         handler.close()

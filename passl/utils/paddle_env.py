@@ -6,6 +6,7 @@ import io
 import math
 import os
 import sys
+import tempfile
 import warnings
 import zlib  # noqa: F401  Paddle 2.6 exports zlib's symbols: load the real one first
 from types import ModuleType
@@ -151,6 +152,28 @@ def _without_thread_warning():
         sys.stderr.write(''.join(line for line in lines if 'OMP_NUM_THREADS' not in line))
 
 
+@contextlib.contextmanager
+def _with_a_home():
+    """Paddle's import makes ~/.cache/paddle/dataset, and fails where it may not: then HOME is a folder that goes again.
+
+    (Nothing is ever downloaded to it.)
+    """
+    try:
+        if 'paddle' not in sys.modules:
+            os.makedirs(os.path.expanduser('~/.cache/paddle/dataset'), exist_ok=True)
+    except OSError:
+        before = os.environ.get('HOME')
+        with tempfile.TemporaryDirectory() as home:
+            os.environ['HOME'] = home
+            try:
+                yield
+            finally:
+                os.environ.pop('HOME')
+                os.environ.update({} if before is None else {'HOME': before})
+    else:
+        yield
+
+
 def require_paddle() -> ModuleType:
     """Import Paddle and return it.
 
@@ -161,7 +184,7 @@ def require_paddle() -> ModuleType:
     for noise in ('No ccache found', 'When training, we now always track global mean'):
         warnings.filterwarnings('ignore', message=noise)
     try:
-        with _without_thread_warning():
+        with _without_thread_warning(), _with_a_home():
             import paddle
     except ModuleNotFoundError as e:
         if e.name != 'paddle':

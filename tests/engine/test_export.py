@@ -11,8 +11,9 @@ from passl.cli import train_main
 from passl.modeling import build_model
 from passl.utils.config import merge
 from passl.utils.weights import load_into, load_weights
+from passl.utils.weights.checkpoint import save_file
 
-from .small import call, clas, densecl, moco, refused, train, write_config, write_data
+from .small import call, clas, densecl, extract, moco, refused, train, write_config, write_data
 
 
 @pytest.fixture(scope='module')
@@ -106,3 +107,22 @@ def test_export_needs_the_model_only(data, tmp_path, capsys):
     wrong = merge(cfg, {'model': {'head': {'num_classes': 4}}})
     done = call(train_main, ['-c', write_config(wrong), '--export', weights], capsys)
     refused(done, 'does not fit the model', 'head.fc_cls.weight [16, 3] in the file, [16, 4] in the model')
+
+
+def test_an_export_needs_no_queues(data, tmp_path, capsys):
+    """Of a checkpoint with a queue of another size, and of a file with the backbone alone: the same model."""
+    cfg = moco(data, output_dir=str(tmp_path / 'out'), epochs=1)
+    folder, _ = train(cfg, capsys)
+    weights, alone = os.path.join(folder, 'latest.pdparams'), str(tmp_path / 'alone.pdparams')
+    assert extract([weights, '--output', alone], capsys).code == 0
+    other = merge(cfg, {'model': {'K': 32}})
+    found = []
+    for number, (config, file) in enumerate([(cfg, weights), (other, weights), (other, alone)]):
+        prefix, _ = export({**config, 'save_inference_dir': str(tmp_path / f'static{number}')}, file, capsys)
+        found.append(paddle.jit.load(prefix)(paddle.to_tensor(IMAGES)).numpy())
+    assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
+    assert not [n for n in paddle.jit.load(prefix).state_dict() if 'queue' in n]
+    lacking = {k: v for k, v in load_weights(alone).items() if 'conv2' not in k}
+    save_file(lacking, tmp_path / 'lacking.pdparams')
+    done = call(train_main, ['-c', write_config(cfg), '--export', tmp_path / 'lacking.pdparams'], capsys)
+    refused(done, 'does not fit the backbone', 'missing in the file: conv2.weight, conv2.bias')

@@ -11,6 +11,8 @@ import yaml
 
 from passl.cli import train_main
 from passl.hooks import HOOKS, Hook, timer_hook
+from passl.hooks.log_hook import short_line
+from passl.utils import logger
 from passl.utils.weights.checkpoint import load_file
 
 from .small import clas, densecl, moco, records, train
@@ -185,7 +187,7 @@ def test_progress_bar(data, out, capsys):
     _, done = train(moco(data, **out, log_config={'progress_bar': True}), capsys)
     assert 'train' in done.err and '6/6' in done.err
     assert done.out.count('Epoch [') == 6
-    assert all(line.startswith('[') for line in done.out.splitlines())
+    assert all(line.startswith('[') for line in done.out[:done.out.index('Done after')].splitlines())
     _, done = train(moco(data, **out), capsys, '--overwrite')
     assert 'it/s' not in done.err
 
@@ -238,3 +240,32 @@ def test_without_a_schedule_the_optimizer_names_the_rate(data, out, capsys):
     del cfg['lr_scheduler']
     folder, _ = train(cfg, capsys)
     assert {r['lr'] for r in records(folder)} == {0.02}
+
+
+# ---------------------------------------------------------------------------------------------------- a terminal
+
+FULL = dict(mode='train', iteration=120, epoch=2, lr=0.01, loss=7.41234, loss_mean=7.5, eta_seconds=912.4, acc1=12.4,
+            match_true=34.2, match_chance=6.1, std=0.712, time=0.413, health='healthy')
+
+
+@pytest.mark.parametrize('change, columns, want', [
+    ({}, 120, 'step  120/2400  loss 7.412  0:15:12 left  true matches 34% (chance 6%)  acc1 12%  std 0.71  0.41 s/step'
+              '  healthy'),
+    ({}, 91, 'step  120/2400  loss 7.412  0:15:12 left  true matches 34% (chance 6%)  acc1 12%  std 0.71'),
+    ({'match_true': None, 'acc1': None, 'health': None}, 91,
+     'step  120/2400  loss 7.412  0:15:12 left  std 0.71  0.41 s/step'),
+    ({'loss': 123456.0}, 40, 'step  120/2400  loss 123456.000  healthy')])
+def test_short_line(change, columns, want):
+    line = short_line({**FULL, **change}, 2400, columns)
+    assert line == want and len(line) <= columns
+
+
+def test_a_terminal_gets_short_lines_and_the_files_all(data, out, capsys, monkeypatch):
+    monkeypatch.setattr(logger, 'on_terminal', lambda: True)
+    folder, done = train(densecl(data, **out), capsys)
+    lines = [line for line in done.out.splitlines() if ' step ' in line and 'loss' in line]
+    assert len(lines) == 6 and all(re.match(r'\d\d:\d\d:\d\d step [1-6]/6  loss \d', line) for line in lines)
+    assert max(map(len, lines)) <= 100
+    full = [line for line in text_of(folder).splitlines() if 'Epoch [' in line]
+    assert len(full) == 6 and all(re.match(LINE, line) for line in full) and 'Epoch [' not in done.out
+    assert [k for k in TRAIN_KEYS if k not in records(folder)[0]] == []

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from passl.cli import extract_main
 from passl.utils.weights.checkpoint import load_file, save_file
 from passl.utils.errors import CheckpointError
 from passl.utils.weights.extract import convert_torch, extract_weight
@@ -125,3 +126,8 @@ def test_paddle_loads_the_result(tmp_path, checkpoint):
     extract_weight(checkpoint[0], tmp_path / 'x.pdparams', remove_prefix=True)
     back = paddle.load(str(tmp_path / 'x.pdparams'))
     assert np.array_equal(back['layer1.0.bn2.bias'].numpy(), checkpoint[1]['layer1.0.bn2.bias'])
+
+
+def test_the_command_says_it_once(tmp_path, checkpoint, capsys):
+    assert extract_main([str(checkpoint[0]), '--output', str(tmp_path / 'b.pdparams')]) == 0
+    assert capsys.readouterr().out.count('Wrote 100 tensors of ResNet-18') == 1

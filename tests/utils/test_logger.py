@@ -4,11 +4,13 @@ import io
 import json
 import logging
 import math
+import re
 import sys
 
 import numpy as np
 import pytest
 
+from passl.utils import logger as module
 from passl.utils.logger import JsonLines, get_logger, read_json_lines, setup_logger
 
 
@@ -115,3 +117,33 @@ def test_an_object_that_is_no_json_writes_nothing(tmp_path):
         with pytest.raises(TypeError):
             log.write({'x': object()})
     assert (tmp_path / 'l').read_text() == ''
+
+
+def test_a_terminal_gets_the_time_and_the_short_text(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(module, 'on_terminal', lambda: True)
+    log = setup_logger(tmp_path)
+    log.info('all %d figures', 7, extra={'short': '100% short'})
+    log.info('plain %s', 'text')
+    log.warning('doubt')
+    stamp = r'\d\d:\d\d:\d\d '
+    shown, written = capsys.readouterr().out.splitlines(), (tmp_path / 'log.txt').read_text().splitlines()
+    for line, want in zip(shown, ('100% short', 'plain text', 'WARNING: doubt')):
+        assert re.fullmatch(stamp + re.escape(want), line), line
+    assert [line.split('] ')[1] for line in written] == ['INFO: all 7 figures', 'INFO: plain text', 'WARNING: doubt']
+    assert len(shown) == 3
+
+
+@pytest.mark.parametrize('terminal, want', [
+    (True, ['before', 'ERROR: c', 'after']), (False, ['before', *'abc', 'after'])])
+def test_quiet_is_a_terminal_only(terminal, want, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(module, 'on_terminal', lambda: terminal)
+    log = setup_logger(tmp_path)
+    log.info('before')
+    with module.quiet_terminal():
+        log.info('a')
+        log.warning('b')
+        log.error('c')
+    log.info('after')
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split(' ', 1)[1] if terminal else line.rsplit(' ', 1)[1] for line in out] == want
+    assert len((tmp_path / 'log.txt').read_text().splitlines()) == 5

@@ -152,3 +152,18 @@ def test_a_process_applies_before_it_imports_paddle(project_root):
                          check=True).stdout
     applied, threads, imported = json.loads(out)
     assert applied['OMP_NUM_THREADS'] == threads == '3' and not imported
+
+
+def test_a_home_that_cannot_be_written_to(monkeypatch, tmp_path):
+    """Paddle's import would end there; not even root can write to /proc."""
+    monkeypatch.delitem(sys.modules, 'paddle', raising=False)
+    monkeypatch.setenv('HOME', '/proc')
+    with paddle_env._with_a_home():
+        home = os.environ['HOME']
+        assert home != '/proc' and os.path.isdir(home)
+        os.makedirs(os.path.expanduser('~/.cache/paddle/dataset'))
+    assert os.environ['HOME'] == '/proc' and not os.path.exists(home)
+    monkeypatch.setenv('HOME', str(tmp_path))
+    with pytest.raises(PermissionError), paddle_env._with_a_home():         # an error of the import stays one
+        assert os.environ['HOME'] == str(tmp_path)
+        raise PermissionError

@@ -84,7 +84,8 @@ def write_onnx(net: 'paddle.nn.Layer', path: str) -> None:
         import paddle2onnx
     except ImportError as e:
         raise CheckpointError(f"Writing ONNX needs paddle2onnx, which cannot be imported ({e}). Install it in an "
-                              "environment of its own: in the clone pip install -e '.[onnx]'.") from None
+                              "environment of its own: in the clone pip install -e '.[onnx]'   (or: pip install "
+                              'paddle2onnx onnxruntime).') from None
     folder = os.path.splitext(path)[0] + '.static'
     write_static(net, folder)
     prefix = os.path.join(folder, 'model')

@@ -23,6 +23,7 @@ STOPPED = 5.0                   # so long in a stopped state: a whole job may be
 STATES = {'T': 'was stopped (SIGSTOP, or a debugger)', 't': 'was stopped (a debugger)'}
 
 _running = None                 # the Watch of this process
+_turns = 0                      # how often it has begun to watch: the same on all processes
 
 
 def process_state(pid: int) -> tuple[str, Optional[int]]:
@@ -83,6 +84,7 @@ class Watch:
         known: the `facts` of all processes, in rank order.
         store: where counters are added to and read, from a thread.
         on_cpu: whether collectives are those of gloo.
+        turn: which watch of this process it is: a job may train more than once, and counts anew.
 
     Attributes:
         lost: None, or the message about who is missing.
@@ -90,8 +92,8 @@ class Watch:
     """
 
     def __init__(self, limit: float, rank: int, known: Sequence[tuple[str, int, Optional[int]]], store: Store,
-                 on_cpu: bool) -> None:
-        self.limit, self.rank, self.store, self.on_cpu = limit, rank, store, on_cpu
+                 on_cpu: bool, turn: int = 0) -> None:
+        self.limit, self.rank, self.store, self.on_cpu, self.turn = limit, rank, store, on_cpu, turn
         self.host, self.peers = known[rank][0], [Peer(r, *k) for r, k in enumerate(known) if r != rank]
         self.lost: Optional[str] = None
         self.on_loss: Optional[Callable[[str], None]] = None
@@ -146,9 +148,9 @@ class Watch:
         told, mine = 0, self.rank
         while not self.ended.is_set():
             try:
-                self.store.add(f'passl/beat/{mine}', 1)
+                self.store.add(f'passl/beat/{self.turn}/{mine}', 1)
                 if self.iteration != told:
-                    self.store.add(f'passl/iteration/{mine}', self.iteration - told)
+                    self.store.add(f'passl/iteration/{self.turn}/{mine}', self.iteration - told)
                     told = self.iteration
                 if time.monotonic() - self.looked >= POLL:
                     self._read()
@@ -159,10 +161,10 @@ class Watch:
     def _read(self):
         for peer in self.peers:
             if self.rank == 0 or peer.rank == 0:
-                beat = self.store.add(f'passl/beat/{peer.rank}', 0)
+                beat = self.store.add(f'passl/beat/{self.turn}/{peer.rank}', 0)
                 if beat != peer.beat:
                     peer.beat, peer.heard = beat, time.monotonic()
-                peer.iteration = self.store.add(f'passl/iteration/{peer.rank}', 0)
+                peer.iteration = self.store.add(f'passl/iteration/{self.turn}/{peer.rank}', 0)
             else:
                 peer.heard = time.monotonic()           # process 0 looks after it
         self.looked = time.monotonic()
@@ -203,10 +205,17 @@ def block_signals() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
 
+def running() -> bool:
+    """Whether this process watches the others."""
+    return _running is not None
+
+
 def start(*args: Any) -> None:
     """Begin to watch, with the arguments of Watch, unless this process watches already."""
-    global _running
-    _running = _running or Watch(*args)
+    global _running, _turns
+    if _running is None:
+        _running = Watch(*args, turn=_turns)
+        _turns += 1
 
 
 def progress(doing: str, iteration: Optional[int] = None) -> None:

@@ -43,14 +43,16 @@ def init(limit: Optional[float] = None) -> None:
     """Join the other processes of the launcher's job; call after paddle.set_device.
 
     Args:
-        limit: begin to `watch` them with this limit.
+        limit: begin to `watch` them with this limit, unless this process does so already.
     """
     global _initialised
-    if world_size() > 1 and not _initialised:
+    if world_size() == 1:
+        return
+    if not _initialised:
         _join()
         _initialised = True
-        if limit is not None:
-            watch(limit)
+    if limit is not None:
+        watch(limit)
 
 
 def _join():
@@ -74,7 +76,7 @@ def _join():
 
 def watch(limit: float) -> None:
     """Begin to watch the other processes (see `passl.utils.distributed.watch`); nothing in a world of one."""
-    if world_size() > 1:
+    if world_size() > 1 and not watching.running():
         known = gather_objects(watching.facts())
         watching.start(limit, rank(), known, second_store(), on_cpu())
 
