@@ -46,6 +46,7 @@ class Hook:
             train_iter_end                         optimizer, queues, timer, schedule, log, checkpoint
               figures_read                         on log steps: all figures are there, nothing is written yet
           train_epoch_end                          evaluation, checkpoint
+          checkpoint_saved                         after each checkpoint
           val_begin, val_end                       around an evaluation
         run_end                                    also when `total_iters` ends inside an epoch
         run_abort                                  instead of run_end when an error or a signal ends the run
@@ -102,6 +103,9 @@ class Hook:
 
     def figures_read(self, trainer: 'Trainer') -> None:
         """On log steps: `trainer.record` holds all figures, and what is added to it is still written."""
+
+    def checkpoint_saved(self, trainer: 'Trainer') -> None:
+        """After a checkpoint was written, to `trainer.last_checkpoint`."""
 
     def val_begin(self, trainer: 'Trainer') -> None:
         """Before an evaluation."""
