@@ -17,6 +17,7 @@ from .rules import Choice, Facts, dense_loss, plan
 
 METHODS = ('densecl', 'moco', 'simclr')
 BACKBONES = {f'resnet{depth}{vd}': (depth, 'ResNet' + vd) for vd in ('', '_vd') for depth in (18, 34, 50, 101, 152)}
+PROBE_MODULE = 'passl.transfer.probes.best'      # it registers ProbeHook
 _MODELS = {'densecl': 'densecl', 'moco': 'moco_v2', 'simclr': 'simclr'}
 _SPEED_STEPS, _WARM = 14, 4         # steps that are timed for --hours, after those that are not
 _CPU_HOURS = 1.0                    # of a run on a CPU, if nobody says how long
@@ -43,7 +44,7 @@ def positive_number(text: str) -> float:
 def build_pretrain_parser(prog: Optional[str] = None) -> Parser:
     """Parser of `passl pretrain` and `tools/pretrain.py`.
 
-    The namespace has: data, out, backbone, method, init, hours, epochs, override, plan, resume, overwrite, no_cuda.
+    The namespace has: data, out, backbone, method, init, val, hours, epochs, override, plan, resume, overwrite, no_cuda.
     """
     parser = Parser(prog=prog, description='Pre-train a backbone on a folder of images, with settings that follow from '
                                            'the images and the device.', epilog=EXAMPLES)
@@ -55,6 +56,9 @@ def build_pretrain_parser(prog: Optional[str] = None) -> Parser:
     parser.add_argument('--method', choices=METHODS, default='densecl', help='default: %(default)s')
     parser.add_argument('--init', metavar='FILE', type=not_empty,
                         help='start from these backbone weights (ImageNet-supervised, or of any method)')
+    parser.add_argument('--val', metavar='LABELLED', type=not_empty,
+                        help='labelled images: after each checkpoint a probe on them chooses best.pdparams (otherwise '
+                             'an estimate without labels does)')
     time = parser.add_mutually_exclusive_group()
     time.add_argument('--hours', metavar='H', type=positive_number, help='end the schedule after so many hours')
     time.add_argument('--epochs', metavar='N', type=positive_int, help='end it after so many epochs')
@@ -110,6 +114,9 @@ def config_of(args: argparse.Namespace, choices: Sequence[Choice]) -> dict[str, 
     for key in ('K', 'm', 'bn_splits'):
         if f'model.{key}' in value:
             cfg['model'][key] = value[f'model.{key}']
+    if args.val:
+        cfg['custom_imports'] = [PROBE_MODULE]
+        cfg['best_config'] = {'name': 'ProbeHook', 'data': args.val}
     if 'model' in value:
         cfg['model'].update(value['model'])
     # lengths of a schedule are in epochs; T_max is left out and follows total_iters
@@ -143,7 +150,8 @@ def measured_speed(args: argparse.Namespace, cfg: dict[str, Any], place: str) ->
     folder = free_name(place + '.speed')
     short = {**cfg, 'total_iters': _SPEED_STEPS, 'output_dir': os.path.dirname(folder) or '.',
              'log_config': {**cfg['log_config'], 'interval': 1, 'progress_bar': False},
-             'checkpoint': {'name': 'CheckpointHook', 'by_epoch': False, 'interval': 10 * _SPEED_STEPS}}
+             'checkpoint': {'name': 'CheckpointHook', 'by_epoch': False, 'interval': 10 * _SPEED_STEPS},
+             'best_config': {**cfg.get('best_config', {'name': 'BestHook'}), 'check': 'off'}}
     with tempfile.TemporaryDirectory() as own:
         config = os.path.join(own, os.path.basename(folder) + '.yaml')
         replace_text(config, dump_config(short))
