@@ -6,6 +6,7 @@ import types
 
 import cv2
 import numpy as np
+import paddle
 import pytest
 
 from passl.engine.builder import build_trainer
@@ -133,6 +134,61 @@ def test_keys_of_other_images(data, said, monkeypatch):
     text, = warned(said)
     assert 'guessing: loss is' in text and 'in the mean of 12 log steps, at chance (2.833 for 16 negatives)' in text
     assert 'Likely causes: views of different images are paired' in text
+
+
+def test_keys_that_stay_shuffled(data, said, monkeypatch):
+    """All outputs of the key encoder in another order than the queries."""
+    plain = MoCo.key
+
+    def key(self, x, shuffle, **kwargs):
+        (k,), everything = plain(self, x, shuffle, **kwargs)
+        order = np.random.RandomState(self.step).permutation(len(k))
+        return [k[paddle.to_tensor(order)]], everything
+    monkeypatch.setattr(MoCo, 'key', key)
+    trainer = run(small.moco(data, **LONG))
+    assert trainer.record['health'] in ('guessing', 'collapsing') and warned(said)
+
+
+def test_a_rate_that_is_a_hundred_times_too_high(data, said):
+    trainer = run(small.moco(data, **{**LONG, 'lr_scheduler': {'learning_rate': 1.0}}))
+    assert warned(said) and 'collapsing: std is 0.0' in warned(said)[0]
+    assert trainer.record['health'] == 'collapsing' and trainer.record['rank'] < 1.5
+
+
+def test_blank_images(said, tmp_path):
+    os.makedirs(tmp_path / 'flat')
+    for i in range(96):
+        assert cv2.imwrite(str(tmp_path / 'flat' / f'{i}.png'), np.full((32, 32, 3), 128, 'uint8'))
+    trainer = run(small.densecl(str(tmp_path), **LONG))
+    text, = warned(said)
+    assert 'collapsing: std is 0.0' in text and 'blank (passl check-data)' in text
+    assert trainer.record['health'] == 'collapsing'
+
+
+def test_a_queue_longer_than_the_data_is_filling_for_the_whole_run(data, said):
+    trainer = run(small.densecl(data, model={'K': 256}, **LONG))
+    assert [text.split(': ', 1)[1] for _, text in said] == [
+        'queue filling (2 % of its keys are real): a rising loss is normal until step 64']
+    assert trainer.record['health'] == 'filling' and trainer.record['queue_fill'] == 56.25
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('parts, verdict', [
+    ({}, 'position'), ({'correspondence': {'name': 'Regions'}, 'negatives': {'name': 'batch'}}, 'healthy')])
+def test_small_crops(said, tmp_path, parts, verdict):
+    """ResNet-18 on rendered scenes at 64 px: zero padding solves the paper's task within 36 steps, regions' not."""
+    cfg = small.densecl(str(tmp_path), total_iters=36, epochs=None, output_dir=str(tmp_path / 'out'),
+                        lr_scheduler={'learning_rate': 0.03, 'T_max': None}, best_config={'check': 'off'}, model={
+        'dim': 32, 'K': 128, 'm': 0.99, 'bn_splits': 2, 'backbone': {'name': 'ResNet', 'depth': 18},
+        'neck': {'in_channels': 512, 'hid_channels': 128, 'out_channels': 32}, **parts})
+    data = cfg['dataloader']['train']
+    data['sampler']['batch_size'] = 16
+    data['dataset'] = {'name': 'Synthetic', 'num_images': 192, 'size': 96, 'return_two_sample': True, 'transforms': [
+        {'name': 'RandomResizedCrop', 'size': 64, 'scale': [0.2, 1.0]}, {'name': 'ToTensor'}]}
+    trainer = run(cfg)
+    figures = {k: round(v, 2) for k, v in trainer.record.items() if isinstance(v, float)}
+    assert trainer.record['health'] == verdict, figures
+    assert len(warned(said)) == (verdict == 'position') and (figures['acc1_dense'] > 90) == (verdict == 'position')
 
 
 def test_a_classifier_is_not_judged(data, said):
