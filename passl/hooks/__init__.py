@@ -21,6 +21,6 @@ from .optimizer_hook import OptimizerHook  # noqa: E402
 from .timer_hook import IterTimerHook  # noqa: E402
 from .visual_hook import VisualHook  # noqa: E402
 
-__all__ = ['HOOKS', 'build_hook', 'Hook', 'Priority', 'BadImagesHook', 'BestHook', 'CheckpointHook', 'CollapseHook', 'EvaluateHook',
-           'ExpectedHook', 'HealthHook', 'LogHook', 'LossLambdaWarmupHook', 'LRSchedulerHook', 'MomentumUpdateHook',
-           'OptimizerHook', 'IterTimerHook', 'VisualHook']
+__all__ = ['HOOKS', 'build_hook', 'Hook', 'Priority', 'BadImagesHook', 'BestHook', 'CheckpointHook', 'CollapseHook',
+           'EvaluateHook', 'ExpectedHook', 'HealthHook', 'LogHook', 'LossLambdaWarmupHook', 'LRSchedulerHook',
+           'MomentumUpdateHook', 'OptimizerHook', 'IterTimerHook', 'VisualHook']

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal, Optional, TYPE_CHECKING
 
 from ..utils.config.kinds import Count, Share, Whole, number_from
 from ..utils.distributed.dist import is_main
-from ..utils.health import (CHANCE_PATIENCE, EARLY_EPOCHS, MAX_ACC, MIN_STD, NO_QUEUE_WAIT, PATIENCE, Judge, Run, advice,
-                            sentence)
+from ..utils.health import (CHANCE_PATIENCE, EARLY_EPOCHS, MAX_ACC, MIN_STD, NO_QUEUE_WAIT, PATIENCE, Judge, Run,
+                            advice, sentence)
 from ..utils.language import language
 from ..utils.logger import get_logger
 from .builder import HOOKS

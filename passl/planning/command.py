@@ -44,7 +44,8 @@ def positive_number(text: str) -> float:
 def build_pretrain_parser(prog: Optional[str] = None) -> Parser:
     """Parser of `passl pretrain` and `tools/pretrain.py`.
 
-    The namespace has: data, out, backbone, method, init, val, hours, epochs, override, plan, resume, overwrite, no_cuda.
+    The namespace has: data, out, backbone, method, init, val, hours, epochs, override, plan, resume, overwrite,
+    no_cuda.
     """
     parser = Parser(prog=prog, description='Pre-train a backbone on a folder of images, with settings that follow from '
                                            'the images and the device.', epilog=EXAMPLES)

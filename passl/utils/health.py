@@ -9,7 +9,7 @@ from typing import Any, Mapping, NamedTuple, Optional, Sequence
 
 from .health_words import advice, sentence
 
-__all__ = ['CODES', 'Judge', 'Run', 'verdict', 'sentence', 'advice', 'place_chance']
+__all__ = ['CODES', 'Judge', 'Run', 'verdict', 'sentence', 'advice']
 
 # the gravest first: of several signs one is told, and a collapse explains the others
 CODES = ('collapsing', 'guessing', 'shortcut', 'position', 'filling', 'healthy')
@@ -147,11 +147,6 @@ def _blamed(code, record):
 def healthy_figures(record: Mapping[str, Any]) -> dict[str, float]:
     """The figures by which a reader can follow 'healthy'."""
     return _some(record, 'loss', 'std', 'std_dense', 'rank', 'acc1', 'acc1_dense', 'match_true', 'match_chance')
-
-
-def place_chance(images: int) -> float:
-    """Percent of `acc1_place` that guessing gives."""
-    return 100.0 / max(1, images)
 
 
 def _some(record, *names):

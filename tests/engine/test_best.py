@@ -70,8 +70,11 @@ def test_without_links_it_is_a_copy(data, out, capsys, monkeypatch):
     plain = os.link
     monkeypatch.setattr(os, 'link', lambda a, b, **more: refuse() if 'best' in str(b) else plain(a, b, **more))
     folder, _ = small.train(config(data, out, 1), capsys)
-    with open(os.path.join(folder, 'best.pdparams'), 'rb') as a, open(os.path.join(folder, 'epoch_1.pdparams'), 'rb') as b:
-        assert a.read() == b.read()
+    contents = []
+    for name in ('best.pdparams', 'epoch_1.pdparams'):
+        with open(os.path.join(folder, name), 'rb') as f:
+            contents.append(f.read())
+    assert contents[0] == contents[1]
 
 
 def test_the_training_is_the_same_to_the_last_bit_with_and_without_the_figures(data, tmp_path):

@@ -2,7 +2,6 @@
 
 import math
 import os
-import types
 
 import cv2
 import numpy as np
@@ -10,7 +9,6 @@ import paddle
 import pytest
 
 from passl.engine.builder import build_trainer
-from passl.hooks import CollapseHook
 from passl.modeling.architectures import DenseCL, MoCo
 from passl.modeling.backbones import BACKBONES
 from passl.utils.config import with_defaults

@@ -100,8 +100,9 @@ def test_points_with_accumulation_and_an_end_within_an_epoch(data, out, capsys):
                dataloader={'train': {'sampler': {'batch_size': 2}}})
     names = [c[0] for c in recorded(cfg, capsys)]       # 6 batches: 2 steps per epoch
     step = ['train_iter_begin'] + 3 * ['train_forward_end'] + ['train_iter_end', 'figures_read']
-    assert names == (['run_begin', 'train_epoch_begin'] + 2 * step + ['train_epoch_end', 'checkpoint_saved', 'train_epoch_begin']
-                     + step + ['run_end', 'checkpoint_saved'])
+    assert names == (['run_begin', 'train_epoch_begin'] + 2 * step
+                     + ['train_epoch_end', 'checkpoint_saved', 'train_epoch_begin'] + step
+                     + ['run_end', 'checkpoint_saved'])
 
 
 def test_evaluate_only_calls_no_training_point(data, out, capsys):

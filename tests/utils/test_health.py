@@ -121,7 +121,8 @@ def test_the_verdict_of_a_run_is_the_last_one_that_was_written():
 # --------------------------------------------------------------------------------------------------------- words
 
 FIGURES = {'filling': {'until': 256, 'queue_fill': 12.5}, 'healthy': {'std': 0.85, 'acc1': 12.5},
-           'position': {'acc1_dense': 96.1, 'acc1_place': 1.6}, 'collapsing': {'std': 0.0312, 'limit': 0.1, 'chance': 7.6},
+           'position': {'acc1_dense': 96.1, 'acc1_place': 1.6},
+           'collapsing': {'std': 0.0312, 'limit': 0.1, 'chance': 7.6},
            'shortcut': {'acc1': 99.9, 'limit': 99.0}, 'guessing': {'loss': 7.63, 'chance': 7.62, 'negatives': 2048}}
 
 
