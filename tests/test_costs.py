@@ -59,6 +59,28 @@ def test_a_step_copies_the_shuffle_to_the_device_once(tmp_path, make_images):
     assert all('exchange.py' in steps[i][0] for i in quiet)
 
 
+def test_what_the_figures_of_a_log_step_add(tmp_path, make_images, monkeypatch):
+    """Two decompositions of [D, D] and one read per figure; the queue's figures and the judge read nothing."""
+    cfg = densecl(write_data(tmp_path, make_images), checkpoint={'interval': 1000}, health_config={'check': 'log'},
+                  log_config={'name': 'LogHook', 'interval': 2, 'by_epoch': False}, best_config={'check': 'off'},
+                  model={'K': 64, 'head': {'temperature': 0.01}})
+    trainer, sides, plain = build_trainer(with_defaults(cfg), str(tmp_path / 'run')), [], paddle.linalg.eigvalsh
+
+    def counted(x):
+        sides.append((trainer.iteration + 1, x.shape))
+        return plain(x)
+    monkeypatch.setattr(paddle.linalg, 'eigvalsh', counted)
+    steps = reads_of_steps(trainer)
+    logged = [i for i in steps if i % 2 == 0]
+    assert sides == [(i, [8, 8]) for i in logged for _ in range(2)] and len(logged) == 3
+    assert {'rank', 'rank_dense', 'queue_fill', 'queue_age'} <= set(trainer.record)
+    assert trainer.record['health'] == 'filling'
+    by_file = [[read.split(' at ')[1].split(':')[0] for read in steps[i]] for i in logged]
+    figures = [name for name in trainer.outputs if name != 'loss_mean']
+    assert all(files.count('log_hook.py') == len(figures) + 1 for files in by_file)
+    assert not any({'collapse_hook.py', 'health.py', 'momentum_update_hook.py', 'spread.py'} & set(f) for f in by_file)
+
+
 def test_the_momentum_update_is_a_handful_of_calls(tmp_path, make_images, monkeypatch):
     trainer, calls = trainer_of(tmp_path, make_images), []
     average = trainer.model.key_average

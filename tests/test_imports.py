@@ -209,7 +209,8 @@ def without_paddle(code, *argv):
                                     'passl.utils.weights.checkpoint', 'passl.utils.weights',
                                     'passl.utils.weights.extract',
                                     'passl.transfer.weights.command', 'passl.environment.command',
-                                    'passl.utils.logger', 'passl.utils.plots', 'passl.utils.misc'])
+                                    'passl.utils.health', 'passl.utils.language', 'passl.utils.logger',
+                                    'passl.utils.plots', 'passl.utils.misc'])
 def test_importable_without_paddle(module):
     done = without_paddle(f'import {module}; print("fine", "paddle" in sys.modules)')
     assert done.stdout.split() == ['fine', 'False'], done.stderr

@@ -36,6 +36,7 @@ STANDARD_HOOKS = {
     'expected': 'ExpectedHook',
     'visual_config': 'VisualHook',
     'checkpoint': 'CheckpointHook',
+    'best_config': 'BestHook',
 }
 
 

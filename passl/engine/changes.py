@@ -9,7 +9,7 @@ from ..utils.logger import get_logger
 
 # settings that do not change a number of the training, and how long it goes
 _HARMLESS = ('output_dir', 'timestamp', 'device', 'epochs', 'total_iters', 'log_config', 'visual_config',
-             'timer_config', 'checkpoint', 'health_config', 'collapse_config', 'expected', 'image_shape',
+             'timer_config', 'checkpoint', 'health_config', 'collapse_config', 'best_config', 'expected', 'image_shape',
              'save_inference_dir', 'infer_add_softmax', 'custom_imports', 'dist_timeout', 'dataloader.val',
              'dataloader.train.loader',
              'dataloader.train.dataset.on_error', 'dataloader.train.dataset.max_bad',

@@ -21,8 +21,8 @@ _PATIENCE = 15.0            # seconds for a former holder of the lock that is ju
 # what shows that a folder holds a run: of train, PaddleSeg's trainer, PaddleDetection's, evaluate
 _RESULTS = re.compile(r'(epoch|iter)_\d+(\.pdparams)?|best_model|model_final\.pdparams|metrics\.json|results\.jsonl|'
                       r'comparison\.(txt|csv|json|png)')
-_WRITTEN = re.compile(r'((epoch|iter)_\d+|latest)\.pdparams|config\.ya?ml|comparison\.\w+|'
-                      r'(status|metrics|evaluat\w+|predict\w*)\.json')
+_WRITTEN = re.compile(r'((epoch|iter)_\d+|latest|best)\.pdparams|config\.ya?ml|comparison\.\w+|'
+                      r'(status|best|metrics|evaluat\w+|predict\w*)\.json')
 
 
 def folder_of(config_path: str, output_dir: str = 'output_dir') -> str:

@@ -20,6 +20,7 @@ from ..utils.logger import get_logger
 from ..utils.seed import derive_seed, seed_everything
 from .amp import AutoCast
 from .evaluator import evaluate
+from .label_free import structure
 from .signals import StopSignals
 from .checkpoint import averaged_statistics, note_of, training_state
 
@@ -44,6 +45,7 @@ class Trainer:
         is_log_step: whether the current step is logged; a hook wants it (see `Hook.wants_log`).
         record: what the log says of the current step: iteration, epoch, lr and what hooks add on log steps.
         run_dir: folder of the run.
+        last_checkpoint: path of the last one that was written; None before.
         run_id: text that names the run, the same on all processes and after a resume.
         stopping: True once a signal ends the run before max_iters; run_end follows.
         agreement: see `passl.utils.distributed.agreement`; to be asked on steps at which `all_wait` is True.
@@ -72,6 +74,7 @@ class Trainer:
         self.parallel = dist.wrap(model) if train_loader is not None else model
         self.iteration, self.epoch, self.loaded_epoch = 0, 1, 0
         self.outputs, self.record, self.val_results, self.saved_files = {}, {}, {}, []
+        self.last_checkpoint: Optional[str] = None
         self.on_cpu, self.met, self.is_log_step = paddle.get_device() == 'cpu', False, False
         self.signals, self.stopping = signals or StopSignals(), False
         self.run_id = dist.broadcast_object(secrets.token_hex(8))
@@ -187,6 +190,10 @@ class Trainer:
         self.val_results = results
         self.call('val_end')
         return self.val_results
+
+    def structure(self, images: int = 64, side: Optional[int] = None) -> dict[str, float]:
+        """The label-free estimate of the dense features, see `passl.engine.label_free`; for one process alone."""
+        return structure(self, images, side)
 
     def _interrupted(self):
         """Whether an evaluation is to be left: alone a process need not ask the others."""

@@ -5,6 +5,7 @@ from ..utils.paddle_env import require_paddle
 require_paddle()
 
 from .bad_images_hook import BadImagesHook  # noqa: E402
+from .best_hook import BestHook  # noqa: E402
 from .builder import HOOKS, build_hook  # noqa: E402
 from .checkpoint_hook import CheckpointHook  # noqa: E402
 from .collapse_hook import CollapseHook  # noqa: E402
@@ -20,6 +21,6 @@ from .optimizer_hook import OptimizerHook  # noqa: E402
 from .timer_hook import IterTimerHook  # noqa: E402
 from .visual_hook import VisualHook  # noqa: E402
 
-__all__ = ['HOOKS', 'build_hook', 'Hook', 'Priority', 'BadImagesHook', 'CheckpointHook', 'CollapseHook', 'EvaluateHook',
-           'ExpectedHook', 'HealthHook', 'LogHook', 'LossLambdaWarmupHook', 'LRSchedulerHook', 'MomentumUpdateHook',
-           'OptimizerHook', 'IterTimerHook', 'VisualHook']
+__all__ = ['HOOKS', 'build_hook', 'Hook', 'Priority', 'BadImagesHook', 'BestHook', 'CheckpointHook', 'CollapseHook',
+           'EvaluateHook', 'ExpectedHook', 'HealthHook', 'LogHook', 'LossLambdaWarmupHook', 'LRSchedulerHook',
+           'MomentumUpdateHook', 'OptimizerHook', 'IterTimerHook', 'VisualHook']

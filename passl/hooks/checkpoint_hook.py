@@ -165,6 +165,8 @@ class CheckpointHook(Hook):
         self.retry_at, self.retry_after = None, _FIRST_RETRY
         if is_main():
             self._tidy(trainer, folder, name, drop)
+        trainer.last_checkpoint = os.path.join(folder, name)
+        trainer.call('checkpoint_saved')
 
     def _plan(self, files, name):
         """(files of this run after saving `name`, those of them to remove)."""

@@ -14,7 +14,7 @@ class Priority:
     The reasons: what is broken stops the run before it reaches a weight or a queue (HEALTH); weights change first
     (OPTIMIZER), so that everything after sees the finished step; keys enter the queues when backward no longer needs
     the old ones (QUEUE, with the momentum hook); own hooks (NORMAL) may add to `trainer.outputs` before it is logged;
-    the log comes before what judges its figures (COLLAPSE) and before an evaluation of the same epoch; the checkpoint
+    the log comes before what compares its figures (COLLAPSE) and before an evaluation of the same epoch; the checkpoint
     is last, so that it holds the schedule, the queues and the best figure of the step it is named after.
     """
 
@@ -44,7 +44,9 @@ class Hook:
             train_iter_begin                       key encoder's EMA
               train_forward_end                    once per micro-batch: backward
             train_iter_end                         optimizer, queues, timer, schedule, log, checkpoint
+              figures_read                         on log steps: all figures are there, nothing is written yet
           train_epoch_end                          evaluation, checkpoint
+          checkpoint_saved                         after each checkpoint
           val_begin, val_end                       around an evaluation
         run_end                                    also when `total_iters` ends inside an epoch
         run_abort                                  instead of run_end when an error or a signal ends the run
@@ -54,7 +56,7 @@ class Hook:
 
     On log steps (`trainer.is_log_step`) alone the device may be read. What the log says of a step is one dict,
     `trainer.record`: in train_iter_end hooks before LogHook may add numbers, LogHook adds the figures of
-    `trainer.outputs` and writes it, and hooks after it find all.
+    `trainer.outputs`, calls figures_read, in which a judge may add its word, and writes it; hooks after it find all.
 
     Args:
         priority: see `Priority`.
@@ -98,6 +100,12 @@ class Hook:
 
     def train_iter_end(self, trainer: 'Trainer') -> None:
         """After the step's last micro-batch."""
+
+    def figures_read(self, trainer: 'Trainer') -> None:
+        """On log steps: `trainer.record` holds all figures, and what is added to it is still written."""
+
+    def checkpoint_saved(self, trainer: 'Trainer') -> None:
+        """After a checkpoint was written, to `trainer.last_checkpoint`."""
 
     def val_begin(self, trainer: 'Trainer') -> None:
         """Before an evaluation."""

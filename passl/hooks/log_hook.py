@@ -99,6 +99,7 @@ class LogHook(Hook):
         self.unlogged = 0
         r.update(values, ips=trainer.global_batch_size / max(r['time'], 1e-9), memory_mb=peak_memory_mb(),
                  eta_seconds=self.step_time.avg * (trainer.max_iters - trainer.iteration))
+        trainer.call('figures_read')
         if not is_main():
             return
         inner = trainer.iteration - (trainer.epoch - 1) * trainer.iters_per_epoch

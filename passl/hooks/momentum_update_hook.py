@@ -15,12 +15,22 @@ class MomentumUpdateHook(Hook):
 
     Both once per optimizer step, however many micro-batches it has. Using q's weights of before the step is
     the authors' order: at the very first step the update changes nothing.
+
+    On log steps the record gets `queue_fill`, the share of the run's own keys in a queue in percent (the others are the
+    random vectors that it began with), and `queue_age`, the steps since the oldest of them was written. Both follow
+    from counts: nothing is read.
     """
 
     priority = Priority.MOMENTUM_UPDATE
+    writes = 'queue_fill', 'queue_age'
 
     def train_iter_begin(self, trainer: 'Trainer') -> None:
         trainer.model.update_key_encoder()
 
     def train_iter_end(self, trainer: 'Trainer') -> None:
         trainer.model.flush_queues()
+        size = getattr(trainer.model, 'negatives', None)
+        if trainer.is_log_step and size:
+            per_step = trainer.global_batch_size
+            trainer.record['queue_fill'] = min(100.0, 100.0 * trainer.iteration * per_step / size)
+            trainer.record['queue_age'] = min(trainer.iteration, -(-size // per_step)) - 1

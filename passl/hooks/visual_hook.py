@@ -1,12 +1,12 @@
 """VisualDL scalars."""
 
 import os
-from typing import TYPE_CHECKING
+from typing import Optional, TYPE_CHECKING
 
 from ..utils.distributed.dist import is_main
 from ..utils.logger import get_logger
 from .builder import HOOKS
-from .hook import Hook, Priority
+from .hook import Hook, Order, Priority
 
 if TYPE_CHECKING:
     from ..engine.trainer import Trainer
@@ -14,12 +14,16 @@ if TYPE_CHECKING:
 
 @HOOKS.register()
 class VisualHook(Hook):
-    """Writes what LogHook logs as VisualDL scalars to `<run folder>/vdl`. See them with
+    """Writes what LogHook logs as VisualDL scalars to `<run folder>/vdl`, words when they change as text. See them with
     `visualdl --logdir <run folder>/vdl`."""
 
     priority = Priority.VISUAL
     reads = 'loss',
     writer = None
+
+    def __init__(self, priority: Optional[Order] = None) -> None:
+        super().__init__(priority)
+        self.said: dict[str, str] = {}
 
     def run_begin(self, trainer: 'Trainer') -> None:
         if not (is_main() and trainer.run_dir):
@@ -35,7 +39,11 @@ class VisualHook(Hook):
         if self.writer is None or not trainer.is_log_step:
             return
         for key, value in trainer.record.items():
-            if key not in ('mode', 'iteration'):
+            if isinstance(value, str):
+                if key != 'mode' and self.said.get(key) != value:
+                    self.said[key] = value
+                    self.writer.add_text(tag=f'train/{key}', step=trainer.iteration, text_string=value)
+            elif key != 'iteration':
                 self.writer.add_scalar(tag=f'train/{key}', step=trainer.iteration, value=float(value))
 
     def val_end(self, trainer: 'Trainer') -> None:

@@ -8,6 +8,7 @@ from .contrastive_loss import weighted_mean
 from .correspondence import cells_at, match_mutual
 
 _FAR = 1e9              # as a radius: every cell of the overlap counts
+_TRIVIAL = 0.9          # of the cells touch the true one, in the mean: any match would count as true
 _IMAGES = 64            # are compared with each other: a table of 64 x 49 x 49 x 64 has 37 MiB
 
 
@@ -15,6 +16,13 @@ def _near(a, b, columns):
     """1.0 where cells `a` and `b` (numbers of the grid) touch or are the same."""
     rows_apart = (a // columns - b // columns).abs()
     return ((rows_apart <= 1) & ((a % columns - b % columns).abs() <= 1)).astype('float32')
+
+
+def chance_of(rows: int, columns: int) -> float:
+    """Share of a grid's cells that touch a cell or are it, in the mean over all cells: 1 for 2 x 2, 0.60 for 3 x 3."""
+    def axis(n):
+        return (3 * n - 2) / n ** 2
+    return axis(rows) * axis(columns)
 
 
 @paddle.no_grad()
@@ -35,7 +43,8 @@ def match_metrics(map_q: paddle.Tensor, map_k: paddle.Tensor, dense_q: paddle.Te
             the keys apart;
          'match_true': of the query cells that the key view shows too, those whose most similar key cell is the true one
             or touches it,
-         'match_chance': what guessing would give there}
+         'match_chance': what guessing would give there}; both are left out of a grid so small (2 x 2) that guessing
+         gives 90 or more
     """
     with paddle.amp.auto_cast(enable=False):
         map_q, map_k, dense_q, dense_k = (x.astype('float32') for x in (map_q, map_k, dense_q, dense_k))
@@ -52,8 +61,8 @@ def match_metrics(map_q: paddle.Tensor, map_k: paddle.Tensor, dense_q: paddle.Te
         own = paddle.eye(m).unsqueeze(1)                                                   # [M, 1, M]
         others = (sims - 1e4 * own).max(axis=2)
         out['acc1_place'] = 100.0 * ((sims * own).sum(axis=2) > others).astype('float32').mean()
-        if places is not None:
-            rows, columns = grid
+        rows, columns = grid
+        if places is not None and chance_of(rows, columns) < _TRIVIAL:
             true, inside = cells_at(places, rows, columns, _FAR)
             out['match_true'] = 100.0 * weighted_mean(_near(index, true, columns), inside)
             every = paddle.arange(cells).reshape([1, 1, cells])

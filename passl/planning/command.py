@@ -41,7 +41,8 @@ def positive_number(text: str) -> float:
 def build_pretrain_parser(prog: Optional[str] = None) -> Parser:
     """Parser of `passl pretrain` and `tools/pretrain.py`.
 
-    The namespace has: data, out, backbone, method, init, hours, epochs, override, plan, resume, overwrite, no_cuda.
+    The namespace has: data, out, backbone, method, init, val, hours, epochs, override, plan, resume, overwrite,
+    no_cuda.
     """
     parser = Parser(prog=prog, description='Pre-train a backbone on a folder of images, with settings that follow from '
                                            'the images and the device.', epilog=EXAMPLES)
@@ -53,6 +54,9 @@ def build_pretrain_parser(prog: Optional[str] = None) -> Parser:
     parser.add_argument('--method', choices=METHODS, default='densecl', help='default: %(default)s')
     parser.add_argument('--init', metavar='FILE', type=not_empty,
                         help='start from these backbone weights (ImageNet-supervised, or of any method)')
+    parser.add_argument('--val', metavar='LABELLED', type=not_empty,
+                        help='labelled images: after each checkpoint a probe on them chooses best.pdparams (otherwise '
+                             'an estimate without labels does)')
     time = parser.add_mutually_exclusive_group()
     time.add_argument('--hours', metavar='H', type=positive_number, help='end the schedule after so many hours')
     time.add_argument('--epochs', metavar='N', type=positive_int, help='end it after so many epochs')

@@ -10,6 +10,7 @@ from ..utils.errors import ConfigError
 from .rules import Choice
 
 BACKBONES = {f'resnet{depth}{vd}': (depth, 'ResNet' + vd) for vd in ('', '_vd') for depth in (18, 34, 50, 101, 152)}
+PROBE_MODULE = 'passl.transfer.probes.best'      # it registers ProbeHook
 _MODELS = {'densecl': 'densecl', 'moco': 'moco_v2', 'simclr': 'simclr'}
 _HERE = os.path.dirname(os.path.abspath(__file__))
 # a wheel brings the files along (setup.py), a clone has them once
@@ -59,6 +60,9 @@ def config_of(args: argparse.Namespace, choices: Sequence[Choice]) -> dict[str, 
     for key in ('K', 'm', 'bn_splits'):
         if f'model.{key}' in value:
             cfg['model'][key] = value[f'model.{key}']
+    if args.val:
+        cfg['custom_imports'] = [PROBE_MODULE]
+        cfg['best_config'] = {'name': 'ProbeHook', 'data': args.val}
     if 'model' in value:
         cfg['model'].update(value['model'])
     # lengths of a schedule are in epochs; T_max is left out and follows total_iters

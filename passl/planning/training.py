@@ -74,7 +74,8 @@ def measured_speed(cfg: dict[str, Any], place: str, no_cuda: bool) -> tuple[int,
     folder = free_name(place + '.speed')
     short = {**cfg, 'total_iters': SPEED_STEPS, 'output_dir': os.path.dirname(folder) or '.',
              'log_config': {**cfg['log_config'], 'interval': 1, 'progress_bar': False},
-             'checkpoint': {'name': 'CheckpointHook', 'by_epoch': False, 'interval': 10 * SPEED_STEPS}}
+             'checkpoint': {'name': 'CheckpointHook', 'by_epoch': False, 'interval': 10 * SPEED_STEPS},
+             'best_config': {**cfg.get('best_config', {'name': 'BestHook'}), 'check': 'off'}}
     try:
         with tempfile.TemporaryDirectory() as own, quiet_terminal():
             config = os.path.join(own, os.path.basename(folder) + '.yaml')

@@ -30,7 +30,7 @@ def test_named_priorities_give_the_order(data):
     names = [type(h).__name__ for h in trainer_of(cfg).hooks]
     assert names == ['HealthHook', 'LossLambdaWarmupHook', 'MomentumUpdateHook', 'OptimizerHook', 'IterTimerHook',
                      'LRSchedulerHook', 'LogHook', 'CollapseHook', 'ExpectedHook', 'BadImagesHook', 'VisualHook',
-                     'EvaluateHook', 'CheckpointHook']
+                     'EvaluateHook', 'CheckpointHook', 'BestHook']
 
 
 def test_sorting_is_stable_and_a_config_may_change_a_priority(data):
@@ -39,7 +39,8 @@ def test_sorting_is_stable_and_a_config_may_change_a_priority(data):
     custom[5]['priority'] = 5
     hooks = trainer_of(densecl(data, custom_config=custom, checkpoint={'priority': 61})).hooks
     warm_up = [h.start_iters for h in hooks if hasattr(h, 'start_iters')]
-    assert warm_up == [6, 3, 1, 7, 2, 9, 4, 8] and type(hooks[-1]).__name__ == 'VisualHook'
+    assert warm_up == [6, 3, 1, 7, 2, 9, 4, 8]
+    assert [type(h).__name__ for h in hooks[-2:]] == ['VisualHook', 'BestHook']
     assert [h.priority for h in hooks] == sorted(h.priority for h in hooks)
 
 
@@ -78,7 +79,7 @@ def recorded(cfg, capsys, *argv):
 
 
 def test_points_are_called_in_the_documented_order(data, out, capsys):
-    assert len(POINTS) == 10        # run_abort is for errors
+    assert len(POINTS) == 12        # run_abort is for errors
     cfg = clas(data, **out, optimizer_config={'accumulate_steps': 1}, custom_config=[{'name': 'EvaluateHook'}])
     calls = recorded(cfg, capsys)
     expected, done = [('run_begin', 0, 1)], 0
@@ -87,8 +88,9 @@ def test_points_are_called_in_the_documented_order(data, out, capsys):
         for _ in range(3):
             expected += [('train_iter_begin', done, epoch), ('train_forward_end', done, epoch)]
             done += 1
-            expected.append(('train_iter_end', done, epoch))
+            expected += [('train_iter_end', done, epoch), ('figures_read', done, epoch)]
         expected += [('train_epoch_end', done, epoch), ('val_begin', done, epoch), ('val_end', done, epoch)]
+        expected.append(('checkpoint_saved', done, epoch))
     expected.append(('run_end', 6, 2))
     assert calls == expected
 
@@ -97,9 +99,10 @@ def test_points_with_accumulation_and_an_end_within_an_epoch(data, out, capsys):
     cfg = moco(data, **out, epochs=None, total_iters=3, optimizer_config={'accumulate_steps': 3},
                dataloader={'train': {'sampler': {'batch_size': 2}}})
     names = [c[0] for c in recorded(cfg, capsys)]       # 6 batches: 2 steps per epoch
-    step = ['train_iter_begin'] + 3 * ['train_forward_end'] + ['train_iter_end']
-    assert names == (['run_begin', 'train_epoch_begin'] + 2 * step + ['train_epoch_end', 'train_epoch_begin'] + step
-                     + ['run_end'])
+    step = ['train_iter_begin'] + 3 * ['train_forward_end'] + ['train_iter_end', 'figures_read']
+    assert names == (['run_begin', 'train_epoch_begin'] + 2 * step
+                     + ['train_epoch_end', 'checkpoint_saved', 'train_epoch_begin'] + step
+                     + ['run_end', 'checkpoint_saved'])
 
 
 def test_evaluate_only_calls_no_training_point(data, out, capsys):
@@ -240,7 +243,8 @@ def test_loss_lambda_is_put_back(data):
 # ------------------------------------------------------------------------------------------------ checkpoints
 
 def saved(folder):
-    return sorted(n for n in os.listdir(folder) if n.endswith('.pdparams') and n != 'latest.pdparams')
+    return sorted(n for n in os.listdir(folder) if n.endswith('.pdparams')
+                  and n not in ('latest.pdparams', 'best.pdparams'))
 
 
 def test_every_epoch_by_default_and_latest(data, out, capsys):

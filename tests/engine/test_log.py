@@ -18,7 +18,8 @@ from passl.utils.weights.checkpoint import load_file
 from .small import clas, densecl, moco, records, train
 
 TRAIN_KEYS = ['mode', 'iteration', 'epoch', 'lr', 'loss', 'loss_global', 'loss_dense', 'acc1', 'acc5', 'acc1_dense',
-              'acc5_dense', 'std', 'std_dense', 'time', 'data_time', 'ips', 'memory_mb', 'eta_seconds']
+              'acc5_dense', 'std', 'std_dense', 'rank', 'rank_dense', 'queue_fill', 'queue_age', 'time', 'data_time',
+              'ips', 'memory_mb', 'eta_seconds']
 VAL_KEYS = ['mode', 'iteration', 'epoch', 'acc1', 'acc5', 'num_samples', 'time']
 STAMP = r'\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] INFO: '
 ETA = r'(\d+ days?, )?\d+:\d\d:\d\d'
@@ -76,6 +77,8 @@ def test_training_record(dense_run):
         assert r['ips'] == pytest.approx(4 / r['time'], rel=1e-6)
         assert r['eta_seconds'] >= 0 and (r['eta_seconds'] == 0) == (r['iteration'] == 9)
         assert math.isfinite(r['loss_mean'])
+    # 4 keys per step into a queue of 16
+    assert [(r['queue_fill'], r['queue_age']) for r in records(dense_run)[:4]] == [(50, 1), (75, 2), (100, 3), (100, 3)]
 
 
 def test_mean_of_the_epoch(data, out, capsys):

@@ -63,7 +63,8 @@ def test_every_figure_by_hand(num_grid, size):
         p.set_value(p * (1 + 0.1 * paddle.randn(p.shape)).abs())
     want = by_hand(model, im_q, im_k)
     got = model(im_q, im_k)
-    assert set(got) == set(want) | {'match_mutual', 'match_keys', 'acc1_place'}         # test_match_metrics.py
+    # test_match_metrics.py, test_spread.py
+    assert set(got) == set(want) | {'match_mutual', 'match_keys', 'acc1_place', 'rank', 'rank_dense'}
     for name in want:
         assert got[name].ndim == 0
         assert float(got[name]) == pytest.approx(want[name], rel=1e-4, abs=1e-4), name
@@ -151,7 +152,7 @@ def test_moco_by_hand():
     q, k = (e[1](e[0](x)).numpy().astype('float64') for e, x in ((model.encoder_q, im_q), (model.encoder_k, im_k)))
     loss, acc1, acc5 = cross_entropy(unit(q, 1), unit(k, 1), model.queue.numpy(), 0.2)
     got = model(im_q, im_k)
-    assert set(got) == {'loss', 'loss_global', 'acc1', 'acc5', 'std'}
+    assert set(got) == {'loss', 'loss_global', 'acc1', 'acc5', 'std', 'rank'}
     for name, want in (('loss', loss), ('loss_global', loss), ('acc1', acc1), ('acc5', acc5),
                        ('std', spread(unit(q, 1)))):
         assert float(got[name]) == pytest.approx(want, rel=1e-4), name

@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from passl.modules.match_metrics import match_metrics
+from passl.modules.match_metrics import chance_of, match_metrics
 
 ROWS, COLUMNS = 3, 4
 RNG = np.random.RandomState(0)
@@ -95,3 +95,18 @@ def test_no_overlap():
     arguments[4][:, 0, :4], arguments[4][:, 1, :4] = [0, 0, 0.3, 0.3], [0.6, 0.6, 0.3, 0.3]
     found = figures(*arguments)
     assert found['match_true'] == found['match_chance'] == 0
+
+
+def test_where_any_match_would_be_true_the_pair_is_left_out():
+    maps, dense = [RNG.randn(3, 5, 4).astype('float32') for _ in range(2)], unit(RNG.randn(3, 4, 4)).astype('float32')
+    x = [paddle.to_tensor(a) for a in (*maps, dense, dense)]
+    places = paddle.to_tensor(given(3)[4])
+    assert set(match_metrics(*x, (2, 2), places)) == {'match_mutual', 'match_keys', 'acc1_place'}
+    assert {'match_true', 'match_chance'} < set(match_metrics(*x, (1, 4), places))
+
+
+@pytest.mark.parametrize('rows, columns', [(1, 1), (1, 2), (2, 2), (2, 3), (3, 3), (4, 4), (7, 5)])
+def test_chance_of_a_grid(rows, columns):
+    cells = [(r, c) for r in range(rows) for c in range(columns)]
+    near = [abs(a[0] - b[0]) <= 1 and abs(a[1] - b[1]) <= 1 for a in cells for b in cells]
+    assert chance_of(rows, columns) == pytest.approx(np.mean(near))

@@ -228,3 +228,19 @@ def test_a_start_from_weights(images, tmp_path, capsys):
         [end[n].astype('float64') - start[n] for n in names], [start[n] for n in names]))
     stages = json.loads((tmp_path / 'r' / 'summary.json').read_text())['stages']
     assert stages['layer4'] == pytest.approx((change / of) ** 0.5, rel=1e-6)
+
+
+def test_labelled_images_choose_the_best_checkpoint(tmp_path):
+    args = command.build_pretrain_parser().parse_args(['data', '--val', 'labelled'])
+    _, cfg = command.planned(args, Facts(5000, 256, 'cpu', 16 * GIB, 1, 2, None, 50), hours=1, seconds=0.5)
+    assert cfg['best_config'] == {'name': 'ProbeHook', 'data': 'labelled'}
+    assert cfg['custom_imports'] == ['passl.transfer.probes.best']
+    _, plain, _ = planned('densecl', 'resnet18', tmp_path)
+    assert not plain.get('best_config') and not plain.get('custom_imports')
+
+
+def test_the_steps_that_are_timed_measure_no_checkpoint_but_look_at_the_labelled_folder(images, tmp_path, capsys):
+    (tmp_path / 'odd').mkdir()
+    words = ('--val', tmp_path / 'odd', '--hours', 1, '--no-cuda', '--backbone', 'resnet18', '--out', tmp_path / 'r')
+    assert pretrain(images, *words) == 2
+    assert '(--val) has neither train/<class>/' in capsys.readouterr().err

@@ -26,6 +26,7 @@ from passl.modeling.dense.builder import CORRESPONDENCES, NEGATIVES         # no
 from passl.modeling.heads.builder import HEADS                              # noqa: E402
 from passl.modeling.necks.builder import NECKS                              # noqa: E402
 from passl.solver.builder import LRSCHEDULERS, OPTIMIZERS                   # noqa: E402
+from passl.transfer.probes import best as _best                            # noqa: E402, F401  ProbeHook
 from passl.utils.config.kinds import check_of                               # noqa: E402
 from passl.utils.config.registry import settings_of                         # noqa: E402
 from passl.utils.config.schema import describe                              # noqa: E402

@@ -5,7 +5,7 @@ from typing import Any, Optional, Sequence, Union
 import paddle
 from paddle import nn
 
-from ...modules.spread import spread
+from ...modules.spread import effective_rank, spread
 from ...utils.errors import ConfigError
 
 
@@ -60,8 +60,13 @@ class Architecture(nn.Layer):
         return self.backbone(self.to_input(x))
 
     def spreads(self, **features: paddle.Tensor) -> dict[str, paddle.Tensor]:
-        """{name: `spread` of features [n, D]} on log steps; of one row there is none."""
-        return {name: spread(x) for name, x in features.items() if self.with_metrics and x.shape[0] > 1}
+        """{'std' + ending: `spread`, 'rank' + ending: `effective_rank`} of features [n, D] given as `std` + ending, on
+        log steps; of one row there is none."""
+        out = {}
+        for name, x in features.items():
+            if self.with_metrics and x.shape[0] > 1:
+                out[name], out[name.replace('std', 'rank', 1)] = spread(x), effective_rank(x)
+        return out
 
     def to_input(self, x: paddle.Tensor) -> paddle.Tensor:
         """Images as the backbone takes them: float [N, 3, H, W] from that, or from what `input_transform` takes."""
