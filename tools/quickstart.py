@@ -151,12 +151,11 @@ def main(argv=None):
                  'this.')
     stage(6, 'Raw-pixel nearest neighbours, pictures')
     acc_pixels, classes = pixel_neighbour_accuracy(os.path.join(ROOT, data))
-    pictures = [f'{densecl}/loss.png', f'{densecl}/correspondence.png']
+    pictures = [f'{densecl}/loss.png', *(f'{out}/pictures/{name}.png'
+                                         for name in ('views', 'neighbours', 'maps', 'matches'))]
     command('tools/plot_log.py', densecl, '--output', pictures[0])
-    first = sorted(os.listdir(os.path.join(ROOT, data, 'val')))[0]
-    image = sorted(os.listdir(os.path.join(ROOT, data, 'val', first)))[0]
-    command('tools/visualize_correspondence.py', backbone, '-c', PRETRAIN, '--image', f'{data}/val/{first}/{image}',
-            '--size', '192', '--output', pictures[1])
+    command('tools/visualize.py', backbone, '--images', f'{data}/val', '--side', '128', '--no-cuda', '--pictures',
+            'views,neighbours,maps,matches', '--output', f'{out}/pictures')
 
     rows = [('chance', 100.0 / classes, ''), ('raw pixels, nearest neighbour', acc_pixels, ''),
             ('linear, random initialisation', acc_untrained, f'{seconds_untrained:.0f} s'),
@@ -167,7 +166,8 @@ def main(argv=None):
     text = '\n'.join(table) + '\n'
     with open(os.path.join(ROOT, out, 'result.txt'), 'w', encoding='utf-8') as f:
         f.write(text)
-    sys.stdout.write(f'\n{text}\nTotal {time.time() - start:.0f} s. Loss curve, correspondences and this table:\n')
+    sys.stdout.write(f'\n{text}\nTotal {time.time() - start:.0f} s. Loss curve, what the network sees and matches, and this '
+                     'table:\n')
     for path in pictures + [f'{out}/result.txt']:
         sys.stdout.write(f'  {path}\n')
     return 0

@@ -235,7 +235,7 @@ def _end(code, args, place, config):
     from ..utils.distributed import dist
     if code or not dist.is_main():
         return code
-    from ..utils.plots import plot_loss
+    from ..pictures.curves import plot_loss
     from ..utils.weights.extract import extract_weight
     weights = os.path.join(place, 'backbone.pdparams')
     extract_weight(os.path.join(place, 'latest.pdparams'), weights, remove_prefix=True, overwrite=True)
