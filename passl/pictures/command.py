@@ -5,6 +5,7 @@ import os
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
+import paddle
 
 from ..datasets import build_dataset
 from ..engine.builder import build_schedule
@@ -137,8 +138,8 @@ class _Data:
 
     def scene(self, args: argparse.Namespace, count: int = _SHEET) -> Scene:
         """The Scene of `count` images."""
-        scene = Scene(look.some_images(self.dataset, count), *self.dataset.recipe.split(), derive_seed(args.seed, 1),
-                      args.side)
+        recipe, normalise = self.dataset.recipe.split()
+        scene = Scene(look.some_images(self.dataset, count), recipe, normalise, derive_seed(args.seed, 1), args.side)
         if not self.known:
             scene.crop = 0          # what they were trained with is not known
         return scene
@@ -185,29 +186,35 @@ def _of_network(args, subject, wanted, data, scene):
     """The pictures that need weights."""
     source: Source = find_sources([subject.weights], depth=args.depth)[0]
     net = source.build()
+    start = None if subject.weights == RANDOM else Source(RANDOM, RANDOM, source.depth, kind=source.kind).build()
     name = source.name if subject.iteration is None else f'Iteration {subject.iteration}'
-    with look.quiet(net):
+    with paddle.no_grad():          # both are in eval mode
         if 'matches' in wanted:
             given = scene.matches(net, name)
-            if subject.weights != RANDOM:
-                start = Source(RANDOM, RANDOM, source.depth, kind=source.kind).build()
-                start.eval()
-                other = scene.matches(start, '')
+            if start is not None:
+                other = scene.matches(start, name)
                 given['start'] = drawing.share_right(other['features'], other['true'], other['valid'])[0]
             _write(subject, 'matches', subject.iteration, **given)
         if 'maps' in wanted:
             _write(subject, 'maps', subject.iteration, **scene.maps(net, name))
         if set(wanted) & {'neighbours', 'embedding'}:
-            more = data.scene(args, args.count)
-            labels = data.labels(more)
-            given = more.neighbours(net, name, labels)
-            if 'neighbours' in wanted:
-                _write(subject, 'neighbours', subject.iteration, **given)
-            if 'embedding' in wanted:
-                places = numbers.plane(given['features'].astype(np.float32).mean((1, 2)), args.embedding, args.seed)
-                _write(subject, 'embedding', subject.iteration, images=shown(given['images'], 96), places=places,
-                       title=f'{name}: images that lie together are alike to the network',
-                       note=f'{args.embedding.upper()} of the mean features of the last stage. ')
+            _of_many(args, subject, wanted, data, net, start, name)
+
+
+def _of_many(args, subject, wanted, data, net, start, name):
+    """The pictures of many images."""
+    scene = data.scene(args, args.count)
+    labels = data.labels(scene)
+    given = scene.neighbours(net, name, labels)
+    if 'neighbours' in wanted:
+        if labels is not None and start is not None:
+            given['start'] = scene.neighbours(start, name)['features']
+        _write(subject, 'neighbours', subject.iteration, **given)
+    if 'embedding' in wanted:
+        places = numbers.plane(given['features'].astype(np.float32).mean((1, 2)), args.embedding, args.seed)
+        _write(subject, 'embedding', subject.iteration, images=shown(given['images'], 96), places=places,
+               title=f'{name}: images that lie together are alike to the network',
+               note=f'{args.embedding.upper()} of the mean features of the last stage. ')
 
 
 def _write(subject, kind, iteration, **given):

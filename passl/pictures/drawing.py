@@ -7,6 +7,7 @@ import numpy as np
 from . import numbers
 from .canvas import pyplot
 
+NEAREST = 5
 RIGHT, WRONG = '#18d860', '#ff3b30'
 _VIEW_COLOURS = ('#ffd60a', '#00c8ff')
 
@@ -167,19 +168,21 @@ def maps(images: np.ndarray, stages: dict[str, np.ndarray], title: str, note: st
 
 
 def neighbours(images: np.ndarray, features: np.ndarray, title: str, note: str = '',
-               labels: Optional[np.ndarray] = None, queries: int = 6, count: int = 5) -> Any:
+               labels: Optional[np.ndarray] = None, start: Optional[np.ndarray] = None, queries: int = 6,
+               count: int = NEAREST) -> Any:
     """For the central cell of some images the most similar cells of others, and for the image the nearest images.
 
     Args:
         images: uint8 [N, H, W, 3]; features: [N, rows, columns, channels].
-        labels: [N] class numbers: the title then says how many of the nearest images share the class.
+        labels: [N] class numbers: the title then says how many of the nearest images of all images share the class.
+        start: features of a network that has not learned, for the title.
     """
     number, rows, columns, channels = features.shape
     cells = np.asarray(features, np.float32).reshape(number, rows * columns, channels)
-    pooled, centre = cells.mean(1), (rows // 2) * columns + columns // 2
+    pooled, centre = _pooled(features), (rows // 2) * columns + columns // 2
     count = min(count, number - 1)
     asked = np.unique(np.linspace(0, number - 1, min(queries, number)).astype(int))
-    figure, axes = _grid(len(asked), 2 * count + 1, (0.92, 0.92), 2 + note.count('\n'))
+    figure, axes = _grid(len(asked), 2 * count + 1, (0.92, 0.92), 2 + note.count('\n') + (labels is not None))
     for row, query in zip(axes, asked):
         _panel(row[0], images[query])
         _mark(row[0], centre, columns, images.shape[1] / rows, images.shape[2] / columns)
@@ -192,18 +195,27 @@ def neighbours(images: np.ndarray, features: np.ndarray, title: str, note: str =
                                                 edgecolor=RIGHT if labels[image] == labels[query] else WRONG))
     axes[0][1].set_title('places most like the marked one', fontsize=9, loc='left', pad=3)
     axes[0][1 + count].set_title('images most like the whole image', fontsize=9, loc='left', pad=3)
-    _title(figure, title + ('' if labels is None else same_class(pooled, labels, count)), note)
+    if labels is not None:
+        share, by_chance = same_class(pooled, labels, count)
+        title += f' {share:.0%} of the nearest images have the same class, chance {by_chance:.0%}'
+        if start is not None:
+            title += f', before training {same_class(_pooled(start), labels, count)[0]:.0%}'
+        note += '\nGreen frame: the same class. Red: another.'
+    _title(figure, title, note)
     return figure
 
 
-def same_class(pooled: np.ndarray, labels: np.ndarray, count: int) -> str:
-    """Words: how many of the `count` nearest images of each image have its class, and how many chance gives."""
+def same_class(pooled: np.ndarray, labels: np.ndarray, count: int) -> tuple[float, float]:
+    """(share of the `count` nearest images of each image that have its class, what chance gives)."""
     labels = np.asarray(labels)
-    same = np.mean([labels[i] == labels[q] for q in range(len(labels))
-                    for i, _ in numbers.nearest_images(pooled, q, count)])
-    others = len(labels) - 1
-    by_chance = np.mean([(labels == own).sum() - 1 for own in labels]) / max(1, others)
-    return f' {same:.0%} of the nearest images have the same class, chance {by_chance:.0%}'
+    same = [labels[i] == labels[q] for q in range(len(labels)) for i, _ in numbers.nearest_images(pooled, q, count)]
+    by_chance = np.mean([(labels == own).sum() - 1 for own in labels]) / max(1, len(labels) - 1)
+    return float(np.mean(same)), float(by_chance)
+
+
+def _pooled(features):
+    """[N, rows, columns, channels] -> the mean over the cells [N, channels]."""
+    return np.asarray(features, np.float32).mean((1, 2))
 
 
 def _mark(axes, cell, columns, height, width):
@@ -230,7 +242,7 @@ def embedding(images: np.ndarray, places: np.ndarray, title: str, note: str = ''
     axes = figure.add_axes((0.005, 0.005, 0.99, 0.91))
     low, high = places.min(0), places.max(0)
     at = (places - low) / np.maximum(high - low, 1e-12)
-    size, taken = 0.055, []
+    size, taken = 0.075, []
     for n in range(len(images)):
         if all(np.abs(at[n] - at[m]).max() > 0.8 * size for m in taken):
             taken.append(n)

@@ -53,7 +53,7 @@ def spread_out(score: np.ndarray, allowed: np.ndarray, columns: int, apart: int,
     for cell in np.argsort(-np.asarray(score), kind='stable'):
         if len(chosen) == most:
             break
-        if allowed[cell] and not hits(np.array(chosen, int), np.int64(cell), columns, apart - 1).any():
+        if allowed[cell] and not hits(np.array(chosen, int), np.array(cell), columns, apart - 1).any():
             chosen.append(int(cell))
     return np.array(chosen, dtype=int)
 

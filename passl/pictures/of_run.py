@@ -37,8 +37,9 @@ class RunPictures:
             raise ConfigError('the data set does not give two views of images')
         self.dataset, self.folder = dataset, os.path.join(trainer.run_dir, 'pictures')
         os.makedirs(self.folder, exist_ok=True)
-        self.split, self.seed = dataset.recipe.split(), derive_seed(trainer.seed, 1)        # views of the first epoch
-        self.scene = Scene(look.some_images(dataset, SHEET), *self.split, self.seed)
+        self.recipe, self.normalise = dataset.recipe.split()
+        self.seed = derive_seed(trainer.seed, 1)            # the views of the first epoch
+        self.scene = Scene(look.some_images(dataset, SHEET), self.recipe, self.normalise, self.seed)
         self.painter, self.start = Painter(), None
         self.painter.draw('views', os.path.join(self.folder, 'views.png'), **self.scene.views())
 
@@ -52,7 +53,8 @@ class RunPictures:
             drawn['maps'] = self.scene.maps(net, name)
             if last:
                 images = look.some_images(self.dataset, NEIGHBOURS)
-                drawn['neighbours'] = Scene(images, *self.split, self.seed, self.scene.side).neighbours(net, name)
+                more = Scene(images, self.recipe, self.normalise, self.seed)
+                drawn['neighbours'] = more.neighbours(net, name)
         matches = drawn['matches']
         if trainer.iteration == 0:
             self.start = drawing.share_right(*(matches[k] for k in ('features', 'true', 'valid')))[0]

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 
@@ -14,8 +14,9 @@ from . import drawing
 from .canvas import save
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-KINDS = {'views': drawing.views, 'matches': drawing.matches, 'maps': drawing.maps, 'neighbours': drawing.neighbours,
-         'embedding': drawing.embedding, 'schedule': drawing.schedule}
+KINDS: dict[str, Callable[..., Any]] = {
+    'views': drawing.views, 'matches': drawing.matches, 'maps': drawing.maps, 'neighbours': drawing.neighbours,
+    'embedding': drawing.embedding, 'schedule': drawing.schedule}
 _NICE = 10                  # what trains goes first
 
 
@@ -33,7 +34,8 @@ class Painter:
     def __init__(self) -> None:
         self.waiting: deque[tuple[Any, str]] = deque()
         self.process: Any = None
-        self.path, self.errors = '', None
+        self.errors: Any = None
+        self.path = ''
 
     def draw(self, kind: str, path: str, **given: Any) -> None:
         """As the function `draw`, but returns at once. Values are arrays, numbers, texts, None, or dicts of arrays.
@@ -41,7 +43,7 @@ class Painter:
         Raises:
             OSError: the arrays cannot be kept.
         """
-        flat = {}
+        flat: dict[str, Any] = {}
         for key, value in given.items():
             for name, x in value.items() if isinstance(value, dict) else [('', value)]:
                 if x is not None:

@@ -66,9 +66,13 @@ def test_the_share_is_of_all_cells_in_the_overlap():
 
 def test_neighbours_count_classes():
     pooled = np.array([[1, 0], [1, 0.1], [0, 1], [0.1, 1]])
-    assert drawing.same_class(pooled, np.array([0, 0, 1, 1]), 1) == \
-        ' 100% of the nearest images have the same class, chance 33%'
-    assert drawing.same_class(pooled, np.array([0, 1, 0, 1]), 1).startswith(' 0%')
+    assert drawing.same_class(pooled, np.array([0, 0, 1, 1]), 1) == (1, pytest.approx(1 / 3))
+    assert drawing.same_class(pooled, np.array([0, 1, 0, 1]), 1)[0] == 0
+    images, features = np.zeros((4, 8, 8, 3), np.uint8), pooled.reshape(4, 1, 1, 2)
+    figure = drawing.neighbours(images, features, 'net:', labels=np.array([0, 0, 1, 1]), start=features[[0, 2, 1, 3]],
+                                count=1)
+    assert figure.texts[0].get_text() == \
+        'net: 100% of the nearest images have the same class, chance 33%, before training 0%'
 
 
 def test_the_crop_around_a_cell_stays_in_the_image():
