@@ -65,6 +65,8 @@ setup(
         'onnx': ['paddle2onnx>=1.3.1', 'onnxruntime>=1.16'],
         # superpixels, for the dense loss that compares regions
         'regions': ['scikit-image>=0.19'],
+        # `passl visualize --embedding tsne` and `umap`
+        'embedding': ['scikit-learn>=1.0', 'umap-learn>=0.5'],
         'test': ['pytest>=7.3', 'pytest-cov>=4.0', 'pytest-timeout>=2.1', 'pytest-xdist>=3.0', 'hypothesis>=6.0',
                  'scikit-image>=0.19', 'setuptools>=70.1'],         # which builds wheels by itself
         # what `make lint` and `make types` run

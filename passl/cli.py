@@ -27,6 +27,7 @@ commands:
   evaluate         compare backbones by k-NN, linear, SVM, segmentation and fine-tuning
   transfer-seg     fine-tune and use a segmentation model with PaddleSeg
   transfer-det     fine-tune and use a detector with PaddleDetection
+  visualize        draw what a network sees and what it has learned
   plot             draw the loss curve of a run folder
   check-data       look for broken, equal and mislabelled images
   env              tell versions and devices for a bug report; --check: does everything work here?
@@ -133,8 +134,8 @@ def plot_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) 
     args = build_plot_parser(prog).parse_args(argv)
 
     def run():
+        from .pictures.curves import plot_loss
         from .utils.logger import setup_logger
-        from .utils.plots import plot_loss
         log = os.path.join(args.run, 'log.jsonl') if os.path.isdir(args.run) else args.run
         output = args.output or os.path.join(os.path.dirname(log), 'loss.png')
         plot_loss(log, output)
@@ -199,9 +200,23 @@ def transfer_det_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] 
     return guarded(run)
 
 
+def visualize_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> int:
+    """`tools/visualize.py` and `passl visualize`."""
+    from .pictures.options import build_visualize_parser
+    args = build_visualize_parser(prog).parse_args(argv)
+
+    def run():
+        from .pictures.command import visualize
+        from .utils.logger import setup_logger
+        setup_logger()
+        return visualize(args)
+    return guarded(run)
+
+
 COMMANDS = {'pretrain': pretrain_main, 'train': train_main, 'extract-weight': extract_main, 'export': export_main,
             'import': import_main, 'evaluate': evaluate_main, 'transfer-seg': transfer_seg_main,
-            'transfer-det': transfer_det_main, 'plot': plot_main, 'check-data': check_main, 'env': env_main}
+            'transfer-det': transfer_det_main, 'visualize': visualize_main, 'plot': plot_main,
+            'check-data': check_main, 'env': env_main}
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

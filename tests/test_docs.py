@@ -9,6 +9,7 @@ import shlex
 import pytest
 
 from passl import cli
+from passl.pictures.options import build_visualize_parser
 from passl.planning.command import build_pretrain_parser
 from passl.transfer.probes.options import build_evaluate_parser
 from passl.transfer.weights.command import build_export_parser, build_import_parser
@@ -26,7 +27,7 @@ ENGLISH = [p for p in PAGES if not p.endswith('_ch.md')]
 FENCE = re.compile(r'^```(\w*)\n(.*?)^```$', re.M | re.S)
 LINK = re.compile(r'\]\(([^)\s]+)\)')
 CJK = re.compile(r'[\u4e00-\u9fff]')
-VISUALIZE = 'tools/visualize_correspondence.py'
+VISUALIZE = 'tools/visualize.py'
 STUDY = 'tools/studies/small_crops/study.py'
 PARSERS = {'tools/train.py': build_train_parser, 'tools/pretrain.py': build_pretrain_parser,
            'tools/extract_weight.py': build_extract_parser, 'tools/plot_log.py': cli.build_plot_parser,
@@ -40,7 +41,7 @@ PARSERS = {'tools/train.py': build_train_parser, 'tools/pretrain.py': build_pret
            'tools/benchmark.py': lambda: module_of('tools/benchmark.py').build_parser(),
            STUDY: lambda: module_of(STUDY).build_parser(),
            'tools/release/gpu_kernels.py': lambda: module_of('tools/release/gpu_kernels.py').build_parser(),
-           VISUALIZE: lambda: module_of(VISUALIZE).build_parser()}
+           VISUALIZE: build_visualize_parser}
 LAUNCH_FLAGS = {'--gpus', '--devices', '--nproc_per_node', '--master', '--nnodes', '--rank', '--log_dir'}
 
 

@@ -16,7 +16,7 @@ from tests.utils.torch_writer import write_zip
 
 PAGES = ['README.md', 'docs/GETTING_STARTED.md', 'docs/OWN_DATA.md', 'docs/CHECK_DATA.md', 'docs/LABELLED_DATA.md',
          'docs/Train_DenseCL_model.md', 'docs/Train_MoCo_model.md', 'docs/EVALUATE.md', 'docs/LOSS_CURVE.md',
-         'configs/densecl/README.md', 'configs/moco/README.md', 'docs/EXPORT.md']
+         'docs/VISUALIZE.md', 'configs/densecl/README.md', 'configs/moco/README.md', 'docs/EXPORT.md']
 # starts of lines that install, need several machines, or open a server
 NOT_RUN = ('bash ', 'pip ', 'visualdl ', '. .venv', 'python -m venv', 'python -c', 'tail ')
 PACK = 'tools/pack_dataset.py'
@@ -100,17 +100,18 @@ def test_the_shown_commands_run(sandbox, monkeypatch):
             words = [sys.executable] + words[1:] + cheap(words)
             code = subprocess.run(words, env=dict(os.environ, PYTHONPATH=ROOT)).returncode
         else:
-            small = ['--image-size', '32', '--seeds', '2', '--finetune-steps', '2'] if words[1] == EVALUATE else []
+            small = ['--image-size', '32', '--seeds', '2', '--finetune-steps', '2'] if words[1] == EVALUATE else \
+                ['--side', '64', '--no-cuda'] if words[1] == VISUALIZE else []
             tool, arguments = words[1], words[2:] + (cheap(words) if training else small)
             if '--output' in words:
                 written = words[words.index('--output') + 1]
-                if os.path.exists(written):         # by an earlier page
+                if os.path.isfile(written):         # by an earlier page
                     os.remove(written)
             code = {'tools/train.py': cli.train_main, 'tools/extract_weight.py': cli.extract_main,
                     'tools/export_weights.py': cli.export_main, 'tools/import_weights.py': cli.import_main,
                     'tools/plot_log.py': cli.plot_main, PACK: module_of(PACK).main, CHECK: cli.check_main,
                     EVALUATE: cli.evaluate_main, ENV: cli.env_main,
-                    VISUALIZE: module_of(VISUALIZE).main}[tool](arguments)
+                    VISUALIZE: cli.visualize_main}[tool](arguments)
         found = CHECK in words and code == 1        # the same made-up images in train and val
         assert not code or found, ' '.join(words)
         ran.append(' '.join(words))
@@ -119,4 +120,6 @@ def test_the_shown_commands_run(sandbox, monkeypatch):
     assert any('launch' in w for w in ran) and VISUALIZE in tools and PACK in tools and 'tools/plot_log.py' in tools
     for folder in ('dense', 'whole', 'voc07'):
         assert os.path.isfile(f'output_dir/{folder}/comparison.png')
-    assert os.path.isfile('correspondence.png') and os.path.isfile('output_dir/densecl_r50/loss.png')
+    for name in ('before/views', 'before/schedule', 'my_pictures/neighbours', 'densecl_r50/pictures/schedule'):
+        assert os.path.isfile(f'output_dir/{name}.png')
+    assert os.path.isfile('output_dir/densecl_r50/loss.png')

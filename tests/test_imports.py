@@ -14,7 +14,8 @@ MAY_IMPORT = {      # each package, itself included implicitly
     'utils': set(),
     'modules': {'utils'},
     'modules.cpu': {'modules', 'utils'},
-    'hooks': {'utils'},
+    'pictures': {'datasets', 'modules', 'utils'},
+    'hooks': {'pictures', 'utils'},
     'datasets': {'modules', 'utils'},
     'solver': {'modules', 'utils'},
     'modeling.backbones': {'modules', 'utils'},
@@ -26,10 +27,12 @@ MAY_IMPORT = {      # each package, itself included implicitly
     'engine': {'hooks', 'datasets', 'solver', 'modeling', 'modules', 'modules.cpu', 'utils',
                'modeling.architectures'} | PARTS,
 }
-MAY_IMPORT['transfer'] = MAY_IMPORT['environment'] = MAY_IMPORT['planning'] = MAY_IMPORT['engine'] | {'engine'}
+MAY_IMPORT['transfer'] = MAY_IMPORT['environment'] = MAY_IMPORT['planning'] = \
+    MAY_IMPORT['engine'] | {'engine', 'pictures'}
+MAY_IMPORT['pictures.command'] = MAY_IMPORT['transfer'] | {'transfer'}
 # within utils the three rooms know the small rest, and not each other; of the rest only these know a room
 ROOMS = {'config', 'weights', 'distributed'}
-KNOW_A_ROOM = {'plots': 'config', 'checkpoint': 'weights', 'registry': 'config', 'dist': 'distributed'}
+KNOW_A_ROOM = {'checkpoint': 'weights', 'registry': 'config', 'dist': 'distributed'}
 
 
 def package_of(module):
@@ -210,7 +213,8 @@ def without_paddle(code, *argv):
                                     'passl.utils.weights.extract',
                                     'passl.transfer.weights.command', 'passl.environment.command',
                                     'passl.utils.health', 'passl.utils.language', 'passl.utils.logger',
-                                    'passl.utils.plots', 'passl.utils.misc'])
+                                    'passl.pictures.curves', 'passl.pictures.painter', 'passl.pictures.options',
+                                    'passl.utils.misc'])
 def test_importable_without_paddle(module):
     done = without_paddle(f'import {module}; print("fine", "paddle" in sys.modules)')
     assert done.stdout.split() == ['fine', 'False'], done.stderr

@@ -1,4 +1,4 @@
-"""Draw the loss curve of a run folder: see --help. The work is in passl/utils/plots.py."""
+"""Draw the loss curve of a run folder: see --help. The work is in passl/pictures/curves.py."""
 
 import os
 import sys

@@ -130,6 +130,7 @@ def main(argv=None):
     data, runs = f'{out}/data', f'{out}/runs'
     backbone = f'{runs}/backbone.pdparams'
     clear(os.path.join(ROOT, runs))
+    shutil.rmtree(os.path.join(ROOT, out, 'pictures'), ignore_errors=True)
 
     stage(1, f'Rendering {args.train_images} + {args.val_images} images of textured shapes')
     render(data, args)
@@ -151,12 +152,14 @@ def main(argv=None):
                  'this.')
     stage(6, 'Raw-pixel nearest neighbours, pictures')
     acc_pixels, classes = pixel_neighbour_accuracy(os.path.join(ROOT, data))
-    pictures = [f'{densecl}/loss.png', f'{densecl}/correspondence.png']
-    command('tools/plot_log.py', densecl, '--output', pictures[0])
-    first = sorted(os.listdir(os.path.join(ROOT, data, 'val')))[0]
-    image = sorted(os.listdir(os.path.join(ROOT, data, 'val', first)))[0]
-    command('tools/visualize_correspondence.py', backbone, '-c', PRETRAIN, '--image', f'{data}/val/{first}/{image}',
-            '--size', '192', '--output', pictures[1])
+    command('tools/plot_log.py', densecl, '--output', f'{densecl}/loss.png')
+    command('tools/visualize.py', densecl, '--images', f'{data}/val', '--pictures', 'views,maps', '--no-cuda',
+            '--output', f'{out}/pictures')
+    # whole images nearly as large as the crops of the training: objects of one kind are nearest there
+    command('tools/visualize.py', densecl, '--images', f'{data}/val', '--pictures', 'neighbours', '--side', '96',
+            '--count', '120', '--no-cuda', '--output', f'{out}/pictures')
+    pictures = [f'{densecl}/loss.png'] + [f'{out}/pictures/{name}'
+                                          for name in sorted(os.listdir(os.path.join(ROOT, out, 'pictures')))]
 
     rows = [('chance', 100.0 / classes, ''), ('raw pixels, nearest neighbour', acc_pixels, ''),
             ('linear, random initialisation', acc_untrained, f'{seconds_untrained:.0f} s'),
@@ -167,7 +170,8 @@ def main(argv=None):
     text = '\n'.join(table) + '\n'
     with open(os.path.join(ROOT, out, 'result.txt'), 'w', encoding='utf-8') as f:
         f.write(text)
-    sys.stdout.write(f'\n{text}\nTotal {time.time() - start:.0f} s. Loss curve, correspondences and this table:\n')
+    sys.stdout.write(f'\n{text}\nTotal {time.time() - start:.0f} s. Loss curve, what the network matches, and this '
+                     'table:\n')
     for path in pictures + [f'{out}/result.txt']:
         sys.stdout.write(f'  {path}\n')
     return 0

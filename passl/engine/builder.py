@@ -101,12 +101,7 @@ def build_trainer(cfg: dict[str, Any], run_dir: Optional[str] = None, training: 
         raise ConfigError(f"'optimizer_config.accumulate_steps' is {accumulate}, but an epoch has only "
                           f'{len(loaders["train"])} batches. Lower it or the batch size.')
     lr_unit = next(h for h in hooks if isinstance(h, LRSchedulerHook)).unit
-    settings = dict(cfg.get('optimizer') or {})
-    # without a schedule the optimizer may name a constant rate; with one that is a contradiction, which is refused
-    schedule = cfg.get('lr_scheduler') or settings.pop('learning_rate', None)
-    max_iters = cfg.get('total_iters') or cfg['epochs'] * iters_per_epoch
-    scheduler = build_lr_scheduler(schedule, iters_per_epoch if lr_unit == 'iter' else 1,
-                                   length=max_iters if lr_unit == 'iter' else -(-max_iters // iters_per_epoch))
+    scheduler, max_iters, settings = build_schedule(cfg, iters_per_epoch, lr_unit)
     optimizer = build_optimizer(settings, scheduler, model)
     optimizer = decorate(model, optimizer)
     trainer = Trainer(cfg, model, run_dir, loaders['train'], loaders['val'], optimizer, scheduler, scaler, auto_cast,
@@ -118,6 +113,21 @@ def build_trainer(cfg: dict[str, Any], run_dir: Optional[str] = None, training: 
         get_logger().info('The last %d of %d batches of an epoch do not fill %d accumulation steps and are left out '
                           '(others in every epoch).', left_over, len(loaders['train']), accumulate)
     return trainer
+
+
+def build_schedule(cfg: dict[str, Any], iters_per_epoch: int, unit: str) -> tuple[Any, int, dict[str, Any]]:
+    """(learning-rate schedule, steps of the run, settings of the optimizer) of a config.
+
+    Args:
+        unit: 'iter' or 'epoch': when the schedule makes a step, see LRSchedulerHook.
+    """
+    settings = dict(cfg.get('optimizer') or {})
+    # without a schedule the optimizer may name a constant rate; with one that is a contradiction, which is refused
+    schedule = cfg.get('lr_scheduler') or settings.pop('learning_rate', None)
+    max_iters = cfg.get('total_iters') or cfg['epochs'] * iters_per_epoch
+    scheduler = build_lr_scheduler(schedule, iters_per_epoch if unit == 'iter' else 1,
+                                   length=max_iters if unit == 'iter' else -(-max_iters // iters_per_epoch))
+    return scheduler, max_iters, settings
 
 
 def build_hooks(cfg: dict[str, Any], val_interval: Optional[int] = None) -> list[Hook]:

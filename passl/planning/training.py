@@ -104,7 +104,7 @@ def end(data: str, config: str, trainer: 'Trainer', _: Optional[str] = None) -> 
     """
     from ..engine.summary import next_commands, write_summary
     from ..hooks.checkpoint_hook import LATEST
-    from ..utils.plots import plot_loss
+    from ..pictures.curves import plot_loss
     from ..utils.weights.extract import extract_weight
     place = trainer.run_dir
     assert place is not None

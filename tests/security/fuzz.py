@@ -36,7 +36,7 @@ from passl.utils.weights.checkpoint import _Pickler, file_format, is_torch_file,
 from passl.utils.config import apply_overrides, dump_config, load_config, merge, validate, with_defaults  # noqa: E402
 from passl.utils.errors import PasslError  # noqa: E402
 from passl.utils.logger import read_json_lines  # noqa: E402
-from passl.utils.plots import _is_record, _series  # noqa: E402
+from passl.pictures.curves import _is_record, _series  # noqa: E402
 from passl.utils.config.schema import SCHEMA, structural_keys  # noqa: E402
 from passl.utils.weights import backbone_weights, find_state_dict, weights_in  # noqa: E402
 from passl.utils.config.yaml_text import parse_yaml, to_yaml  # noqa: E402

@@ -16,7 +16,7 @@ from passl.datasets.cifar import _read_batch
 from passl.datasets.image import ImageReadError
 from passl.utils.weights.checkpoint import load_file
 from passl.utils.errors import CheckpointError, DataError, PasslError
-from passl.utils.plots import plot_loss
+from passl.pictures.curves import plot_loss
 
 from . import hostile
 from .guard import guarded
@@ -165,9 +165,9 @@ LINES = ['{"iteration": ' + '9' * 5000 + '}', '[' * 5000, '{"iteration": [1], "m
 
 def test_logs_with_lines_of_others(tmp_path, monkeypatch):
     """Only lines that are records of this project are drawn."""
-    from passl.utils import plots
+    from passl.pictures import curves
     drawn = []
-    monkeypatch.setattr(plots, '_save', lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(curves, 'save', lambda figure, path: drawn.append(figure))
     (tmp_path / 'config.yaml').write_text('a: &a [x]\nb: [*a, *a]\n<<: {model: {K: 3}}\n!!python/name:os.system : 1\n')
     log = tmp_path / 'log.jsonl'
     log.write_text('\n'.join(LINES))

@@ -115,7 +115,7 @@ def write(folder: str, rows: Sequence[dict[str, Any]], sources: Sequence['Source
     Args:
         sources: the Sources; settings: {flag: value} for the JSON file.
     """
-    from ...utils.plots import plot_comparison
+    from ...pictures.curves import plot_comparison
     names = [s.name for s in sources]
     whole = {'settings': settings, 'rows': rows,
              'weights': [{'name': s.name, 'file': s.path, 'network': s.kind, 'depth': s.depth, 'backbone': s.digest}

@@ -36,13 +36,13 @@ def test_csv_has_all_figures_in_full(rows):
 
 
 def test_bars_and_intervals_are_those_of_the_figures(rows, tmp_path, monkeypatch):
-    from passl.utils import plots
+    from passl.pictures import curves
     kept = []
-    monkeypatch.setattr(plots, '_save', lambda figure, path: kept.append(figure))
+    monkeypatch.setattr(curves, 'save', lambda figure, path: kept.append(figure))
     drawn = [r for r in rows if report.shown(r)]
-    plots.plot_comparison([(r['label'], [r['cells'].get(n) for n in ('a', '乙')]) for r in drawn], ['a', 'b'], 'x.png')
+    curves.plot_comparison([(r['label'], [r['cells'].get(n) for n in ('a', '乙')]) for r in drawn], ['a', 'b'], 'x.png')
     axes, = kept[0].axes
     widths = sorted(bar.get_width() for bars in axes.containers if hasattr(bars, 'patches') for bar in bars.patches)
     np.testing.assert_allclose(widths, [2, 5, 7, 15])
     assert [t.get_text() for t in axes.get_yticklabels()] == [r['label'] for r in drawn]
-    plots._pyplot().close(kept[0])
+    curves.pyplot().close(kept[0])

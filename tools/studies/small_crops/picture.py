@@ -1,6 +1,7 @@
 """The study's results as one picture."""
 
-from passl.utils.plots import _pyplot, _save, running_mean
+from passl.pictures.canvas import pyplot, save
+from passl.pictures.curves import running_mean
 
 
 def draw(cells, curves, title, path):
@@ -11,7 +12,7 @@ def draw(cells, curves, title, path):
         curves: {name: [[step, percent]]}.
         title: of the figures. path: PNG to write.
     """
-    plt = _pyplot()
+    plt = pyplot()
     shown = [(n, c) for n, c in cells.items() if c]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 0.9 + 0.32 * max(6, len(shown))), constrained_layout=True)
     for place, (name, cell) in enumerate(shown):
@@ -31,4 +32,4 @@ def draw(cells, curves, title, path):
         right.legend(fontsize=8)
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    _save(figure, path)
+    save(figure, path)

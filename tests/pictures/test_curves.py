@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from passl.utils import plots
+from passl.pictures import curves
 from passl.utils.errors import DataError
 
 
@@ -14,23 +14,17 @@ def test_running_mean_against_a_loop():
     values = np.random.RandomState(0).rand(40)
     for window in (1, 3, 7, 50):
         loop = [np.mean(values[max(0, i - window + 1):i + 1]) for i in range(40)]
-        np.testing.assert_allclose(plots.running_mean(values, window), loop, rtol=1e-12)
+        np.testing.assert_allclose(curves.running_mean(values, window), loop, rtol=1e-12)
 
 
 def test_running_mean_leaves_out_nan_and_inf():
-    np.testing.assert_allclose(plots.running_mean([np.nan, 2, np.inf, 4], 2), [np.nan, 2, 2, 4])
-
-
-def test_cell_centres():
-    # a 4 x 6 image in 2 x 3 cells of 2 x 2 pixels: the first cell covers pixels 0 and 1, centre 0.5
-    expected = [[0.5, 0.5], [2.5, 0.5], [4.5, 0.5], [0.5, 2.5], [2.5, 2.5], [4.5, 2.5]]
-    np.testing.assert_allclose(plots.cell_centres((2, 3), 4, 6), expected)
+    np.testing.assert_allclose(curves.running_mean([np.nan, 2, np.inf, 4], 2), [np.nan, 2, 2, 4])
 
 
 def figure_of(monkeypatch, call):
     """The figure that `call` would have saved."""
     figures = []
-    monkeypatch.setattr(plots, '_save', lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(curves, 'save', lambda figure, path: figures.append(figure))
     call()
     return figures[0]
 
@@ -46,7 +40,7 @@ def test_loss_figure_holds_the_logged_values(run_dir, monkeypatch):
               'loss_dense': 'nan' if i == 2 else 6.0 + i, 'acc1': 10.0 * i, 'acc1_dense': 5.0 * i} for i in (1, 2, 3)]
     log = write_log(run_dir, steps + [{'mode': 'val', 'iteration': 3, 'acc1': 42.0}])
     (run_dir / 'config.yaml').write_text('model: {K: 99}\n')
-    figure = figure_of(monkeypatch, lambda: plots.plot_loss(log, 'unused.png'))
+    figure = figure_of(monkeypatch, lambda: curves.plot_loss(log, 'unused.png'))
     loss, accuracy, lr = figure.axes
     lines = {line.get_label(): line.get_ydata() for line in loss.lines}
     np.testing.assert_allclose(lines['loss'], [6, 7, 8])
@@ -62,40 +56,22 @@ def test_loss_figure_holds_the_logged_values(run_dir, monkeypatch):
 
 def test_no_chance_line_without_a_queue(run_dir, monkeypatch):
     log = write_log(run_dir, [{'mode': 'train', 'iteration': 1, 'lr': 1.0, 'loss': 2.0, 'acc1': 3.0}])
-    figure = figure_of(monkeypatch, lambda: plots.plot_loss(log, 'unused.png'))
+    figure = figure_of(monkeypatch, lambda: curves.plot_loss(log, 'unused.png'))
     assert [line.get_label() for line in figure.axes[0].lines][1:] == ['loss']
     assert 'training' in [line.get_label() for line in figure.axes[1].lines]
 
 
 def test_nothing_to_draw(run_dir, tmp_path):
     with pytest.raises(DataError, match='No log'):
-        plots.plot_loss(tmp_path / 'none.jsonl', tmp_path / 'a.png')
+        curves.plot_loss(tmp_path / 'none.jsonl', tmp_path / 'a.png')
     with pytest.raises(DataError, match='no logged step'):
-        plots.plot_loss(write_log(run_dir, [{'note': 'empty'}]), tmp_path / 'a.png')
-
-
-def test_correspondence_lines_join_the_matched_cells(monkeypatch):
-    image = np.zeros((8, 8, 3), np.uint8)
-    matches, similarity = [3, 0, 1, 2], [0.1, 0.9, 0.8, 0.2]
-    figure = figure_of(
-        monkeypatch, lambda: plots.plot_correspondence(image, image, matches, similarity, 'x.png', top=2))
-    lines = [a for a in figure.artists]
-    # cells of an 8 x 8 image in a 2 x 2 grid have their centres at 1.5 and 5.5
-    assert [(tuple(a.xy1), tuple(a.xy2)) for a in lines] == [((5.5, 1.5), (1.5, 1.5)), ((1.5, 5.5), (5.5, 1.5))]
-
-
-def test_correspondence_png_and_grid_error(tmp_path):
-    image = np.zeros((8, 12, 3), np.uint8)
-    plots.plot_correspondence(image, image, range(6), np.ones(6), tmp_path / 'c.png', grid1=(2, 3))
-    assert (tmp_path / 'c.png').read_bytes()[:4] == b'\x89PNG'
-    with pytest.raises(DataError, match='6 matches'):
-        plots.plot_correspondence(image, image, range(6), np.ones(6), tmp_path / 'c.png')
+        curves.plot_loss(write_log(run_dir, [{'note': 'empty'}]), tmp_path / 'a.png')
 
 
 def test_the_steps_that_a_resumed_run_repeats_are_drawn_once(tmp_path, monkeypatch):
     records = [{'mode': 'train', 'iteration': i, 'loss': loss, 'lr': 0.1}
                for i, loss in ((1, 5.0), (2, 4.0), (3, 9.0), (2, 4.0), (3, 3.0), (4, 2.0))]
     write_log(tmp_path / 'run', records)
-    figure = figure_of(monkeypatch, lambda: plots.plot_loss(str(tmp_path / 'run' / 'log.jsonl'), 'x.png'))
+    figure = figure_of(monkeypatch, lambda: curves.plot_loss(str(tmp_path / 'run' / 'log.jsonl'), 'x.png'))
     x, y = figure.axes[0].lines[0].get_data()
     assert list(x) == [1, 2, 3, 4] and list(y) == [5, 4, 3, 2]

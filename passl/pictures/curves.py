@@ -1,4 +1,4 @@
-"""Pictures of a run: its curves, and the correspondences between two views. Matplotlib is imported on use."""
+"""Curves of a run, and bars of a comparison."""
 
 import math
 import os
@@ -7,25 +7,11 @@ from numpy.typing import ArrayLike
 
 import numpy as np
 
-from .errors import ConfigError, DataError
-from .files import whole_file
+from ..utils.errors import ConfigError, DataError
+from .canvas import pyplot, save
 
 LOSSES = (('loss', 'loss', '#1f4e9c'), ('loss_global', 'global', '#d98032'), ('loss_dense', 'dense', '#3a9455'))
 ACCURACIES = (('acc1', 'global', '#d98032'), ('acc1_dense', 'dense', '#3a9455'))
-
-
-def _pyplot():
-    import matplotlib
-    matplotlib.use('Agg')       # no display is needed, or touched
-    import matplotlib.pyplot as plt
-    return plt
-
-
-def _save(figure, path):
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    with whole_file(path) as f:
-        figure.savefig(f, format=os.path.splitext(path)[1][1:] or 'png', dpi=120)
-    _pyplot().close(figure)
 
 
 def running_mean(values: ArrayLike, window: int) -> np.ndarray:
@@ -46,7 +32,7 @@ def _series(records, key):
 
 def _queue_size(run_dir):
     """K of the run's model, or None: not a contrastive model, or no config.yaml beside the log."""
-    from .config.yaml_text import MAX_TEXT, parse_yaml
+    from ..utils.config.yaml_text import MAX_TEXT, parse_yaml
     path = os.path.join(run_dir, 'config.yaml')
     if not os.path.isfile(path):
         return None
@@ -95,7 +81,7 @@ def plot_loss(jsonl_path: str, out_png: str) -> None:
     Raises:
         DataError: no such log, or it holds no training step and no evaluation.
     """
-    from .logger import read_json_lines
+    from ..utils.logger import read_json_lines
     if not os.path.isfile(jsonl_path):
         raise DataError(f"No log '{jsonl_path}'. Give a run folder, or the log.jsonl in it.")
     records = [r for r in read_json_lines(jsonl_path) if _is_record(r)]
@@ -108,7 +94,7 @@ def plot_loss(jsonl_path: str, out_png: str) -> None:
         raise DataError(f"'{jsonl_path}' holds no logged step yet. Steps are logged every log_config.interval.")
     run_dir = os.path.dirname(os.path.abspath(jsonl_path))
     window = max(1, len(train) // 20)
-    plt = _pyplot()
+    plt = pyplot()
     figure, (top, middle, bottom) = plt.subplots(3, 1, figsize=(8, 9), sharex=True, constrained_layout=True,
                                                  gridspec_kw={'height_ratios': [3, 2, 1]})
     figure.suptitle(os.path.basename(run_dir))
@@ -133,63 +119,7 @@ def plot_loss(jsonl_path: str, out_png: str) -> None:
         axes.margins(x=0.01)
         if has_legend:
             axes.legend(loc='best', fontsize=9)
-    _save(figure, out_png)
-
-
-def cell_centres(grid: tuple[int, int], height: int, width: int) -> np.ndarray:
-    """Pixel centres [rows * columns, 2] as (x, y) of a `grid` = (rows, columns) laid over an image."""
-    rows, columns = grid
-    y = (np.arange(rows) + 0.5) * height / rows - 0.5
-    x = (np.arange(columns) + 0.5) * width / columns - 0.5
-    return np.stack([np.tile(x, rows), np.repeat(y, columns)], axis=1)
-
-
-def plot_correspondence(image1: np.ndarray, image2: np.ndarray, matches: ArrayLike, similarity: ArrayLike, out_png: str,
-                        grid1: Optional[tuple[int, int]] = None, grid2: Optional[tuple[int, int]] = None,
-                        top: int = 12) -> None:
-    """Draw two views side by side with lines between the most similar matched grid cells.
-
-    Args:
-        image1, image2: uint8 [H, W, 3], RGB; the query and the key view.
-        matches: [cells of view 1] the cell of view 2 that each cell of view 1 is matched with.
-        similarity: [cells of view 1] cosine similarity of each match.
-        out_png: file to write.
-        grid1, grid2: (rows, columns) of each view; default: square. grid2 defaults to grid1.
-        top: draw so many matches, the most similar ones first.
-    """
-    matches, similarity = np.asarray(matches).reshape(-1), np.asarray(similarity).reshape(-1)
-    side = math.isqrt(len(matches))
-    if grid1 is None and side * side != len(matches):
-        raise DataError(f'{len(matches)} matches are no square grid: give grid1=(rows, columns).')
-    grid1 = grid1 or (side, side)
-    grid2 = grid2 or grid1
-    chosen = np.argsort(-similarity, kind='stable')[:top]
-    plt = _pyplot()
-    from matplotlib.patches import ConnectionPatch
-    figure, axes = plt.subplots(1, 2, figsize=(9, 5), constrained_layout=True)
-    for ax, image, grid, title in zip(axes, (image1, image2), (grid1, grid2), ('query view', 'key view')):
-        height, width = image.shape[:2]
-        ax.imshow(image, interpolation='nearest')
-        for i in range(1, grid[0]):
-            ax.axhline(i * height / grid[0] - 0.5, color='white', linewidth=0.6, alpha=0.6)
-        for i in range(1, grid[1]):
-            ax.axvline(i * width / grid[1] - 0.5, color='white', linewidth=0.6, alpha=0.6)
-        ax.set_title(f'{title} ({grid[0]} x {grid[1]} cells)')
-        ax.set_xticks([])
-        ax.set_yticks([])
-    starts = cell_centres(grid1, *image1.shape[:2])
-    ends = cell_centres(grid2, *image2.shape[:2])
-    colours = plt.get_cmap('rainbow')(np.linspace(0, 1, max(len(chosen), 1)))
-    for cell, colour in zip(chosen, colours):
-        a, b = starts[cell], ends[matches[cell]]
-        figure.add_artist(ConnectionPatch(a, b, 'data', 'data', axesA=axes[0], axesB=axes[1],
-                                          color=colour, linewidth=1.6))
-        axes[0].plot(*a, 'o', color=colour, markersize=6, markeredgecolor='black')
-        axes[1].plot(*b, 'o', color=colour, markersize=6, markeredgecolor='black')
-    if len(chosen):
-        figure.suptitle(f'the {len(chosen)} most similar of {len(matches)} matches '
-                        f'(cosine {similarity[chosen[-1]]:.3f} to {similarity[chosen[0]]:.3f})', fontsize=11)
-    _save(figure, out_png)
+    save(figure, out_png)
 
 
 def plot_comparison(rows: Sequence[tuple[str, Sequence[Optional[dict[str, Any]]]]], names: Sequence[str],
@@ -201,7 +131,7 @@ def plot_comparison(rows: Sequence[tuple[str, Sequence[Optional[dict[str, Any]]]
         names: of the bars.
         out_png: file to write.
     """
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(9, 1.2 + (0.26 * len(names) + 0.22) * len(rows)), constrained_layout=True)
     height = 0.8 / len(names)
     colours = plt.get_cmap('tab10')
@@ -224,4 +154,4 @@ def plot_comparison(rows: Sequence[tuple[str, Sequence[Optional[dict[str, Any]]]
     axes.margins(x=0.1, y=0.01)
     axes.grid(axis='x', alpha=0.3)
     axes.legend(loc='lower center', bbox_to_anchor=(0.5, 1.0), ncol=min(4, len(names)), fontsize=9)
-    _save(figure, out_png)
+    save(figure, out_png)
