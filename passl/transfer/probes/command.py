@@ -99,7 +99,8 @@ def evaluate(args: argparse.Namespace) -> int:
     check_range(args.value_range)
     sources = find_sources(args.weights, args.names, args.depth)
     select_device(no_cuda=args.no_cuda)
-    needed = [('--weights', path) for path in args.weights if path != args.init] + [('--init', args.init)] + [('--data', args.data), ('--seg-data', args.seg_data)]
+    needed = [('--weights', path) for path in args.weights if path != args.init]
+    needed += [('--init', args.init), ('--data', args.data), ('--seg-data', args.seg_data)]
     with RunFolder(args.output) as folder:
         folder.claim(args.overwrite, needed, goes_on=FILE, keep=[CACHE])
         folder.tell('running')

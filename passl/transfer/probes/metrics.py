@@ -1,5 +1,6 @@
 """The figures: mIoU of a confusion matrix, average precision, accuracy, and the interval of a mean. NumPy only."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Optional, Union
@@ -117,6 +118,7 @@ def t_probability(t: float, freedom: int) -> float:
     return 2 / math.pi * (theta + sin * total) if odd else sin * total
 
 
+@functools.lru_cache(None)
 def t_quantile(freedom: int, level: float = 0.95) -> float:
     """The t with P(|T| < t) = level, by bisection; 12.706 for 1, 4.303 for 2, 1.96 for many degrees of freedom."""
     low, high = 0.0, 1.0

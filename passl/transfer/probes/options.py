@@ -87,8 +87,8 @@ def build_evaluate_parser(prog: Optional[str] = None) -> argparse.ArgumentParser
     """Parser of `tools/evaluate.py` and `passl evaluate`.
 
     The namespace has: tasks, weights, names, depth, data, data_format, seg_data, seg_format, option (list),
-    train_split, val_split, value_range (or None), worth, init (or None), labels_at (or None), finetune_at, seeds, image_size, stages, finetune_steps, knn_patches, output,
-    cache_gb, overwrite, no_cuda.
+    train_split, val_split, value_range (or None), worth, init (or None), labels_at (or None), finetune_at, seeds,
+    image_size, stages, finetune_steps, knn_patches, output, cache_gb, overwrite, no_cuda.
     """
     parser = Parser(prog=prog, description='Compare pre-trained backbones by tasks on their frozen features, and by '
                                            'fine-tuning on few labels.', epilog=EXAMPLES)

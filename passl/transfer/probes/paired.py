@@ -75,31 +75,28 @@ def image_values(outcomes: np.ndarray) -> np.ndarray:
 def compare(ours: np.ndarray, theirs: np.ndarray) -> Comparison:
     """The difference ours - theirs of the outcomes of the same images and seeds.
 
-    The variance of the mean has a part of the images, a part of the seeds and, in both, one of what the two do
-    together, which counts once. The degrees of freedom are Satterthwaite's.
+    The variance of the mean has a part of the images, a part of the seeds and one of what the two do together, which
+    the first holds too. The half width is the root of the sum of the squares of those of both parts, each with the t
+    of its own number: the seeds are few.
 
     Args:
-        ours, theirs: see `image_values`.
+        ours, theirs: see `image_values`; of two images or more.
     """
     d = image_values(ours) - image_values(theirs)
     seeds, n = d.shape
-    each, mean = d.mean(0), float(d.mean())
+    each, mean = d.mean(0), d.mean()
     if ours.ndim == 2:          # half a pair more of each kind (Agresti and Min 2005): no pair that differs is no proof
         of_images = (np.square(each).sum() + 100.0**2 - each.sum()**2 / (n + 2)) / (n + 2)**2
     else:
-        of_images = each.var(ddof=1) / n if n > 1 else math.inf
-    of_seeds = both = 0.0
+        of_images = each.var(ddof=1) / n
+        mean = np.mean(mean_iou(ours.sum(1, dtype=np.int64)) - mean_iou(theirs.sum(1, dtype=np.int64)))
+    of_seeds = 0.0
     if seeds > 1:
-        of_seeds = d.mean(1).var(ddof=1) / seeds
-        rest = d - each - d.mean(1, keepdims=True) + mean
-        both = np.square(rest).sum() / max(1, (seeds - 1) * (n - 1)) / (n * seeds)
-    own = max(0.0, of_seeds - both)
-    error = math.sqrt(of_images + own)
-    doubt = of_images**2 / max(1, n - 1) + of_seeds**2 / max(1, seeds - 1)
-    freedom = int(min(max(1, error**4 / doubt), _MOST_FREEDOM)) if 0 < doubt < math.inf else 1
-    half = t_quantile(freedom, LEVEL) * error
-    if ours.ndim > 2:
-        mean = float(np.mean(mean_iou(ours.sum(1, dtype=np.int64)) - mean_iou(theirs.sum(1, dtype=np.int64))))
-    # a level of 2 * POWER - 1 on both sides leaves 1 - POWER on one
-    return Comparison(mean, mean - half, mean + half, half + t_quantile(freedom, 2 * POWER - 1) * error,
-                      own > of_images, n, seeds)
+        rest = d - each - d.mean(1, keepdims=True) + d.mean()
+        both = np.square(rest).sum() / ((seeds - 1) * (n - 1)) / (n * seeds)
+        of_seeds = max(0.0, d.mean(1).var(ddof=1) / seeds - both)
+    half, more = (math.sqrt(t_quantile(min(n - 1, _MOST_FREEDOM), level)**2 * of_images
+                            + (t_quantile(seeds - 1, level)**2 * of_seeds if of_seeds else 0.0))
+                  for level in (LEVEL, 2 * POWER - 1))      # on both sides; 1 - POWER is left on one
+    return Comparison(float(mean), float(mean - half), float(mean + half), half + more, bool(of_seeds > of_images), n,
+                      seeds)

@@ -56,7 +56,8 @@ class Results:
         """Keep them beside the record of `key`; before it, since a record stands for both."""
         os.makedirs(os.path.dirname(self._outcomes(key)), exist_ok=True)
         with whole_file(self._outcomes(key)) as f:
-            np.savez_compressed(f, **outcomes)
+            kept: dict[str, Any] = dict(outcomes)
+            np.savez_compressed(f, **kept)
 
     def _outcomes(self, key):
         return os.path.join(self._folder, 'outcomes', f'{key}.npz')

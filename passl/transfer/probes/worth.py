@@ -1,4 +1,4 @@
-"""`--worth`: were the weights worth their training? One sentence per pair of columns, with what could be seen at all."""
+"""`--worth`: were the weights worth their training? A sentence per pair of columns, with what could be seen at all."""
 
 import argparse
 import os
@@ -11,7 +11,7 @@ from ...utils.errors import ConfigError
 from .options import DENSE
 from .paired import WORTHWHILE, compare
 from .report import label
-from .sources import RANDOM
+from .sources import RANDOM, default_name
 
 if TYPE_CHECKING:
     from .jobs import Run
@@ -20,28 +20,31 @@ FILE = 'worth.txt'
 START = 'start'
 JUDGED = {'linear': 'top1', 'knn': 'top1_k20', 'finetune': 'top1', 'linear-seg': 'miou', 'knn-seg': 'miou'}
 
-_WORDS = {
+_WORDS = {      # patterns of the % operator
     'en': {
         'helps': 'helps', 'worse': 'does not help: worse', 'open': 'cannot be told with so few labelled test images',
         'useless': f'does not help: less than {WORTHWHILE:g} point better',
-        'pair': '{label}: {ours} instead of {theirs}: {verdict}. {difference:+.1f} points, 95 % interval {low:+.1f} to '
-                '{high:+.1f}.',
-        'power': '  With {images} test images{seeds} a difference below {smallest:.1f} points is missed here more often '
-                 'than once in five.',
-        'seeds': ' and {} seeds', 'more seeds': ' More --seeds would tell more.',
+        'pair': '%(label)s: %(ours)s instead of %(theirs)s: %(verdict)s. %(difference)+.1f points, 95 %% interval '
+                '%(low)+.1f to %(high)+.1f.',
+        'power': '  With %(images)d test images%(with_seeds)s a difference below %(smallest).1f points is missed here '
+                 'more often than once in five.',
+        'seeds': ' and %d seeds', 'more seeds': ' More --seeds would tell more.',
         'more images': ' More test images would tell more.',
-        'end': 'Paired over the test images{seeds}. Taken for granted: the test images are independent of each other '
+        'end': 'Paired over the test images%s. Taken for granted: the test images are independent of each other '
                '(no two of one scene), the labelled training images are given, each file is one training: another run '
-               'of it may differ. Each sentence says "helps" without reason at most once in 40.',
+               'of it may differ. Each sentence says "helps" without reason about once in 40 at most.',
         'end seeds': ' and the seeds'},
     'zh': {
         'helps': '有帮助', 'worse': '没有帮助：更差', 'open': '带标签的测试图像太少，无法判断',
         'useless': f'没有帮助：提高不到 {WORTHWHILE:g} 个百分点',
-        'pair': '{label}：用 {ours} 代替 {theirs}：{verdict}。{difference:+.1f} 个百分点，95 % 区间 {low:+.1f} 到 {high:+.1f}。',
-        'power': '  用 {images} 张测试图像{seeds}，这里低于 {smallest:.1f} 个百分点的差别五次中有一次以上看不出来。',
-        'seeds': '和 {} 个种子', 'more seeds': '增加 --seeds 可以看得更清楚。', 'more images': '增加测试图像可以看得更清楚。',
-        'end': '在测试图像{seeds}上成对比较。前提：测试图像相互独立（没有两张来自同一场景），带标签的训练图像是给定的，'
-               '每个文件是一次训练：再训练一次可能不同。每句话无故说“有帮助”的机会不超过四十分之一。',
+        'pair': '%(label)s：用 %(ours)s 代替 %(theirs)s：%(verdict)s。%(difference)+.1f 个百分点，'
+                '95 %% 区间 %(low)+.1f 到 %(high)+.1f。',
+        'power': '  用 %(images)d 张测试图像%(with_seeds)s，'
+                 '这里低于 %(smallest).1f 个百分点的差别五次中有一次以上看不出来。',
+        'seeds': '和 %d 个种子', 'more seeds': '增加 --seeds 可以看得更清楚。',
+        'more images': '增加测试图像可以看得更清楚。',
+        'end': '在测试图像%s上成对比较。前提：测试图像相互独立（没有两张来自同一场景），带标签的训练图像是给定的，'
+               '每个文件是一次训练：再训练一次可能不同。每句话无故说“有帮助”的机会大约不超过四十分之一。',
         'end seeds': '和种子'}}
 
 
@@ -70,7 +73,10 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
             raise ConfigError('--worth compares the first of --weights with the random start, which needs no mention, '
                               'and with the other files: give at least one file, and with --names a name for each.')
         args.weights = [RANDOM] + [args.init] * bool(args.init) + mine
-        args.names = args.names and [RANDOM] + [START] * bool(args.init) + args.names
+        names = [RANDOM] + [START] * bool(args.init) + (args.names or [])
+        for path in args.weights[len(names):]:
+            names.append(default_name(path, names))
+        args.names = names
     return args
 
 
@@ -106,16 +112,15 @@ def lines(found: Sequence[dict[str, Any]], language: str) -> list[str]:
     if not found:
         return []
     words, out = _WORDS[language], []
-    for i, row in enumerate(found):
-        out.append(words['pair'].format(**{
-            **row, 'label': label(row['task'], row['setting'] if row['task'] in DENSE + ('finetune',) else None,
-                                  row['figure']),
-            'ours': row['weights'], 'theirs': row['against'], 'verdict': words[row['verdict']]}))
-        seeds = words['seeds'].format(row['seeds']) if row['seeds'] > 1 else ''
+    for row in found:
         more = words['more seeds' if row['seeds_matter'] else 'more images'] if row['verdict'] == 'open' else ''
-        out.append(words['power'].format(images=row['images'], seeds=seeds, smallest=row['smallest']) + more)
+        setting = row['setting'] if row['task'] in (*DENSE, 'finetune') else None
+        facts = {**row, 'label': label(row['task'], setting, row['figure']), 'ours': row['weights'],
+                 'theirs': row['against'], 'verdict': words[row['verdict']],
+                 'with_seeds': words['seeds'] % row['seeds'] if row['seeds'] > 1 else ''}
+        out += [words['pair'] % facts, words['power'] % facts + more]
     several = any(row['seeds'] > 1 for row in found)
-    return out + [words['end'].format(seeds=words['end seeds'] if several else '')]
+    return out + [words['end'] % (words['end seeds'] if several else '')]
 
 
 def first_column(args: argparse.Namespace, names: Sequence[str]) -> Optional[str]:
