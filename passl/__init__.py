@@ -10,8 +10,12 @@ from typing import Any
 __version__ = '1.2.0'
 
 
+_FUNCTIONS = {'pretrain': '.planning.command', 'list_models': '.planning.models',
+              'embed': '.transfer.embedding.work', 'load_backbone': '.transfer.probes.sources'}
+
+
 def __getattr__(name: str) -> Any:
-    """`passl.pretrain`, read from where it is when it is asked for."""
-    if name == 'pretrain':
-        return importlib.import_module('.planning.command', __name__).pretrain
+    """`passl.pretrain` and the others, read from where they are when they are asked for."""
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(_FUNCTIONS[name], __name__), name)
     raise AttributeError(f"module 'passl' has no attribute '{name}'")

@@ -24,6 +24,7 @@ commands:
   extract-weight   write the backbone of a checkpoint to a file of its own
   export           write the backbone for another library, proven to compute the same there
   import           take the backbone out of another library's weight file
+  embed            write the features of images, and draw nearest neighbours
   evaluate         compare backbones by k-NN, linear, SVM, segmentation and fine-tuning
   transfer-seg     fine-tune and use a segmentation model with PaddleSeg
   transfer-det     fine-tune and use a detector with PaddleDetection
@@ -178,6 +179,12 @@ def evaluate_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = No
     return guarded(run)
 
 
+def embed_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> int:
+    """`tools/embed.py` and `passl embed`."""
+    from .transfer.embedding.command import build_embed_parser, run_embed
+    return guarded(run_embed, build_embed_parser(prog).parse_args(argv))
+
+
 def transfer_seg_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> int:
     """`tools/transfer_seg.py` and `passl transfer-seg`."""
     from .transfer.paddleseg.options import build_seg_parser
@@ -214,8 +221,9 @@ def visualize_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = N
 
 
 COMMANDS = {'pretrain': pretrain_main, 'train': train_main, 'extract-weight': extract_main, 'export': export_main,
-            'import': import_main, 'evaluate': evaluate_main, 'transfer-seg': transfer_seg_main,
-            'transfer-det': transfer_det_main, 'visualize': visualize_main, 'plot': plot_main,
+            'import': import_main, 'embed': embed_main, 'evaluate': evaluate_main,
+            'transfer-seg': transfer_seg_main, 'transfer-det': transfer_det_main, 'visualize': visualize_main,
+            'plot': plot_main,
             'check-data': check_main, 'env': env_main}
 
 

@@ -11,6 +11,7 @@ import pytest
 from passl import cli
 from passl.pictures.options import build_visualize_parser
 from passl.planning.command import build_pretrain_parser
+from passl.transfer.embedding.command import build_embed_parser
 from passl.transfer.probes.options import build_evaluate_parser
 from passl.transfer.weights.command import build_export_parser, build_import_parser
 from passl.transfer.paddleseg.options import build_seg_parser
@@ -33,7 +34,7 @@ PARSERS = {'tools/train.py': build_train_parser, 'tools/pretrain.py': build_pret
            'tools/extract_weight.py': build_extract_parser, 'tools/plot_log.py': cli.build_plot_parser,
            'tools/check_data.py': build_check_parser,
            'tools/env.py': build_env_parser,
-           'tools/evaluate.py': build_evaluate_parser,
+           'tools/evaluate.py': build_evaluate_parser, 'tools/embed.py': build_embed_parser,
            'tools/export_weights.py': build_export_parser, 'tools/import_weights.py': build_import_parser,
            'tools/transfer_seg.py': build_seg_parser,
            'tools/transfer_det.py': build_transfer_det_parser,

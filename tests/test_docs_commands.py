@@ -22,6 +22,7 @@ NOT_RUN = ('bash ', 'pip ', 'visualdl ', '. .venv', 'python -m venv', 'python -c
 PACK = 'tools/pack_dataset.py'
 CHECK = 'tools/check_data.py'
 EVALUATE = 'tools/evaluate.py'
+EMBED = 'tools/embed.py'
 ENV = 'tools/env.py'
 AUTHORS = 'densecl_r50_imagenet_200ep.pth'
 
@@ -110,16 +111,17 @@ def test_the_shown_commands_run(sandbox, monkeypatch):
             code = {'tools/train.py': cli.train_main, 'tools/extract_weight.py': cli.extract_main,
                     'tools/export_weights.py': cli.export_main, 'tools/import_weights.py': cli.import_main,
                     'tools/plot_log.py': cli.plot_main, PACK: module_of(PACK).main, CHECK: cli.check_main,
-                    EVALUATE: cli.evaluate_main, ENV: cli.env_main,
-                    VISUALIZE: cli.visualize_main}[tool](arguments)
+                     EVALUATE: cli.evaluate_main, EMBED: cli.embed_main, ENV: cli.env_main,
+                     VISUALIZE: cli.visualize_main}[tool](arguments)
         found = CHECK in words and code == 1        # the same made-up images in train and val
         assert not code or found, ' '.join(words)
         ran.append(' '.join(words))
     tools = [w.split()[1] for w in ran if not w.startswith(sys.executable)]
     assert tools.count('tools/train.py') > 15 and tools.count('tools/extract_weight.py') >= 3
     assert any('launch' in w for w in ran) and VISUALIZE in tools and PACK in tools and 'tools/plot_log.py' in tools
-    for folder in ('dense', 'whole', 'voc07'):
+    for folder in ('dense', 'whole', 'voc07', 'worth'):
         assert os.path.isfile(f'output_dir/{folder}/comparison.png')
+    assert os.path.isfile('output_dir/neighbours.png')
     for name in ('before/views', 'before/schedule', 'my_pictures/neighbours', 'densecl_r50/pictures/schedule'):
         assert os.path.isfile(f'output_dir/{name}.png')
     assert os.path.isfile('output_dir/densecl_r50/loss.png')

@@ -299,10 +299,11 @@ def read_file(path: Union[str, os.PathLike]) -> bytes:
     return data
 
 
-def read_image(path: Union[str, os.PathLike], value_range: Optional[Sequence[float]] = None) -> np.ndarray:
+def read_image(path: Union[str, os.PathLike], value_range: Optional[Sequence[float]] = None,
+               doubt: Optional[Callable[[str, str], object]] = None) -> np.ndarray:
     """Read `path` as uint8 [H, W, 3] RGB; see `decode_image`.
 
     Raises:
         ImageReadError: missing, unreadable, empty, truncated, too large or no image.
     """
-    return decode_image(read_file(path), path, value_range=value_range)
+    return decode_image(read_file(path), path, value_range=value_range, doubt=doubt)

@@ -203,8 +203,8 @@ def shade(values: np.ndarray, depth: Depth, value_range: Optional[Sequence[float
     chosen = depth.natural if value_range is None else value_range
     if chosen is None:
         raise Unsuitable(f'holds {depth.words}, and nothing says which of them are black and white. Set value_range: '
-                         '[low, high] beside dataroot (`passl check-data FOLDER` measures it), or write the images as '
-                         '8 or 16 bits.')
+                         '[low, high] beside dataroot (`passl check-data FOLDER` measures it), in evaluate and embed '
+                         'the flag --value-range LOW HIGH, or write the images as 8 or 16 bits.')
     low, high = chosen
     missing = _missing(values, depth)
     if missing is not None:

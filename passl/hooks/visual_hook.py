@@ -24,8 +24,8 @@ _FAILURES = (PasslError, OSError, MemoryError, RuntimeError)
 
 @HOOKS.register()
 class VisualHook(Hook):
-    """Writes what LogHook logs as VisualDL scalars to `<run folder>/vdl`, words when they change as text, and draws what
-    the network has learned. See both with `visualdl --logdir <run folder>/vdl`; the pictures are in
+    """Writes what LogHook logs as VisualDL scalars to `<run folder>/vdl`, words when they change as text, and draws
+    what the network has learned. See both with `visualdl --logdir <run folder>/vdl`; the pictures are in
     `<run folder>/pictures`, too.
 
     Pictures are for methods without labels. The features of a few fixed images are computed between two steps by

@@ -24,6 +24,7 @@ ALLOWED = {
         'vars': 'whether a class defines a constructor'},
     'passl/cli.py': {'setattr': 'the streams of this process, by names in the file'},
     'passl/datasets/labelled/checked.py': {'load': 'np.load(allow_pickle=False) of what was remembered'},
+    'passl/transfer/probes/results.py': {'load': 'np.load(allow_pickle=False) of what this command has measured'},
     'passl/transfer/lost.py': {'ctypes': 'a number in memory that forked processes share'},
     'passl/transfer/paddledet/data.py': {'xml': 'escaping of texts that are written'},
     'passl/utils/weights/checkpoint.py': {'pickle': 'writing; reading goes through safe_pickle'},
@@ -38,6 +39,8 @@ ALLOWED = {
     'passl/engine/device.py': {'set_flags': 'one flag by its name in the file: deterministic convolutions'},
     'passl/modules/cpu/onednn.py': {'ctypes': "the library inside Paddle's wheel",
                                 'getattr': 'its functions, by names in this file'},
+    'passl/transfer/probes/worth.py': {'vars': 'the flags as the parser has read them, of which some are filled in'},
+    'passl/transfer/embedding/command.py': {'vars': 'the flags as the parser has read them'},
     'passl/transfer/probes/command.py': {'vars': 'the flags as the parser has read them, for the record'},
     'passl/datasets/base.py': {'vars': 'whether a class defines `load`; nothing is looked up by a name from outside'},
     'passl/utils/files.py': {'socket': 'the name of this machine'},
@@ -55,7 +58,8 @@ ALLOWED = {
         'vars': "classes of PaddleDetection's registry, schedules and transforms, by names compared with them before"},
 }
 # getattr with a name from outside is a door; with one from the code it is none
-GETATTR = {'passl/cli.py': 'the streams of this process',
+GETATTR = {'passl/__init__.py': 'functions of this package, by names in the file',
+           'passl/cli.py': 'the streams of this process',
            'passl/engine/signals.py': 'names of signals in the file',
            'passl/datasets/loader.py': 'names of signals in the file',
            'passl/environment/arithmetic.py': 'names of switches in the file',

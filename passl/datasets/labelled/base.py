@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Optional, Union
+from typing import Callable, Optional, Union
 
 import numpy as np
 from paddle.io import Dataset
@@ -59,10 +59,13 @@ class LabelledImages(Dataset):
         classes: names of the classes in the order of their numbers.
         exif: True turns images upright by their EXIF tag before they are paired with their labels.
         max_pixels: larger images are refused.
+        value_range, doubt: see `decode_image`.
     """
 
     kind = ''
     max_pixels = MAX_PIXELS
+    value_range: Optional[Sequence[float]] = None
+    doubt: Optional[Callable[[str, str], object]] = None
 
     def __init__(self, root: str, split: Optional[str], exif: bool = True) -> None:
         super().__init__()
@@ -86,7 +89,12 @@ class LabelledImages(Dataset):
     def load_image(self, index: int) -> np.ndarray:
         """uint8 [H, W, 3], RGB. Raises ImageReadError."""
         path = self.images[self._number(index)]
-        return decode_image(read_file(path), path, max_pixels=self.max_pixels, upright=self.exif)
+        return decode_image(read_file(path), path, max_pixels=self.max_pixels, upright=self.exif,
+                            value_range=self.value_range, doubt=self.doubt)
+
+    def read_in(self, value_range: Optional[Sequence[float]], doubt: Callable[[str, str], object]) -> None:
+        """From now on images of more than 8 bits are read in this range; see `decode_image`."""
+        self.value_range, self.doubt = value_range, doubt
 
     def files(self, index: int) -> list[str]:
         """The files that decide what `self[index]` is."""
@@ -94,7 +102,8 @@ class LabelledImages(Dataset):
 
     def reading(self) -> str:
         """How the files are read, as a text: the same for data sets that find the same in the same files."""
-        return repr((self.kind, self.exif, self.max_pixels, self.classes))
+        shades = () if self.value_range is None else (tuple(self.value_range),)
+        return repr((self.kind, self.exif, self.max_pixels, self.classes, *shades))
 
     def turned(self, index: int) -> bool:
         """Whether the EXIF tag of an image says that it is to be turned. Raises ImageReadError."""

@@ -3,7 +3,7 @@
 import bisect
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Callable, Optional
 
 import numpy as np
 from paddle.io import Dataset
@@ -60,6 +60,11 @@ class Joined(Dataset):
         index %= len(self)
         number = bisect.bisect_right(self._starts, index) - 1
         return self.parts[number], index - self._starts[number]
+
+    def read_in(self, value_range: Optional[Sequence[float]], doubt: Callable[[str, str], object]) -> None:
+        """As `LabelledImages.read_in`, of all parts."""
+        for part in self.parts:
+            part.read_in(value_range, doubt)
 
     def load_image(self, index: int) -> np.ndarray:
         part, inner = self.part(index)

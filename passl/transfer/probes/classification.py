@@ -1,14 +1,14 @@
 """The classification tasks on one vector per image: k-NN, linear, SVM and low-shot."""
 
 from collections.abc import Sequence
-from typing import Callable
+from typing import Callable, Optional
 
 import numpy as np
 
 from ...utils.seed import derive_seed
 from . import softmax, svm
 from .features import unit_length
-from .metrics import mean_average_precision, single_labels, top1
+from .metrics import Outcomes, mean_average_precision, single_labels, top1
 from .segmentation import knn_vote
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
@@ -24,12 +24,14 @@ def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
 
 
 def knn(train: np.ndarray, train_labels: np.ndarray, val: np.ndarray, val_labels: np.ndarray, classes: int,
-        ks: Sequence[int] = NEIGHBOURS, temperature: float = 0.07) -> dict[int, float]:
+        ks: Sequence[int] = NEIGHBOURS, temperature: float = 0.07,
+        outcomes: Optional[Outcomes] = None) -> dict[int, float]:
     """Top-1 accuracy in percent of the weighted vote of the k nearest training images.
 
     Args:
         train, val: vectors [N, C]; they are brought to length 1.
         ks: those above the number of training images are left out.
+        outcomes: see `top1`; the figures are top1_k<k>.
 
     Returns:
         {k: percent}
@@ -40,7 +42,7 @@ def knn(train: np.ndarray, train_labels: np.ndarray, val: np.ndarray, val_labels
     for k in [k for k in ks if k <= len(bank)] or [len(bank)]:
         votes = [knn_vote(bank, shares, queries[i:i + _QUERIES], k, temperature)
                  for i in range(0, len(queries), _QUERIES)]
-        out[k] = top1(np.concatenate(votes), val_labels)
+        out[k] = top1(np.concatenate(votes), val_labels, outcomes, f'top1_k{k}')
     return out
 
 
@@ -81,8 +83,12 @@ def fit_views(views: Sequence[np.ndarray], labels: np.ndarray, classes: int, rat
 
 
 def linear(views: Sequence[np.ndarray], labels: np.ndarray, val: np.ndarray, val_labels: np.ndarray, classes: int,
-           seed: int, epochs: int = 40, rates: Sequence[float] = RATES) -> dict[str, float]:
+           seed: int, epochs: int = 40, rates: Sequence[float] = RATES,
+           outcomes: Optional[Outcomes] = None) -> dict[str, float]:
     """Linear classification: the rate is chosen on a held-out fifth of the training images, then all are used.
+
+    Args:
+        outcomes: see `top1`.
 
     Returns:
         {'top1': percent, 'rate': the chosen one}
@@ -95,7 +101,8 @@ def linear(views: Sequence[np.ndarray], labels: np.ndarray, val: np.ndarray, val
         right = [top1(fit_views(inner, labels[~out], classes, r, epochs, seed)(views[0][out]), labels[out])
                  for r in rates]
         rate = rates[int(np.argmax(right))]
-    return {'top1': top1(fit_views(views, labels, classes, rate, epochs, seed)(val), val_labels), 'rate': rate}
+    scores = fit_views(views, labels, classes, rate, epochs, seed)(val)
+    return {'top1': top1(scores, val_labels, outcomes), 'rate': rate}
 
 
 def linear_svm(train: np.ndarray, truth: np.ndarray, val: np.ndarray, val_truth: np.ndarray,

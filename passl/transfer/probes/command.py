@@ -16,8 +16,11 @@ from ...engine.device import select_device
 from ...engine.run_folder import RunFolder
 from ...utils.distributed import dist
 from ...utils.errors import ConfigError
+from ...utils.files import replace_text
+from ...utils.language import language
 from ...utils.logger import get_logger
-from . import report
+from ..reading import Reader, check_range
+from . import report, worth
 from .clas_data import KINDS, ClassificationSplit, build_classification, check_pair
 from .features import Cache
 from .jobs import Bench, check_labels, kinds, runs_of
@@ -61,8 +64,9 @@ def load_data(args: argparse.Namespace) -> tuple[Optional[list[ClassificationSpl
     of_images, of_masks = kinds(args.tasks)
     _check_flags(args, of_images, of_masks)
     whole = dense = None
+    reader = Reader(args.value_range)
     if of_images:
-        whole = [build_classification(args.data_format, args.data, split, args.image_size)
+        whole = [build_classification(args.data_format, args.data, split, args.image_size, reader)
                  for split in _splits(args, args.data_format)]
         check_pair(whole[0], whole[1])
         for split in whole:
@@ -72,6 +76,8 @@ def load_data(args: argparse.Namespace) -> tuple[Optional[list[ClassificationSpl
         options = parse_options(args.option)
         sets = [build_segmentation(kind, args.seg_data or args.data, split, **options)
                 for split in _splits(args, kind)]
+        for one in sets:
+            one.read_in(args.value_range, reader.doubt)
         dense = [SegmentationSplit(d, args.image_size, title) for d, title in zip(sets, ('train', 'val'))]
         check_pair(dense[0], dense[1])
         judge_masks(dense[0].classes, dense[0].pixels, dense[1].pixels)
@@ -89,9 +95,12 @@ def evaluate(args: argparse.Namespace) -> int:
     """
     log = get_logger()
     cv2.setNumThreads(0)        # images are read by threads of our own
+    args = worth.complete(args)
+    check_range(args.value_range)
     sources = find_sources(args.weights, args.names, args.depth)
     select_device(no_cuda=args.no_cuda)
-    needed = [('--weights', path) for path in args.weights] + [('--data', args.data), ('--seg-data', args.seg_data)]
+    needed = [('--weights', path) for path in args.weights if path != args.init]
+    needed += [('--init', args.init), ('--data', args.data), ('--seg-data', args.seg_data)]
     with RunFolder(args.output) as folder:
         folder.claim(args.overwrite, needed, goes_on=FILE, keep=[CACHE])
         folder.tell('running')
@@ -110,7 +119,8 @@ def _measure(args, sources):
                               len(pair[0].classes))
     cache = Cache(os.path.join(args.output, CACHE), args.cache_gb)
     labels = functools.lru_cache(None)(dense[0].labels) if dense else None
-    measured, runs = [], runs_of(args)
+    measured, kept, runs = [], [], runs_of(args)
+    judged = worth.first_column(args, [s.name for s in sources])
     settings = {k: v for k, v in vars(args).items() if k not in ('overwrite', 'output')}
     with Results(args.output) as results, \
             tqdm(total=len(sources) * len(runs), desc='evaluate', unit=' runs', disable=not sys.stderr.isatty(),
@@ -118,25 +128,36 @@ def _measure(args, sources):
         for source in sources:
             bench = Bench(source, args, whole, dense, labels, cache)
             for run in runs:
-                measured.append((source.name, run, _figures(bench, run, results)))
+                figures, outcomes = _figures(bench, run, results, args.worth)
+                measured.append((source.name, run, figures))
+                kept.append((source.name, run, outcomes))
                 bar.update()
             rows = report.rows_of(measured)
-            report.write(args.output, rows, sources, settings)
+            found = worth.judge(kept, judged) if judged and source is sources[-1] else None
+            report.write(args.output, rows, sources, settings, found)
     sys.stdout.write('\n'.join(report.table(rows, [s.name for s in sources])) + '\n')
+    if found:
+        text = '\n'.join(worth.lines(found, language())) + '\n'
+        replace_text(os.path.join(args.output, worth.FILE), text)
+        sys.stdout.write('\n' + text)
 
 
-def _figures(bench, run, results):
-    """The figures of a run, from `results` if they are there."""
+def _figures(bench, run, results, with_outcomes):
+    """(figures, outcomes or {}) of a run, from `results` if they are there."""
     facts = bench.facts(run)
     key = key_of(facts)
     done = results.get(key)
-    if done is None:
+    outcomes = results.outcomes(key) if with_outcomes else {}
+    if done is None or outcomes is None:
         start = time.perf_counter()
         figures = bench.measure(run)
+        outcomes = bench.outcomes
+        if with_outcomes:
+            results.keep(key, outcomes)
         done = {'key': key, 'name': bench.source.name, 'figures': figures, **facts,
                 'seconds': round(time.perf_counter() - start, 2)}
         results.add(done)
         setting = '' if run.setting is None else f' {run.setting}'
         get_logger().info('%s: %s%s, seed %d: %s', bench.source.name, run.task, setting, run.seed,
                           ', '.join(f'{k} {v:.4g}' for k, v in figures.items()))
-    return done['figures']
+    return done['figures'], outcomes

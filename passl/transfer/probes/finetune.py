@@ -1,7 +1,7 @@
 """Semi-supervised fine-tuning: the whole network is trained on a small share of the labels."""
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 import paddle
@@ -9,12 +9,11 @@ from paddle import nn
 from tqdm import tqdm
 
 from ...datasets.base import seeded
-from ...datasets.image import read_image
 from ...datasets.preprocess.compose import build_transforms
 from ...modules.init import constant_, normal_
 from ...utils.seed import derive_seed, seed_everything
 from .features import batches, to_tensor
-from .metrics import top1
+from .metrics import Outcomes, top1
 from .softmax import Shuffled
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ def labelled_per_class(labels: np.ndarray, percent: float, seed: int) -> np.ndar
 
 def finetune(source: 'Source', train: 'ClassificationSplit', val: 'ClassificationSplit', percent: float, seed: int,
              steps: int = 200, batch: int = 32, rate: float = 0.01, head_rate: float = 0.1,
-             decay: float = 1e-4) -> dict[str, float]:
+             decay: float = 1e-4, outcomes: Optional[Outcomes] = None) -> dict[str, float]:
     """Train backbone and classifier with `percent` of the labels.
 
     RandomResizedCrop (scale 0.2 to 1) and flip; SGD with momentum 0.9 and a cosine to 0; the new layer has a rate of
@@ -56,6 +55,7 @@ def finetune(source: 'Source', train: 'ClassificationSplit', val: 'Classificatio
     Args:
         source: Source; train, val: ClassificationSplit with one label per image.
         steps: of `batch` images (all labelled ones if they are fewer).
+        outcomes: see `top1`.
         rate, head_rate: of the backbone and of the classifier at the start; decay: weight decay of both.
 
     Returns:
@@ -80,7 +80,7 @@ def finetune(source: 'Source', train: 'ClassificationSplit', val: 'Classificatio
         images, numbers = [], order()
         for i in numbers:
             with seeded(derive_seed(seed, step, int(i))):
-                images.append(recipe(read_image(train.paths[i])))
+                images.append(recipe(train.read(train.paths[i])))
         labels = paddle.to_tensor(train.labels[numbers].astype('int64'))
         loss = nn.functional.cross_entropy(net(to_tensor(images)), labels)
         loss.backward()
@@ -88,7 +88,7 @@ def finetune(source: 'Source', train: 'ClassificationSplit', val: 'Classificatio
             optimizer.step()
             optimizer.clear_grad()
             schedule.step()
-    return {'top1': top1(_scores(net, val), val.labels), 'images': len(chosen)}
+    return {'top1': top1(_scores(net, val), val.labels, outcomes), 'images': len(chosen)}
 
 
 @paddle.no_grad()

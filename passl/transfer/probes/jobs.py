@@ -10,6 +10,7 @@ import numpy as np
 from ...utils.errors import ConfigError
 from . import classification, finetune, segmentation
 from .features import Cache, extract
+from .metrics import Outcomes
 from .options import CLASSIFICATION, DENSE
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ class Bench:
         whole, dense: (train, val) ClassificationSplits and SegmentationSplits, None where no task needs them.
         labels: function of a grid -> labels of the training masks on it.
         cache: features.Cache.
+
+    Attributes:
+        outcomes: of the last run that was measured: {figure: what became of every test image}.
     """
 
     def __init__(self, source: 'Source', args: argparse.Namespace, whole: Optional[Sequence['ClassificationSplit']],
@@ -64,6 +68,7 @@ class Bench:
                  labels: Optional[Callable[[tuple[int, ...]], np.ndarray]], cache: Cache) -> None:
         self.source, self.args, self.whole, self.dense = source, args, whole, dense
         self.labels, self.cache, self._net, self._kept = labels, cache, None, {}
+        self.outcomes: Outcomes = {}
 
     def facts(self, run: Run) -> dict[str, Any]:
         """All that the figures of a run depend on, for its key."""
@@ -79,15 +84,18 @@ class Bench:
 
     def measure(self, run: Run) -> dict[str, float]:
         """{name: figure} of one run."""
+        self.outcomes = out = {}
         if run.task in DENSE:
             probe = {'linear-seg': segmentation.linear_segmentation, 'knn-seg': segmentation.knn_segmentation}[run.task]
             more = {'patches': self.args.knn_patches} if run.task == 'knn-seg' else {}
             (train, val), (maps, val_maps) = self.dense, self._maps()
-            return probe(train, self.labels(maps.grid), val, maps, val_maps, run.setting, run.seed, **more)
+            return probe(train, self.labels(maps.grid), val, maps, val_maps, run.setting, run.seed, outcomes=out,
+                         **more)
         train, val = self.whole
         classes = len(train.classes)
         if run.task == 'finetune':
-            return finetune.finetune(self.source, train, val, run.setting, run.seed, self.args.finetune_steps)
+            return finetune.finetune(self.source, train, val, run.setting, run.seed, self.args.finetune_steps,
+                                     outcomes=out)
         x, y = self._vectors('train'), self._vectors('val')
         if run.task == 'svm':
             return classification.linear_svm(x, train.truth, y, val.truth)
@@ -95,10 +103,10 @@ class Bench:
             return classification.low_shot(x, train.truth, y, val.truth, run.setting, run.seed)
         assert train.labels is not None and val.labels is not None          # see `check_labels`
         if run.task == 'knn':
-            found = classification.knn(x, train.labels, y, val.labels, classes)
+            found = classification.knn(x, train.labels, y, val.labels, classes, outcomes=out)
             return {f'top1_k{k}': value for k, value in found.items()}
         views = [x, self._vectors('flipped')]
-        return classification.linear(views, train.labels, y, val.labels, classes, run.seed)
+        return classification.linear(views, train.labels, y, val.labels, classes, run.seed, outcomes=out)
 
     def _features(self, split, load, stages, part, pool=False):
         key = f'{self.source.digest}-{split.digest}-{self.args.image_size}-{"".join(map(str, stages))}-{part}'

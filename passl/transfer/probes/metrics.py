@@ -1,5 +1,6 @@
 """The figures: mIoU of a confusion matrix, average precision, accuracy, and the interval of a mean. NumPy only."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Optional, Union
@@ -89,9 +90,19 @@ def single_labels(truth: np.ndarray) -> Optional[np.ndarray]:
     return truth.argmax(1) if (truth >= 0).all() and (truth.sum(1) == 1).all() else None
 
 
-def top1(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Share of the images, in percent, whose class has the highest score (the first of equal ones)."""
-    return 100 * float(np.mean(np.argmax(scores, axis=1) == np.asarray(labels)))
+Outcomes = dict[str, np.ndarray]        # {figure: what became of every test image}, see `paired`
+
+
+def top1(scores: np.ndarray, labels: np.ndarray, outcomes: Optional[Outcomes] = None, figure: str = 'top1') -> float:
+    """Share of the images, in percent, whose class has the highest score (the first of equal ones).
+
+    Args:
+        outcomes: gets uint8 [images], 1 where it is right, under the name `figure`.
+    """
+    right = np.argmax(scores, axis=1) == np.asarray(labels)
+    if outcomes is not None:
+        outcomes[figure] = right.astype(np.uint8)
+    return 100 * float(np.mean(right))
 
 
 def t_probability(t: float, freedom: int) -> float:
@@ -107,6 +118,7 @@ def t_probability(t: float, freedom: int) -> float:
     return 2 / math.pi * (theta + sin * total) if odd else sin * total
 
 
+@functools.lru_cache(None)
 def t_quantile(freedom: int, level: float = 0.95) -> float:
     """The t with P(|T| < t) = level, by bisection; 12.706 for 1, 4.303 for 2, 1.96 for many degrees of freedom."""
     low, high = 0.0, 1.0

@@ -109,17 +109,21 @@ def csv_text(rows: Iterable[dict[str, Any]], names: Sequence[str]) -> str:
     return out.getvalue()
 
 
-def write(folder: str, rows: Sequence[dict[str, Any]], sources: Sequence['Source'], settings: dict[str, Any]) -> None:
+def write(folder: str, rows: Sequence[dict[str, Any]], sources: Sequence['Source'], settings: dict[str, Any],
+          worth: Optional[Sequence[dict[str, Any]]] = None) -> None:
     """Write the comparison as comparison.{txt,csv,json,png} in a results folder.
 
     Args:
         sources: the Sources; settings: {flag: value} for the JSON file.
+        worth: comparisons of `worth.judge`, for the JSON file.
     """
     from ...pictures.curves import plot_comparison
     names = [s.name for s in sources]
     whole = {'settings': settings, 'rows': rows,
              'weights': [{'name': s.name, 'file': s.path, 'network': s.kind, 'depth': s.depth, 'backbone': s.digest}
                          for s in sources]}
+    if worth is not None:
+        whole['worth'] = list(worth)
     texts = {TABLE: '\n'.join(table(rows, names)) + '\n', CSV: csv_text(rows, names),
              JSON_FILE: json.dumps(whole, indent=1, ensure_ascii=False) + '\n'}
     for name, text in texts.items():

@@ -43,7 +43,7 @@ class SegmentationSplit:
         total = hashlib.sha256('\n'.join(self.classes).encode())
         self._masks, self.shapes, self._squares, self.pixels = [], [], [], np.zeros(256, np.int64)
         for _, items in batches(self._look, len(dataset), title=title):
-            for digest, packed, shape, counts, name, square in items:
+            for digest, packed, shape, counts, name, small in items:
                 self.pixels += counts
                 worst = int(np.flatnonzero(counts[:IGNORE]).max(initial=0))
                 if worst >= len(self.classes):
@@ -52,8 +52,8 @@ class SegmentationSplit:
                 total.update(digest)
                 self._masks.append(packed)
                 self.shapes.append(shape)
-                if square is not None:
-                    self._squares.append(square)
+                if small is not None:
+                    self._squares.append(small)
         self.digest = total.hexdigest()[:16]
 
     def __len__(self):
@@ -67,18 +67,13 @@ class SegmentationSplit:
                             f'{mask.shape[1]} x {mask.shape[0]} pixels.')
         data = mask.tobytes()
         digest = hashlib.sha256(np.ascontiguousarray(image).tobytes() + data).digest()
-        square = self._square(image) if (i + 1) * 3 * self.size**2 <= KEPT_BYTES else None
+        small = square(image, self.size) if (i + 1) * 3 * self.size**2 <= KEPT_BYTES else None
         # masks are mostly flat: some fifty times smaller, and read back faster than from their files
-        return digest, zlib.compress(data, 1), mask.shape, np.bincount(mask.ravel(), minlength=256), name, \
-            square
+        return digest, zlib.compress(data, 1), mask.shape, np.bincount(mask.ravel(), minlength=256), name, small
 
     def image(self, i: int) -> np.ndarray:
         """uint8 [size, size, 3]."""
-        return self._squares[i] if i < len(self._squares) else self._square(self.dataset.load_image(i))
-
-    def _square(self, image):
-        shrinks = image.shape[0] * image.shape[1] > self.size * self.size
-        return cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        return self._squares[i] if i < len(self._squares) else square(self.dataset.load_image(i), self.size)
 
     def mask(self, i: int) -> np.ndarray:
         """uint8 [H, W] at full size."""
@@ -91,6 +86,12 @@ class SegmentationSplit:
             fine = nearest(self.mask(i), (grid[0] * SUB, grid[1] * SUB))
             out[i] = fine.reshape(grid[0], SUB, grid[1], SUB).transpose(0, 2, 1, 3).reshape(-1, SUB * SUB)
         return out
+
+
+def square(image: np.ndarray, size: int) -> np.ndarray:
+    """uint8 [size, size, 3]: the whole image, without its aspect."""
+    shrinks = image.shape[0] * image.shape[1] > size * size
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def nearest(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The dense probes: a linear classifier per cell, and k-NN between cells."""
 
 import sys
-from typing import Callable
+from typing import Callable, Optional
 
 import numpy as np
 from tqdm import tqdm
@@ -10,7 +10,8 @@ from ...utils.errors import DataError
 from ...utils.seed import derive_seed
 from . import softmax
 from .features import Features, unit_length
-from .metrics import IGNORE, confusion, segmentation_figures
+from .metrics import IGNORE, Outcomes, confusion, segmentation_figures
+from .paired import image_counts
 from .seg_data import SegmentationSplit, predict_mask, soft_labels
 
 IMAGES_PER_STEP = 8
@@ -36,28 +37,33 @@ def _labelled(train, labels, percent, seed):
 
 
 def score(split: SegmentationSplit, grid: tuple[int, ...], predict: Callable[[np.ndarray], np.ndarray],
-          title: str) -> dict[str, float]:
+          title: str, outcomes: Optional[Outcomes] = None) -> dict[str, float]:
     """Figures of predictions at the full size of every mask.
 
     Args:
         predict: predict(image numbers) -> scores [images, cells, classes].
+        outcomes: gets 'miou': int64 [images, 3, classes], see `paired.image_counts`.
     """
     classes = len(split.classes)
-    total = np.zeros((classes, classes), np.int64)
+    total, counts = np.zeros((classes, classes), np.int64), []
     show = sys.stderr.isatty()
     with tqdm(total=len(split), desc=title, unit=' images', disable=not show, leave=False, dynamic_ncols=True) as bar:
         for first in range(0, len(split), IMAGES_PER_STEP):
             numbers = np.arange(first, min(len(split), first + IMAGES_PER_STEP))
             for i, scores in zip(numbers, predict(numbers)):
                 truth = split.mask(int(i))
-                total += confusion(truth, predict_mask(scores, grid, truth.shape), classes)
+                matrix = confusion(truth, predict_mask(scores, grid, truth.shape), classes)
+                total += matrix
+                counts.append(image_counts(matrix))
             bar.update(len(numbers))
+    if outcomes is not None:
+        outcomes['miou'] = np.stack(counts)
     return segmentation_figures(total)
 
 
 def linear_segmentation(train: SegmentationSplit, labels: np.ndarray, val: SegmentationSplit, features: Features,
                         val_features: Features, percent: float, seed: int, steps: int = 300, rate: float = 2e-2,
-                        decay: float = 1e-2) -> dict[str, float]:
+                        decay: float = 1e-2, outcomes: Optional[Outcomes] = None) -> dict[str, float]:
     """Train a 1x1 convolution on frozen maps and measure it.
 
     Loss: cross-entropy of every labelled place with its cell's prediction (`soft_labels`), 8 images a step, Adam.
@@ -67,6 +73,7 @@ def linear_segmentation(train: SegmentationSplit, labels: np.ndarray, val: Segme
         train, val: SegmentationSplit; features, val_features: their Features.
         labels: `train.labels(features.grid)`.
         percent: share of the training images that is used; seed: of that choice, the start and the order.
+        outcomes: see `score`.
 
     Returns:
         {'miou', 'miou_all', 'pixel_accuracy', 'images'}
@@ -82,7 +89,8 @@ def linear_segmentation(train: SegmentationSplit, labels: np.ndarray, val: Segme
         target, weight = soft_labels(labels[images], classes)
         return x, target.reshape(-1, classes), weight.ravel()
     w, b = softmax.fit(draw, features.channels, classes, steps, rate, decay, rng)
-    figures = score(val, features.grid, lambda i: scale(val_features.cells(i)) @ w + b, f'linear-seg {percent:g} %')
+    figures = score(val, features.grid, lambda i: scale(val_features.cells(i)) @ w + b, f'linear-seg {percent:g} %',
+                    outcomes)
     return dict(figures, images=len(chosen))
 
 
@@ -107,7 +115,7 @@ def knn_vote(bank: np.ndarray, shares: np.ndarray, queries: np.ndarray, k: int, 
 
 def knn_segmentation(train: SegmentationSplit, labels: np.ndarray, val: SegmentationSplit, features: Features,
                      val_features: Features, percent: float, seed: int, k: int = 20, temperature: float = 0.07,
-                     patches: int = 10000) -> dict[str, float]:
+                     patches: int = 10000, outcomes: Optional[Outcomes] = None) -> dict[str, float]:
     """Label every cell of the validation images by the most similar cells of the labelled training images.
 
     Nothing is trained. Each stage has length 1 in every cell, then their concatenation.
@@ -138,4 +146,4 @@ def knn_segmentation(train: SegmentationSplit, labels: np.ndarray, val: Segmenta
         votes = [knn_vote(bank, shares, queries[i:i + _QUERY_CELLS], k, temperature)
                  for i in range(0, len(queries), _QUERY_CELLS)]
         return np.concatenate(votes).reshape(len(images), cells, classes)
-    return dict(score(val, features.grid, predict, f'knn-seg {percent:g} %'), images=len(chosen))
+    return dict(score(val, features.grid, predict, f'knn-seg {percent:g} %', outcomes), images=len(chosen))

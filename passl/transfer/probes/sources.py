@@ -49,6 +49,29 @@ class Source:
         return net
 
 
+def load_backbone(file: str, depth: Optional[int] = None, seed: int = 0) -> 'paddle.nn.Layer':
+    """The backbone of a weight file in eval mode, an nn.Layer: images -> the last stage's map [N, C, H / 32, W / 32].
+
+    It takes RGB images [N, 3, H, W] in [0, 1], less ImageNet's mean and divided by its deviation.
+
+    Its kind and depth are found from the names in the file, its width (`out_channels`: 512 or 2048) follows from them.
+
+    Args:
+        file: anything that `--pretrained` takes: checkpoints, backbones, files of other libraries. 'random': He's
+            initialisation.
+        depth: of 'random'; otherwise what the caller expects, or None.
+        seed: of 'random'.
+
+    Raises:
+        CheckpointError: no whole ResNet backbone, one of another depth or of a width that ResNets here do not have.
+        ConfigError: 'random' without depth.
+    """
+    source, = find_sources([file], depth=depth)
+    if depth not in (None, source.depth):
+        raise CheckpointError(f"'{file}' holds a ResNet-{source.depth}, not a ResNet-{depth}.")
+    return source.build(seed)
+
+
 def digest_of(state: Mapping[str, np.ndarray]) -> str:
     """SHA-256 (16 digits) of {name: array}, independent of the order."""
     total = hashlib.sha256()
