@@ -29,7 +29,7 @@ MAY_IMPORT = {      # each package, itself included implicitly
 MAY_IMPORT['transfer'] = MAY_IMPORT['environment'] = MAY_IMPORT['planning'] = MAY_IMPORT['engine'] | {'engine'}
 # within utils the three rooms know the small rest, and not each other; of the rest only these know a room
 ROOMS = {'config', 'weights', 'distributed'}
-KNOW_A_ROOM = {'plots': 'config', 'checkpoint': 'weights', 'registry': 'config', 'dist': 'distributed'}
+KNOW_A_ROOM = {'run_log': 'config', 'checkpoint': 'weights', 'registry': 'config', 'dist': 'distributed'}
 
 
 def package_of(module):
