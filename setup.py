@@ -31,6 +31,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.9,<3.13',
     packages=find_packages(include=['passl', 'passl.*']),
+    package_data={'passl.report': ['page.html']},
     install_requires=[
         'pyyaml>=5.1',
         'numpy>=1.21',
@@ -39,6 +40,7 @@ setup(
         'tqdm>=4.60',
         'visualdl>=2.5',
         'matplotlib>=3.5',
+        'jinja2>=3.0',
     ],
     extras_require={
         'cpu': ['paddlepaddle>=2.6.2', *PADDLE_NEEDS],

@@ -10,6 +10,7 @@ import pytest
 
 from passl import cli
 from passl.planning.command import build_pretrain_parser
+from passl.report.page import build_report_parser
 from passl.transfer.probes.options import build_evaluate_parser
 from passl.transfer.weights.command import build_export_parser, build_import_parser
 from passl.transfer.paddleseg.options import build_seg_parser
@@ -30,6 +31,7 @@ VISUALIZE = 'tools/visualize_correspondence.py'
 STUDY = 'tools/studies/small_crops/study.py'
 PARSERS = {'tools/train.py': build_train_parser, 'tools/pretrain.py': build_pretrain_parser,
            'tools/extract_weight.py': build_extract_parser, 'tools/plot_log.py': cli.build_plot_parser,
+           'tools/report.py': build_report_parser,
            'tools/check_data.py': build_check_parser,
            'tools/env.py': build_env_parser,
            'tools/evaluate.py': build_evaluate_parser,
