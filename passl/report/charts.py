@@ -38,8 +38,17 @@ FIGURES: list[dict[str, Any]] = [
      'keys': {'match_true': ('matched', '匹配'), 'match_chance': ('guessing', '猜测')},
      'text': ('Of the places that both views show: how often the most similar cell is the true one, or touches it.',
               '在两个视图都看到的位置中，最相似的格子就是真实位置或与之相邻的比例。')},
-    {'title': ('Validation', '验证'), 'zero': True, 'val': True,
-     'text': ('Figures of the evaluations during the run.', '训练期间各次评估的指标。')},
+    {'title': ('Dense structure, without labels', '稠密结构（无需标签）'), 'of': 'quality',
+     'keys': {'dse': ('DSE', 'DSE'), 'dse_inter': ('between', '之间'), 'dse_intra': ('within', '之内'),
+              'dse_dim': ('dims', '维数')},
+     'text': ('An estimate of how good the dense features of each checkpoint are. Higher DSE is better.',
+              '对每个检查点稠密特征好坏的估计。DSE 越高越好。')},
+    {'title': ('Measured with labels', '用标签测得'), 'zero': True, 'of': 'quality',
+     'keys': {'knn_top1': ('k-NN (%)', 'k-NN（%）'), 'miou': ('mIoU (%)', 'mIoU（%）')},
+     'text': ('A probe of each checkpoint, as passl evaluate computes it.',
+              '对每个检查点的探测，与 passl evaluate 的算法相同。')},
+    {'title': ('Validation', '验证'), 'zero': True, 'of': 'val', 'text': (
+        'Figures of the evaluations during the run.', '训练期间各次评估的指标。')},
     {'title': ('Learning rate', '学习率'), 'zero': True, 'raw': True, 'keys': {'lr': ('rate', '学习率')},
      'text': ('The schedule as it was run.', '实际执行的学习率策略。')},
     {'title': ('Images per second', '每秒图像数'), 'zero': True, 'keys': {'ips': ('images/s', '图像/秒')},
@@ -50,19 +59,19 @@ _NO_FIGURES = {'mode', 'iteration', 'epoch', 'health', 'num_samples', 'time', 'e
 
 
 def charts(runs: Sequence[Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """(the charts that everybody reads, one of every further figure of the log) of runs with `train`, `val`, `chance`.
+    """(the charts that everybody reads, one of every further figure of the log) of runs with `name`, `log`, `chance`.
 
     One run: a chart holds all keys of a row of FIGURES. Several: a chart per key, in which each run is a line.
     """
     drawn, done = [], set()
     for row in FIGURES:
-        source = 'val' if row.get('val') else 'train'
+        source = row.get('of', 'train')
         keys = row.get('keys') or {k: (k, k) for k in _keys(runs, source)}
         if len(runs) > 1:
             keys = {k: name for k, name in keys.items() if k not in row.get('alone', ())}
         done.update(keys if source == 'train' else ())
         groups = [list(keys)] if len(runs) == 1 else [[k] for k in keys]
-        if row['title'][0] == 'Loss' and not any('loss_dense' in r for run in runs for r in run.train):
+        if row['title'][0] == 'Loss' and not any('loss_dense' in r for run in runs for r in run.log['train']):
             groups = [['loss']]                         # the same curve twice
         for group in groups:
             chart = _chart(runs, row, source, {k: keys[k] for k in group})
@@ -74,7 +83,7 @@ def charts(runs: Sequence[Any]) -> tuple[list[dict[str, Any]], list[dict[str, An
 
 def _keys(runs, source):
     """Names of the figures in the records, in the order of their first appearance."""
-    return list(dict.fromkeys(k for run in runs for r in getattr(run, source) for k in r
+    return list(dict.fromkeys(k for run in runs for r in run.log[source] for k in r
                               if isinstance(k, str) and k not in _NO_FIGURES))
 
 
@@ -82,9 +91,8 @@ def _chart(runs: Sequence[Any], row: dict[str, Any], source: str, keys: dict[str
     """Geometry of one chart; None if no run has a finite figure of it."""
     lines = []
     for number, run in enumerate(runs):
-        records = run.val if source == 'val' else run.train
         for place, (key, name) in enumerate(keys.items()):
-            line = _line(records, key, row.get('raw') or source == 'val')
+            line = _line(run.log[source], key, row.get('raw') or source != 'train')
             if line:
                 several = len(runs) > 1
                 lines.append({**line, 'colour': (number if several else place) % 8, 'key': key,
@@ -123,7 +131,12 @@ def _line(records: Records, key: str, exact: bool) -> Optional[dict[str, Any]]:
     y[np.abs(y) > _MOST] = np.nan
     if not np.isfinite(y).any():
         return None
-    return {'x': x, 'y': y, 'mean': y if exact else running_mean(y, max(1, len(y) // 20))}
+    return {'x': x, 'y': y, 'mean': y if exact else running_mean(y, window(len(y)))}
+
+
+def window(number: int) -> int:
+    """How many of a log's records a mean takes: a twentieth of a short log, towards a hundredth of a long one."""
+    return max(1, min(number // 20, 20 + number // 100))
 
 
 def thin(y: np.ndarray) -> np.ndarray:

@@ -10,15 +10,15 @@ from ..transfer.probes.report import JSON_FILE, cell_text, shown
 from ..utils.errors import DataError
 from ..utils.misc import format_eta
 from ..utils.run_log import series
-from .charts import Words, short
+from .charts import Words, short, window
 from .run import Run, at, clean, read_json
 
 Rows = list[tuple[Words, str]]
 
 
 def figures(run: Run) -> Rows:
-    """(name in both languages, value) of where the run stands: means of the last twentieth of its log."""
-    last = run.train[-max(1, len(run.train) // 20):]
+    """(name in both languages, value) of where the run stands: where its curves end."""
+    last = run.train[-window(len(run.train)):]
     wanted = {'loss_global': ('loss, global', '损失，全局'), 'loss_dense': ('loss, dense', '损失，稠密'),
               'acc1': ('key first (%)', '首选即键（%）'), 'acc1_dense': ('key first, dense (%)', '首选即键，稠密（%）'),
               'std': ('spread, images', '分散度，图像'), 'std_dense': ('spread, cells', '分散度，格子'),

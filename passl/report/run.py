@@ -27,12 +27,11 @@ _LONGEST = 2**24            # bytes of log.txt that are read
 
 @dataclass
 class Run:
-    """One run folder: its name in the report, the log's records, and plain facts for the page."""
+    """One run folder: its name in the report, the log's records by mode, and plain facts for the page."""
 
     folder: str
     name: str
-    train: Records
-    val: Records
+    log: dict[str, Records]
     config_text: str
     config: dict[str, Any]
     status: dict[str, Any]
@@ -42,13 +41,17 @@ class Run:
     data: Optional[tuple[int, int]] = None
 
     @property
+    def train(self) -> Records:
+        return self.log['train']
+
+    @property
     def chance(self) -> Optional[tuple[int, float]]:
         """(K, loss of guessing)"""
         return chance_of(self.config)
 
     @property
     def iterations(self) -> int:
-        return max((r['iteration'] for r in self.train + self.val), default=0)
+        return max(records[-1]['iteration'] for records in self.log.values() if records)
 
 
 def read_runs(folders: Sequence[str]) -> list[Run]:
@@ -77,8 +80,8 @@ def _names(places):
 
 
 def _read(place, name):
-    train, val = read_log(os.path.join(place, LOG))
-    run = Run(place, name, train, val, *read_config_text(place), read_json(place, STATUS), read_json(place, SUMMARY))
+    run = Run(place, name, read_log(os.path.join(place, LOG)), *read_config_text(place), read_json(place, STATUS),
+              read_json(place, SUMMARY))
     run.config_text = clean(run.config_text)
     try:
         with open(os.path.join(place, 'log.txt'), encoding='utf-8', errors='replace') as f:

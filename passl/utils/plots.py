@@ -49,7 +49,8 @@ def plot_loss(jsonl_path: str, out_png: str) -> None:
     Raises:
         DataError: no such log, or it holds no training step and no evaluation.
     """
-    train, val = read_log(jsonl_path)
+    log = read_log(jsonl_path)
+    train, val = log['train'], log['val']
     run_dir = os.path.dirname(os.path.abspath(jsonl_path))
     window = max(1, len(train) // 20)
     plt = _pyplot()

@@ -14,8 +14,9 @@ REQUIRED = 'loss', 'loss_global', 'loss_dense', 'acc1', 'acc1_dense', 'lr'
 Records = list[dict[str, Any]]
 
 
-def read_log(jsonl_path: str) -> tuple[Records, Records]:
-    """(training records, validation records) of a log.jsonl, by rising iteration.
+def read_log(jsonl_path: str) -> dict[str, Records]:
+    """The records of a log.jsonl by their mode, each by rising iteration: steps of the training under 'train',
+    evaluations under 'val', what was measured of checkpoints under 'quality'.
 
     A resumed run writes the steps since its checkpoint again: the later record of an iteration counts.
 
@@ -27,10 +28,10 @@ def read_log(jsonl_path: str) -> tuple[Records, Records]:
     records = [r for r in read_json_lines(jsonl_path) if is_record(r)]
     latest = {(r.get('mode'), r['iteration']): r for r in records}
     ordered = sorted(latest.values(), key=lambda r: r['iteration'])
-    train, val = ([r for r in ordered if r.get('mode') == mode] for mode in ('train', 'val'))
-    if not train and not val:
+    modes = {mode: [r for r in ordered if r.get('mode') == mode] for mode in ('train', 'val', 'quality')}
+    if not modes['train'] and not modes['val']:
         raise DataError(f"'{jsonl_path}' holds no logged step yet. Steps are logged every log_config.interval.")
-    return train, val
+    return modes
 
 
 def is_record(record: Any) -> bool:

@@ -10,8 +10,8 @@ from passl.report import charts
 from passl.report.charts import HEIGHT, POINTS, WIDTH
 
 
-def run_of(records, val=(), chance=None, name='run'):
-    return SimpleNamespace(train=[{'mode': 'train', **r} for r in records], val=list(val), chance=chance, name=name)
+def run_of(records, val=(), quality=(), chance=None, name='run'):
+    return SimpleNamespace(log={'train': records, 'val': list(val), 'quality': list(quality)}, chance=chance, name=name)
 
 
 def points(path):
@@ -88,11 +88,19 @@ def test_the_mean_is_that_of_a_twentieth_of_the_log():
     assert line['last'] == pytest.approx(values[-5:].mean())
 
 
+@pytest.mark.parametrize('number, window', [(1, 1), (50, 2), (400, 20), (1000, 30), (20000, 220)])
+def test_the_window_of_the_mean(number, window):
+    assert charts.window(number) == window
+
+
 def test_what_has_no_chart_is_among_the_further_figures():
     records = [{'iteration': 1, 'lr': 0.1, 'pairs': 5.0, 'memory_mb': 3.0, 'health': 'healthy', 'epoch': 1, 'time': 1.0,
                 'note': 'text', 'many': [1, 2], 'huge': 1e300}]
-    drawn, rest = charts.charts([run_of(records, [{'mode': 'val', 'iteration': 1, 'knn': 60.0, 'num_samples': 5}])])
-    assert [c['title'][0] for c in drawn] == ['Validation', 'Learning rate']
+    drawn, rest = charts.charts([run_of(records, [{'iteration': 1, 'acc1': 60.0, 'num_samples': 5}],
+                                        [{'iteration': 1, 'dse': 0.5, 'best': True}, {'iteration': 2, 'miou': 30.0}])])
+    assert [(c['title'][0], [line['key'] for line in c['lines']]) for c in drawn] == [
+        ('Dense structure, without labels', ['dse']), ('Measured with labels', ['miou']), ('Validation', ['acc1']),
+        ('Learning rate', ['lr'])]
     assert [c['title'][0] for c in rest] == ['pairs', 'memory_mb']
 
 

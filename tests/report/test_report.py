@@ -113,10 +113,11 @@ def make_run(folder, steps=40, config=CONFIG, log=LOG, **more):
     (folder / 'config.yaml').write_text(config, encoding='utf-8')
     (folder / 'log.txt').write_text(log, encoding='utf-8')
     (folder / 'status.json').write_text(json.dumps({'state': 'done', 'code': 0, 'message': '', 'time': 'then'}))
-    (folder / 'log.jsonl').write_text(''.join(json.dumps({
+    (folder / 'log.jsonl').write_text('\n'.join(json.dumps({
         'mode': 'train', 'iteration': 25 * i, 'epoch': 1 + i // 2, 'lr': 0.06, 'time': 2.0, 'loss': 5.0,
         'loss_global': 6.0, 'loss_dense': 4.0, 'acc1': 12.5, 'acc1_dense': 48.25, 'std': 0.9, 'ips': 47.0,
-        'memory_mb': 1000.0, 'health': 'filling' if i < 11 else 'healthy', **more}) + '\n' for i in range(1, steps + 1)))
+        'memory_mb': 1000.0, 'health': 'filling' if i < 11 else 'healthy', **more})
+                                                for i in range(1, steps + 1)) + '\n')
     return folder
 
 
