@@ -39,6 +39,7 @@ FIGURES: list[dict[str, Any]] = [
      'text': ('Of the places that both views show: how often the most similar cell is the true one, or touches it.',
               '在两个视图都看到的位置中，最相似的格子就是真实位置或与之相邻的比例。')},
     {'title': ('Dense structure, without labels', '稠密结构（无需标签）'), 'of': 'quality',
+     'alone': {'dse_inter', 'dse_intra', 'dse_dim'},
      'keys': {'dse': ('DSE', 'DSE'), 'dse_inter': ('between', '之间'), 'dse_intra': ('within', '之内'),
               'dse_dim': ('dims', '维数')},
      'text': ('An estimate of how good the dense features of each checkpoint are. Higher DSE is better.',
@@ -116,7 +117,7 @@ def _chart(runs: Sequence[Any], row: dict[str, Any], source: str, keys: dict[str
         line['text'] = short(line['last'])
     _apart(lines)
     title = row['title'] if len(keys) > 1 or len(runs) == 1 or len(row.get('keys', ())) == 1 else \
-        tuple(f'{t}: {n}' for t, n in zip(row['title'], next(iter(keys.values()))))
+        tuple(map(''.join, zip(row['title'], (': ', '：'), next(iter(keys.values())))))
     text = tuple(a + b for a, b in zip(row['text'], _CHANCE)) if chances else row['text']
     return {'title': title, 'text': text, 'lines': lines, 'one': source == 'train' and len(lines) == 1,
             'x_ticks': [(across(t) / WIDTH * 100, steps(t)) for t in ticks(min(start, 0), end)],

@@ -14,6 +14,7 @@ from .charts import Words, short, window
 from .run import Run, at, clean, read_json
 
 Rows = list[tuple[Words, str]]
+_LONGEST = 1e9               # seconds of a training that somebody waits for
 
 
 def figures(run: Run) -> Rows:
@@ -67,12 +68,13 @@ def environment(run: Run) -> Rows:
     seconds, before = 0.0, 0
     for step, value in zip(*series(run.train, 'time')):
         seconds, before = seconds + value * (step - before), step
+    known = 0 < seconds < _LONGEST
     memory = series(run.train, 'memory_mb')[1]
     rows = [(('Folder', '文件夹'), run.folder),
             (('State', '状态'), run.status.get('state')), (('Message', '消息'), run.status.get('message') or None),
             (('Last change', '最后更新'), run.status.get('time')),
             (('Epochs begun', '已开始的轮数'), latest.get('epoch')),
-            (('Training time', '训练用时'), format_eta(seconds) if seconds else None),
+            (('Training time', '训练用时'), format_eta(seconds) if known else None),
             (('Memory, peak (MiB)', '内存峰值（MiB）'), f'{max(memory):,.0f}' if memory else None)]
     rows += [(('Software and device', '软件与设备'), head) for head in run.head[-3:]]
     return [(name, clean(value)[:500]) for name, value in rows if value is not None]
@@ -96,7 +98,7 @@ def _flat(value, front=''):
 
 
 def evaluation(folder: str) -> Optional[dict[str, Any]]:
-    """{'folder', 'names', 'rows': [(label, [(text, mean or None)])], 'notes'} of what `passl evaluate --output` wrote.
+    """{'folder', 'names', 'rows': [(label, [(text, bar)])], 'notes'} of what `passl evaluate --output` wrote.
 
     None if the folder holds no comparison, or a damaged one.
     """
@@ -104,8 +106,7 @@ def evaluation(folder: str) -> Optional[dict[str, Any]]:
     try:
         names = [w['name'] for w in content['weights']]
         every = [r for r in content['rows'] if isinstance(r['figure'], str) and shown(r)]
-        rows = [(clean(r['label']), [(cell_text(c), c and float(c['mean'])) for c in map(r['cells'].get, names)])
-                for r in every]
+        rows = [(clean(r['label']), _with_bars([r['cells'].get(name) for name in names])) for r in every]
         kinds: dict[Any, set[str]] = {}
         for r in every:
             for cell in r['cells'].values():
@@ -117,6 +118,13 @@ def evaluation(folder: str) -> Optional[dict[str, Any]]:
         return None
     return {'folder': clean(folder), 'names': [clean(n) for n in names], 'rows': rows, 'notes': notes,
             'data': clean(data) if data else None}
+
+
+def _with_bars(cells):
+    """[(text, length of its bar in percent of the row's longest)]"""
+    means = [float(c['mean']) if c else 0.0 for c in cells]
+    most = max([m for m in means if 0 < m < math.inf], default=1.0)
+    return [(cell_text(c), 100 * m / most if 0 < m <= most else 0.0) for c, m in zip(cells, means)]
 
 
 def evaluations(runs: Sequence[Run], given: Sequence[str]) -> list[dict[str, Any]]:
