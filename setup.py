@@ -46,6 +46,7 @@ setup(
     python_requires='>=3.9,<3.13',
     packages=find_packages(include=['passl', 'passl.*']),
     cmdclass={'build_py': BuildWithBases},
+    package_data={'passl.report': ['page.html']},
     install_requires=[
         'pyyaml>=5.1',
         'numpy>=1.21',
@@ -54,6 +55,7 @@ setup(
         'tqdm>=4.60',
         'visualdl>=2.5',
         'matplotlib>=3.5',
+        'jinja2>=3.0',
     ],
     extras_require={
         'cpu': ['paddlepaddle>=2.6.2', *PADDLE_NEEDS],

@@ -30,6 +30,7 @@ commands:
   transfer-det     fine-tune and use a detector with PaddleDetection
   visualize        draw what a network sees and what it has learned
   plot             draw the loss curve of a run folder
+  report           one page that says what runs were and whether they learned
   check-data       look for broken, equal and mislabelled images
   env              tell versions and devices for a bug report; --check: does everything work here?
 """
@@ -144,6 +145,18 @@ def plot_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) 
     return guarded(run)
 
 
+def report_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> int:
+    """`tools/report.py` and `passl report`."""
+    from .report.page import build_report_parser, default_output, write_report
+    args = build_report_parser(prog).parse_args(argv)
+
+    def run():
+        from .utils.logger import setup_logger
+        setup_logger()
+        write_report(args.runs, args.output or default_output(args.runs), args.evaluation)
+    return guarded(run)
+
+
 def check_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> int:
     """`tools/check_data.py` and `passl check-data`; exit code 1: problems were found."""
     args = build_check_parser(prog).parse_args(argv)
@@ -223,8 +236,7 @@ def visualize_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = N
 COMMANDS = {'pretrain': pretrain_main, 'train': train_main, 'extract-weight': extract_main, 'export': export_main,
             'import': import_main, 'embed': embed_main, 'evaluate': evaluate_main,
             'transfer-seg': transfer_seg_main, 'transfer-det': transfer_det_main, 'visualize': visualize_main,
-            'plot': plot_main,
-            'check-data': check_main, 'env': env_main}
+            'plot': plot_main, 'report': report_main, 'check-data': check_main, 'env': env_main}
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

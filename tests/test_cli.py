@@ -56,7 +56,8 @@ def test_wrong_command(argv, words, capsys):
 
 
 @pytest.mark.parametrize('command, entry', [('train', 'train_main'), ('extract-weight', 'extract_main'),
-                                            ('plot', 'plot_main'), ('export', 'export_main'), ('import', 'import_main'),
+                                            ('plot', 'plot_main'), ('report', 'report_main'),
+                                            ('export', 'export_main'), ('import', 'import_main'),
                                             ('transfer-seg', 'transfer_seg_main'), ('env', 'env_main')])
 def test_subcommands_have_help(command, entry, capsys):
     with pytest.raises(SystemExit) as e:
@@ -67,7 +68,7 @@ def test_subcommands_have_help(command, entry, capsys):
 
 
 @pytest.mark.parametrize('words', [('-m', 'passl'), ('tools/train.py',), ('tools/extract_weight.py',),
-                                   ('tools/plot_log.py',), ('tools/export_weights.py',),
+                                   ('tools/plot_log.py',), ('tools/report.py',), ('tools/export_weights.py',),
                                    ('tools/import_weights.py',), ('tools/env.py',)])
 def test_tools_start_and_help(words):
     done = run(*words, '--help')

@@ -11,6 +11,7 @@ import pytest
 from passl import cli
 from passl.pictures.options import build_visualize_parser
 from passl.planning.command import build_pretrain_parser
+from passl.report.page import build_report_parser
 from passl.transfer.embedding.command import build_embed_parser
 from passl.transfer.probes.options import build_evaluate_parser
 from passl.transfer.weights.command import build_export_parser, build_import_parser
@@ -32,6 +33,7 @@ VISUALIZE = 'tools/visualize.py'
 STUDY = 'tools/studies/small_crops/study.py'
 PARSERS = {'tools/train.py': build_train_parser, 'tools/pretrain.py': build_pretrain_parser,
            'tools/extract_weight.py': build_extract_parser, 'tools/plot_log.py': cli.build_plot_parser,
+           'tools/report.py': build_report_parser,
            'tools/check_data.py': build_check_parser,
            'tools/env.py': build_env_parser,
            'tools/evaluate.py': build_evaluate_parser, 'tools/embed.py': build_embed_parser,

@@ -16,7 +16,7 @@ from tests.utils.torch_writer import write_zip
 
 PAGES = ['README.md', 'docs/GETTING_STARTED.md', 'docs/OWN_DATA.md', 'docs/CHECK_DATA.md', 'docs/LABELLED_DATA.md',
          'docs/Train_DenseCL_model.md', 'docs/Train_MoCo_model.md', 'docs/EVALUATE.md', 'docs/LOSS_CURVE.md',
-         'docs/VISUALIZE.md', 'configs/densecl/README.md', 'configs/moco/README.md', 'docs/EXPORT.md']
+         'docs/VISUALIZE.md', 'configs/densecl/README.md', 'configs/moco/README.md', 'docs/EXPORT.md', 'docs/REPORT.md']
 # starts of lines that install, need several machines, or open a server
 NOT_RUN = ('bash ', 'pip ', 'visualdl ', '. .venv', 'python -m venv', 'python -c', 'tail ')
 PACK = 'tools/pack_dataset.py'
@@ -110,9 +110,9 @@ def test_the_shown_commands_run(sandbox, monkeypatch):
                     os.remove(written)
             code = {'tools/train.py': cli.train_main, 'tools/extract_weight.py': cli.extract_main,
                     'tools/export_weights.py': cli.export_main, 'tools/import_weights.py': cli.import_main,
-                    'tools/plot_log.py': cli.plot_main, PACK: module_of(PACK).main, CHECK: cli.check_main,
-                     EVALUATE: cli.evaluate_main, EMBED: cli.embed_main, ENV: cli.env_main,
-                     VISUALIZE: cli.visualize_main}[tool](arguments)
+                     'tools/plot_log.py': cli.plot_main, 'tools/report.py': cli.report_main,
+                     PACK: module_of(PACK).main, CHECK: cli.check_main, EVALUATE: cli.evaluate_main,
+                     EMBED: cli.embed_main, ENV: cli.env_main, VISUALIZE: cli.visualize_main}[tool](arguments)
         found = CHECK in words and code == 1        # the same made-up images in train and val
         assert not code or found, ' '.join(words)
         ran.append(' '.join(words))
@@ -125,3 +125,4 @@ def test_the_shown_commands_run(sandbox, monkeypatch):
     for name in ('before/views', 'before/schedule', 'my_pictures/neighbours', 'densecl_r50/pictures/schedule'):
         assert os.path.isfile(f'output_dir/{name}.png')
     assert os.path.isfile('output_dir/densecl_r50/loss.png')
+    assert os.path.isfile('output_dir/densecl_r50/report.html') and os.path.isfile('output_dir/compared.html')

@@ -27,12 +27,13 @@ MAY_IMPORT = {      # each package, itself included implicitly
     'engine': {'hooks', 'datasets', 'solver', 'modeling', 'modules', 'modules.cpu', 'utils',
                'modeling.architectures'} | PARTS,
 }
-MAY_IMPORT['transfer'] = MAY_IMPORT['environment'] = MAY_IMPORT['planning'] = \
-    MAY_IMPORT['engine'] | {'engine', 'pictures'}
+MAY_IMPORT['transfer'] = MAY_IMPORT['environment'] = MAY_IMPORT['engine'] | {'engine', 'pictures'}
+MAY_IMPORT['report'] = {'transfer', 'utils'}        # the tables of `passl evaluate`
+MAY_IMPORT['planning'] = MAY_IMPORT['transfer'] | {'report'}
 MAY_IMPORT['pictures.command'] = MAY_IMPORT['transfer'] | {'transfer'}
 # within utils the three rooms know the small rest, and not each other; of the rest only these know a room
 ROOMS = {'config', 'weights', 'distributed'}
-KNOW_A_ROOM = {'checkpoint': 'weights', 'registry': 'config', 'dist': 'distributed'}
+KNOW_A_ROOM = {'run_log': 'config', 'checkpoint': 'weights', 'registry': 'config', 'dist': 'distributed'}
 
 
 def package_of(module):
@@ -211,7 +212,7 @@ def without_paddle(code, *argv):
                                     'passl.utils.options', 'passl.utils.config.registry', 'passl.utils.errors',
                                     'passl.utils.weights.checkpoint', 'passl.utils.weights',
                                     'passl.utils.weights.extract',
-                                    'passl.transfer.weights.command', 'passl.environment.command',
+                                    'passl.transfer.weights.command', 'passl.environment.command', 'passl.report',
                                     'passl.utils.health', 'passl.utils.language', 'passl.utils.logger',
                                     'passl.pictures.curves', 'passl.pictures.painter', 'passl.pictures.options',
                                     'passl.utils.misc'])

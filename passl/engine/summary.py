@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Mapping, Optional, Sequence
 import numpy as np
 
 from ..modeling import build_model
+from ..utils import health
 from ..utils.errors import PasslError
 from ..utils.files import replace_text
 from ..utils.language import language
@@ -98,10 +99,6 @@ def start_weights(trainer: 'Trainer', load: Optional[str] = None) -> dict[str, n
 
 def judged(records: Sequence[dict[str, Any]]) -> tuple[Optional[str], dict[str, Any], Optional[str]]:
     """(code, figures, sentence) of a run's health, from the records of its log; (None, {}, None) if it is not known."""
-    try:
-        from ..utils import health  # type: ignore[attr-defined]
-    except ImportError:
-        return None, {}, None
     code, figures = health.verdict(list(records))
     return code, figures, health.sentence(code, figures, language()) if code else None
 
@@ -121,7 +118,7 @@ def next_commands(run: str, weights: str, config: str, backbone: Mapping[str, An
     kind, vd = f"ResNet{backbone.get('depth', 50)}", backbone.get('name') == 'ResNet_vd'
     seg = next((p for p in (_SEG, os.path.join(_CLONE, _SEG)) if os.path.isfile(p)), None)
     commands = [] if extracted else [('extract', f'passl extract-weight {weights_} --output {alone}.pdparams')]
-    commands.append(('help', f'passl evaluate --tasks knn,linear --weights random {weights_} --data LABELLED'))
+    commands.append(('help', f'passl evaluate --worth --weights {weights_} --data LABELLED'))
     if backbone.get('name') in ('ResNet', 'ResNet_vd'):
         target, end = ('paddleclas', '.paddleclas.pdparams') if vd else ('torchvision', '.pth')
         commands.append(('elsewhere', f'passl export {weights_} --to {target} --output {alone}{end}'))

@@ -1,76 +1,26 @@
 """Curves of a run, and bars of a comparison."""
 
-import math
 import os
 from typing import Any, Optional, Sequence
-from numpy.typing import ArrayLike
 
-import numpy as np
 
-from ..utils.errors import ConfigError, DataError
+from ..utils.run_log import chance_of, read_config_text, read_log, running_mean, series
 from .canvas import pyplot, save
 
 LOSSES = (('loss', 'loss', '#1f4e9c'), ('loss_global', 'global', '#d98032'), ('loss_dense', 'dense', '#3a9455'))
 ACCURACIES = (('acc1', 'global', '#d98032'), ('acc1_dense', 'dense', '#3a9455'))
 
 
-def running_mean(values: ArrayLike, window: int) -> np.ndarray:
-    """Mean over the last `window` values (fewer at the start); NaN and infinities are left out of it."""
-    values = np.asarray(values, dtype=float)
-    good = np.isfinite(values)
-    total = np.cumsum(np.where(good, values, 0.0))
-    count = np.cumsum(good)
-    total[window:], count[window:] = total[window:] - total[:-window], count[window:] - count[:-window]
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def _series(records, key):
-    """(iterations, values) of the records that have `key`; 'nan' and 'inf' strings become floats."""
-    pairs = [(r['iteration'], float(r[key])) for r in records if r.get(key) is not None]
-    return [p[0] for p in pairs], [p[1] for p in pairs]
-
-
-def _queue_size(run_dir):
-    """K of the run's model, or None: not a contrastive model, or no config.yaml beside the log."""
-    from ..utils.config.yaml_text import MAX_TEXT, parse_yaml
-    path = os.path.join(run_dir, 'config.yaml')
-    if not os.path.isfile(path):
-        return None
-    try:
-        with open(path, encoding='utf-8') as f:
-            config = parse_yaml(f.read(MAX_TEXT + 1), path)
-    except (ConfigError, OSError, UnicodeDecodeError):      # the line is an extra: a damaged file only costs it
-        return None
-    model = config.get('model') if isinstance(config, dict) else None
-    size = model.get('K') if isinstance(model, dict) else None
-    return size if isinstance(size, int) and size > 0 else None
-
-
 def _draw(axes, records, keys, window):
     """Draw each of `keys` thinly and its running mean thickly; returns how many had values."""
     drawn = 0
     for key, label, colour in keys:
-        steps, values = _series(records, key)
+        steps, values = series(records, key)
         if values:
             axes.plot(steps, values, color=colour, alpha=0.25, linewidth=1)
             axes.plot(steps, running_mean(values, window), color=colour, linewidth=2, label=label)
             drawn += 1
     return drawn
-
-
-def _is_record(record):
-    """Whether a line of the log is one of ours: other programs may have written to the file."""
-    if not isinstance(record, dict) or type(record.get('iteration')) is not int or \
-            not isinstance(record.get('mode'), (str, type(None))) or not abs(record['iteration']) < 2**53:
-        return False
-    keys = [k for k, _, _ in LOSSES + ACCURACIES] + ['acc1', 'lr']
-    return all(_is_figure(record.get(k)) for k in keys)
-
-
-def _is_figure(value):
-    """A number, nothing, or what the log writes in place of numbers that JSON has not."""
-    return value is None or isinstance(value, float) or type(value) is int and abs(value) < 2**1000 or \
-        isinstance(value, str) and value.lower() in ('nan', 'inf', '-inf', 'infinity', '-infinity')
 
 
 def plot_loss(jsonl_path: str, out_png: str) -> None:
@@ -81,17 +31,8 @@ def plot_loss(jsonl_path: str, out_png: str) -> None:
     Raises:
         DataError: no such log, or it holds no training step and no evaluation.
     """
-    from ..utils.logger import read_json_lines
-    if not os.path.isfile(jsonl_path):
-        raise DataError(f"No log '{jsonl_path}'. Give a run folder, or the log.jsonl in it.")
-    records = [r for r in read_json_lines(jsonl_path) if _is_record(r)]
-    # a resumed run writes the steps since its checkpoint again: the later record counts
-    latest = {(r.get('mode'), r['iteration']): r for r in records}
-    ordered = sorted(latest.values(), key=lambda r: r['iteration'])
-    train = [r for r in ordered if r.get('mode') == 'train']
-    val = [r for r in ordered if r.get('mode') == 'val']
-    if not train and not val:
-        raise DataError(f"'{jsonl_path}' holds no logged step yet. Steps are logged every log_config.interval.")
+    log = read_log(jsonl_path)
+    train, val = log['train'], log['val']
     run_dir = os.path.dirname(os.path.abspath(jsonl_path))
     window = max(1, len(train) // 20)
     plt = pyplot()
@@ -99,19 +40,18 @@ def plot_loss(jsonl_path: str, out_png: str) -> None:
                                                  gridspec_kw={'height_ratios': [3, 2, 1]})
     figure.suptitle(os.path.basename(run_dir))
     _draw(top, train, LOSSES, window)
-    queue_size = _queue_size(run_dir)
-    if queue_size:
-        chance = math.log(queue_size + 1)
-        top.axhline(chance, color='grey', linestyle='--', linewidth=1,
-                    label=f'guessing: ln({queue_size} + 1) = {chance:.2f}')
+    chance = chance_of(read_config_text(run_dir)[1])
+    if chance:
+        top.axhline(chance[1], color='grey', linestyle='--', linewidth=1,
+                    label=f'guessing: ln({chance[0]} + 1) = {chance[1]:.2f}')
     top.set_ylabel('loss')
     single = ACCURACIES if any('acc1_dense' in r for r in train) else (('acc1', 'training', '#d98032'),)
     drawn = _draw(middle, train, single, window)
-    steps, values = _series(val, 'acc1')
+    steps, values = series(val, 'acc1')
     if values:
         middle.plot(steps, values, color='#8e3a80', marker='o', linewidth=1.5, label='validation')
     middle.set_ylabel('top-1 accuracy, %')
-    bottom.plot(*_series(train, 'lr'), color='#444444')
+    bottom.plot(*series(train, 'lr'), color='#444444')
     bottom.set_ylabel('learning rate')
     bottom.set_xlabel('iteration')
     for axes, has_legend in ((top, train), (middle, drawn or values), (bottom, False)):

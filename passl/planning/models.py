@@ -2,7 +2,8 @@
 
 import os
 
-from .command import BACKBONES, METHODS, configs_folder
+from .command import METHODS
+from .config import BACKBONES, bases_folder
 
 
 def list_models() -> dict[str, list[str]]:
@@ -11,15 +12,15 @@ def list_models() -> dict[str, list[str]]:
     Returns:
         {'backbones': of `passl pretrain --backbone`, 'methods': of its `--method`,
         'backbone_classes', 'architectures': what `model.backbone.name` and `model.name` of a config may be, own parts
-        that were registered included, 'configs': shipped files, as `passl train -c` takes them in a clone}
+        that were registered included, 'configs': the files of a clone, as `passl train -c` takes them; none in a wheel}
 
     Raises:
-        ConfigError: the configs are not there. PaddleMissingError: Paddle is not.
+        PaddleMissingError: Paddle is not there.
     """
     from ..modeling.architectures import MODELS
     from ..modeling.backbones import BACKBONES as CLASSES
-    top = configs_folder()
+    top = os.path.dirname(bases_folder())
     files = [os.path.relpath(os.path.join(folder, name), os.path.dirname(top)) for folder, _, names in os.walk(top)
-             if '_base_' not in folder for name in names if name.endswith('.yaml')]
+             if os.path.basename(top) == 'configs' and '_base_' not in folder for name in names if name.endswith('.yaml')]
     return {'backbones': sorted(BACKBONES), 'methods': sorted(METHODS), 'backbone_classes': CLASSES.names(),
             'architectures': MODELS.names(), 'configs': sorted(files)}

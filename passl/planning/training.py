@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, Sequence
 
 from ..utils.config import dump_config
 from ..utils.distributed import dist
+from ..utils.errors import PasslError
 from ..utils.files import free_name, replace_text
 from ..utils.logger import get_logger, quiet_terminal, read_json_lines
 from ..utils.options import build_train_parser
@@ -105,6 +106,7 @@ def end(data: str, config: str, trainer: 'Trainer', _: Optional[str] = None) -> 
     from ..engine.summary import next_commands, write_summary
     from ..hooks.checkpoint_hook import LATEST
     from ..pictures.curves import plot_loss
+    from ..report import write_report
     from ..utils.weights.extract import extract_weight
     place = trainer.run_dir
     assert place is not None
@@ -112,4 +114,8 @@ def end(data: str, config: str, trainer: 'Trainer', _: Optional[str] = None) -> 
     extract_weight(os.path.join(place, LATEST), weights, remove_prefix=True, overwrite=True)
     plot_loss(os.path.join(place, 'log.jsonl'), os.path.join(place, 'loss.png'))
     write_summary(trainer, weights, next_commands(place, weights, config, trainer.cfg['model']['backbone'], data))
-    # passl.report, where it is there, is called here: write_report([place], os.path.join(place, 'report'))
+    try:
+        write_report([place], os.path.join(place, 'report.html'))
+        get_logger().info('The run as one page, for a browser: %s', os.path.join(place, 'report.html'))
+    except PasslError as e:             # the run is complete without it
+        get_logger().warning('No report of this run: %s', e)

@@ -135,7 +135,7 @@ def test_the_next_commands_are_understood(name, depth, targets):
     args = build_pretrain_parser().parse_args(shlex.split(found['on'], comments=True)[2:])
     assert (args.data, args.out, args.resume) == ('data/my images', 'runs/my run', True)
     assert summary.next_commands('r', 'w', 'c', {'name': 'Own'}) == [
-        ('help', 'passl evaluate --tasks knn,linear --weights random w --data LABELLED'),
+        ('help', 'passl evaluate --worth --weights w --data LABELLED'),
         ('see', 'passl visualize r'), ('report', 'passl report r')]
 
 

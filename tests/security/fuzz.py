@@ -36,7 +36,7 @@ from passl.utils.weights.checkpoint import _Pickler, file_format, is_torch_file,
 from passl.utils.config import apply_overrides, dump_config, load_config, merge, validate, with_defaults  # noqa: E402
 from passl.utils.errors import PasslError  # noqa: E402
 from passl.utils.logger import read_json_lines  # noqa: E402
-from passl.pictures.curves import _is_record, _series  # noqa: E402
+from passl.utils.run_log import is_record, series  # noqa: E402
 from passl.utils.config.schema import SCHEMA, structural_keys  # noqa: E402
 from passl.utils.weights import backbone_weights, find_state_dict, weights_in  # noqa: E402
 from passl.utils.config.yaml_text import parse_yaml, to_yaml  # noqa: E402
@@ -442,10 +442,10 @@ class Logs(Target):
         return b'\n'.join(lines)
 
     def run(self, path):
-        records = [r for r in read_json_lines(path) if _is_record(r)]
+        records = [r for r in read_json_lines(path) if is_record(r)]
         sorted(records, key=lambda r: r['iteration'])
         {(r.get('mode'), r['iteration']) for r in records}
-        _series(records, 'loss'), _series(records, 'lr')
+        series(records, 'loss'), series(records, 'lr')
 
 
 class Images(Target):

@@ -68,7 +68,8 @@ class ProbeHook(BestHook):
         model.eval()
         try:
             with tempfile.TemporaryDirectory() as folder:
-                bench = Bench(_Running(model.backbone, trainer.iteration), args, whole, dense,
+                running: Any = _Running(model.backbone, trainer.iteration)
+                bench = Bench(running, args, whole, dense,
                               dense[0].labels if dense else None, Cache(folder))
                 found = bench.measure(Run(self.task, 100 if dense else None, 0))
         finally:
