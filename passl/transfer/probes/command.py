@@ -140,6 +140,8 @@ def _measure(args, sources):
         text = '\n'.join(worth.lines(found, language())) + '\n'
         replace_text(os.path.join(args.output, worth.FILE), text)
         sys.stdout.write('\n' + text)
+    elif judged:
+        get_logger().warning('--worth: one test image tells nothing; no sentence is written.')
 
 
 def _figures(bench, run, results, with_outcomes):

@@ -98,5 +98,5 @@ def compare(ours: np.ndarray, theirs: np.ndarray) -> Comparison:
     half, more = (math.sqrt(t_quantile(min(n - 1, _MOST_FREEDOM), level)**2 * of_images
                             + (t_quantile(seeds - 1, level)**2 * of_seeds if of_seeds else 0.0))
                   for level in (LEVEL, 2 * POWER - 1))      # on both sides; 1 - POWER is left on one
-    return Comparison(float(mean), float(mean - half), float(mean + half), half + more, bool(of_seeds > of_images), n,
-                      seeds)
+    return Comparison(float(mean), max(-100.0, float(mean - half)), min(100.0, float(mean + half)),     # of percents
+                      min(100.0, half + more), bool(of_seeds > of_images), n, seeds)

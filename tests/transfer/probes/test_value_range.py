@@ -52,6 +52,7 @@ def test_features_are_those_of_data_scaled_by_hand(ending, change, value_range, 
     np.testing.assert_array_equal(found['features'], plain['features'])
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_data_scaled_by_hand(backbone_file, tmp_path, capsys):
     sets = {}
     for kind, write in (('classes', write_classes), ('masks', write_masks)):

@@ -31,13 +31,13 @@ def test_where_only_the_seeds_move_it_is_their_t_interval():
     """Of each seed all images are right with us: no image says more than another."""
     theirs = np.zeros((3, 4000), np.uint8)
     ours = np.zeros_like(theirs)
-    for seed, share in enumerate((0.1, 0.4, 0.7)):
+    for seed, share in enumerate((0.1, 0.2, 0.5)):
         ours[seed] = np.random.RandomState(seed).rand(4000) < share
     found, each = compare(ours, theirs), 100 * ours.mean(1)
     assert found.seeds_matter and found.difference == pytest.approx(each.mean())
     half = t_quantile(2) * each.std(ddof=1) / math.sqrt(3)
     assert found.high - found.difference == pytest.approx(half, rel=0.01)
-    assert found.verdict == 'open'                                  # 40 points, and three seeds that differ so much
+    assert found.verdict == 'open'                                  # 27 points, and three seeds that differ so much
 
 
 def test_equal_predictions_prove_nothing_on_few_images_and_something_on_many():
@@ -153,7 +153,8 @@ def test_sentences():
     assert worth.lines([], 'en') == []
 
 
-def test_the_command_compares_with_the_random_start_and_the_start(backbone_file, classes, masks, tmp_path, capsys,
+@pytest.mark.slow
+def test_the_command_compares_with_the_random_start_and_the_start(backbone_file, classes, tmp_path, capsys,
                                                                   monkeypatch):
     from passl.utils.weights.extract import extract_weight
     monkeypatch.setenv('LC_ALL', 'C')
@@ -185,7 +186,7 @@ def test_the_command_compares_with_the_random_start_and_the_start(backbone_file,
 
 def test_masks_are_judged_too(backbone_file, masks, tmp_path, capsys):
     done = call(evaluate_main, ['--worth', '--weights', backbone_file, '--data', masks, '--image-size', '32', '--seeds',
-                                '2', '--no-cuda', '--output', str(tmp_path / 'out')], capsys)
+                                '1', '--no-cuda', '--output', str(tmp_path / 'out')], capsys)
     assert done.code == 0, done.err
     with open(tmp_path / 'out/comparison.json', encoding='utf-8') as f:
         content = json.load(f)
