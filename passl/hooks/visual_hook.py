@@ -16,7 +16,8 @@ from .hook import Hook, Order, Priority
 if TYPE_CHECKING:
     from ..engine.trainer import Trainer
 
-PICTURES, SHORTEST = 8, 50          # of a run with no interval; shorter runs are trials, and get none
+# of a run with no interval; shorter runs are trials, and get none. Pictures cost about as much as a step
+PICTURES, SHORTEST, APART = 8, 50, 25
 _LAST = 120.0                       # seconds that the end of a run waits for each picture
 # what a machine may be short of; anything else is a mistake in the code, and shows
 _FAILURES = (PasslError, OSError, MemoryError, RuntimeError)
@@ -32,8 +33,9 @@ class VisualHook(Hook):
     process 0, and another process draws; no random number and no weight of the training changes.
 
     Args:
-        interval: epochs (with `by_epoch: false` iterations) from one picture to the next; null: 8 times in a run, and
-            in a run of less than 50 iterations never. With an interval there is one before the first step as well.
+        interval: epochs (with `by_epoch: false` iterations) from one picture to the next; null: 8 times in a run, at
+            least 25 iterations apart, and in a run of less than 50 iterations never. One is drawn before the first
+            step as well.
         by_epoch: unit of `interval`.
         pictures: false draws none.
     """
@@ -66,7 +68,7 @@ class VisualHook(Hook):
         if not self.pictures or self.interval is None and trainer.max_iters < SHORTEST:
             return None
         if self.interval is None:
-            return -(-trainer.max_iters // PICTURES)
+            return max(-(-trainer.max_iters // PICTURES), APART)
         return self.interval * (trainer.iters_per_epoch if self.by_epoch else 1)
 
     def _try(self, function, trainer):

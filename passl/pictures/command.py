@@ -190,11 +190,17 @@ def _of_network(args, subject, wanted, data, scene):
     name = source.name if subject.iteration is None else f'Iteration {subject.iteration}'
     with paddle.no_grad():          # both are in eval mode
         if 'matches' in wanted:
-            given = scene.matches(net, name)
-            if start is not None:
-                other = scene.matches(start, name)
-                given['start'] = drawing.share_right(other['features'], other['true'], other['valid'])[0]
-            _write(subject, 'matches', subject.iteration, **given)
+            try:
+                given = scene.matches(net, name)
+                other = scene.matches(start, name) if start is not None else None
+            except ConfigError as e:
+                if args.pictures:
+                    raise
+                get_logger().warning('No matches: %s', e)
+            else:
+                if other is not None:
+                    given['start'] = drawing.share_right(other['features'], other['true'], other['valid'])[0]
+                _write(subject, 'matches', subject.iteration, **given)
         if 'maps' in wanted:
             _write(subject, 'maps', subject.iteration, **scene.maps(net, name))
         if set(wanted) & {'neighbours', 'embedding'}:

@@ -6,6 +6,7 @@ from typing import Any, Optional
 import numpy as np
 
 from ..datasets.preprocess.two_view import Views
+from ..utils.errors import ConfigError
 from ..utils.seed import derive_seed
 from . import look
 
@@ -47,8 +48,11 @@ class Scene:
         """(first views, second views: uint8 [N, side, side, 3], places [N, 2, 6]); needs a recipe that can be followed.
 
         Raises:
-            ConfigError: it cannot be followed.
+            ConfigError: it cannot be followed, or makes one view.
         """
+        if len(self.recipe) != 2:
+            raise ConfigError('Matches need two views of an image, and the recipe makes one: give images with --images '
+                              'and weights as SOURCE.')
         self.recipe.check_places()
         recipe = look.enlarged(self.recipe, self.side)
         drawn = [self._pair(recipe, index, image) for index, image in self.images[:PAIRS]]

@@ -83,7 +83,7 @@ def test_the_default_is_eight_times_a_run_and_never_in_a_trial():
 
     class Run:
         iters_per_epoch = 10
-    for steps, every in ((49, None), (50, 7), (1000, 125)):
+    for steps, every in ((49, None), (50, 25), (201, 26), (1000, 125)):
         Run.max_iters = steps
         assert VisualHook()._every(Run) == every
     assert VisualHook(interval=2)._every(Run) == 20 and VisualHook(3, by_epoch=False)._every(Run) == 3

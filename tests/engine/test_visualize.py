@@ -83,3 +83,14 @@ def test_a_config_alone_gives_views_and_schedule(data, capsys, drawn, tmp_path):
     assert call(visualize_main, [config, '--output', tmp_path], capsys).code == 0
     assert set(drawn) == {str(tmp_path / 'views.png'), str(tmp_path / 'schedule.png')}
     assert drawn[str(tmp_path / 'views.png')]['first'].shape == (8, 160, 160, 3)
+
+
+def test_a_recipe_of_one_view_has_no_matches(data, capsys, drawn, tmp_path, monkeypatch):
+    """Those of a classifier: left out, or refused where they are asked for."""
+    one = {'name': 'UnlabelledFolder', 'dataroot': os.path.join(data, 'flat'), 'transforms': command._NORMALISE}
+    monkeypatch.setattr(command, 'build_dataset', lambda node, build=command.build_dataset: build(one))
+    words = ['random', '--depth', 18, '--images', os.path.join(data, 'flat'), '--side', 32, '--output', tmp_path]
+    done = call(visualize_main, [*words, '--count', 3], capsys)
+    assert done.code == 0 and 'No matches' in done.out + done.err
+    assert sorted(map(os.path.basename, drawn)) == ['embedding.png', 'maps.png', 'neighbours.png', 'views.png']
+    refused(call(visualize_main, [*words, '--pictures', 'matches'], capsys), 'Matches need two views')
