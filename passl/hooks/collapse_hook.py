@@ -49,7 +49,7 @@ class CollapseHook(Hook):
         super().__init__(priority)
         self.check = check or 'off'                         # YAML reads a bare off as false
         self.limits: dict[str, Any] = {'min_std': min_std, 'max_acc': max_acc, 'patience': patience,
-                       'chance_patience': chance_patience, 'early_epochs': early_epochs}
+                                       'chance_patience': chance_patience, 'early_epochs': early_epochs}
 
     def run_begin(self, trainer: 'Trainer') -> None:
         self.judge, self.told = Judge(**self.limits), None

@@ -14,6 +14,7 @@ from .command import load_data
 from .features import Cache
 from .jobs import Bench, Run
 from .options import build_evaluate_parser
+from .sources import Source
 
 if TYPE_CHECKING:
     from ...engine.trainer import Trainer
@@ -21,15 +22,14 @@ if TYPE_CHECKING:
 _NEIGHBOURS = 20
 
 
-class _Running:
-    """What Bench wants of a Source: the backbone as it is now."""
-
-    name = 'best'
+class _Running(Source):
+    """The backbone of a training as it is now."""
 
     def __init__(self, backbone: Any, iteration: int) -> None:
-        self.backbone, self.digest = backbone, str(iteration)
+        super().__init__('now', f'iteration {iteration}', 0)
+        self.backbone, self.digest = backbone, f'iteration-{iteration}'
 
-    def build(self) -> Any:
+    def build(self, seed: int = 0) -> Any:
         return self.backbone
 
 
@@ -68,8 +68,7 @@ class ProbeHook(BestHook):
         model.eval()
         try:
             with tempfile.TemporaryDirectory() as folder:
-                running: Any = _Running(model.backbone, trainer.iteration)
-                bench = Bench(running, args, whole, dense,
+                bench = Bench(_Running(model.backbone, trainer.iteration), args, whole, dense,
                               dense[0].labels if dense else None, Cache(folder))
                 found = bench.measure(Run(self.task, 100 if dense else None, 0))
         finally:
