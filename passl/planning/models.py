@@ -20,7 +20,8 @@ def list_models() -> dict[str, list[str]]:
     from ..modeling.architectures import MODELS
     from ..modeling.backbones import BACKBONES as CLASSES
     top = os.path.dirname(bases_folder())
-    files = [os.path.relpath(os.path.join(folder, name), os.path.dirname(top)) for folder, _, names in os.walk(top)
-             if os.path.basename(top) == 'configs' and '_base_' not in folder for name in names if name.endswith('.yaml')]
+    shipped = os.walk(top) if os.path.basename(top) == 'configs' else ()
+    files = [os.path.relpath(os.path.join(folder, name), os.path.dirname(top)) for folder, _, names in shipped
+             if '_base_' not in folder for name in names if name.endswith('.yaml')]
     return {'backbones': sorted(BACKBONES), 'methods': sorted(METHODS), 'backbone_classes': CLASSES.names(),
             'architectures': MODELS.names(), 'configs': sorted(files)}

@@ -80,7 +80,8 @@ def test_a_training_without_labels_ends_with_a_summary(data, out, capsys):
     assert list(told) == ['weights', 'health', 'figures', 'stages', 'next'] and told['weights'] == latest
     assert told['next'][0] == f'passl extract-weight {latest} --output {folder}/backbone.pdparams'
     assert f'passl report {folder}' in told['next'] and f'passl visualize {folder}' in told['next']
-    losses = [json.loads(line)['loss'] for line in open(os.path.join(folder, 'log.jsonl'))][4:]
+    records = map(json.loads, open(os.path.join(folder, 'log.jsonl'), encoding='utf-8'))
+    losses = [r['loss'] for r in records if r['mode'] == 'train'][4:]
     assert f'loss     {losses[0]:.3f} -> {losses[1]:.3f}' in done.out and '(since the queue was full)' in done.out
     # what a resumed run started from, its command line may have known
     train(moco(data, **out, epochs=3), capsys, '--resume', 'auto', '--allow-changes')

@@ -8,8 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -18,8 +16,8 @@ import pytest
 from passl import cli
 from passl.report import page, write_report
 from passl.report import run as run_room
-from passl.utils import health
 from passl.utils.errors import ConfigError, DataError
+from passl.utils.health import CODES
 
 VOID = {'meta', 'img', 'br', 'link', 'input', 'hr'}
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}\' onload=\'alert(3)&amp;'
@@ -129,19 +127,20 @@ def add_pictures(folder, *names):
 
 
 @pytest.fixture
-def health(monkeypatch):
+def words_on_health(monkeypatch):
     """A stand-in for the room of the verdicts."""
-    monkeypatch.setitem(sys.modules, 'passl.utils.health', SimpleNamespace(
-        verdict=lambda records: (records[-1].get('health'), {'std': records[-1].get('std')}),
-        sentence=lambda code, figures, language: f'{language}-words on {code}, std {figures["std"]}',
-        advice=lambda code, figures, language: f'{language}-advice'))
+    for name, function in (
+            ('verdict', lambda records: (records[-1].get('health'), {'std': records[-1].get('std')})),
+            ('sentence', lambda code, figures, language: f'{language}-words on {code}, std {figures["std"]}'),
+            ('advice', lambda code, figures, language: f'{language}-advice')):
+        monkeypatch.setattr(run_room, name, function)
 
 
 def test_the_codes_are_those_of_the_verdicts():
-    assert set(health.CODES) == set(run_room.CODES)
+    assert set(CODES) == set(run_room.CODES)
 
 
-def test_the_report_of_a_run(run_dir, health):
+def test_the_report_of_a_run(run_dir, words_on_health):
     make_run(run_dir)
     (run_dir / 'summary.json').write_text(json.dumps({
         'weights': str(run_dir / 'b o.pdparams'), 'stages': {'conv1': 0.25, 'layer4': 1.5},
@@ -168,7 +167,7 @@ def test_the_report_of_a_run(run_dir, health):
                                                          ('h-healthy', 'left:25.00%;width:75.00%')]
 
 
-def test_both_languages_everywhere(run_dir, health):
+def test_both_languages_everywhere(run_dir, words_on_health):
     make_run(run_dir)
     write_report([str(run_dir)], str(run_dir / 'r.html'))
     found = checked(run_dir / 'r.html')
@@ -177,7 +176,7 @@ def test_both_languages_everywhere(run_dir, health):
     assert dict(found.elements)['html'] == {'lang': 'en'}                        # what is seen without the script
 
 
-def test_runs_side_by_side(tmp_path, health):
+def test_runs_side_by_side(tmp_path, words_on_health):
     one = make_run(tmp_path / 'a' / 'densecl')
     two = make_run(tmp_path / 'b' / 'densecl', 20, CONFIG.replace('K: 99', 'K: 199').replace('somewhere', 'else'),
                    std=0.01, health='collapsing')
@@ -212,7 +211,7 @@ def test_evaluations_are_given_or_found(run_dir, tmp_path):
         write_report([str(run_dir)], str(tmp_path / 'r.html'), [str(tmp_path)])
 
 
-def test_texts_of_a_run_stay_texts(tmp_path, health):
+def test_texts_of_a_run_stay_texts(tmp_path, words_on_health):
     """Names, settings, logs, results: whatever they hold, it is shown and nothing else."""
     folder = make_run(tmp_path / EVIL.replace('/', '|'), 3,
                       CONFIG + f'note: {json.dumps(EVIL)}\n"{{{{ config }}}}": 1\n',
@@ -319,7 +318,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason='no Chromium here')
 @pytest.mark.parametrize('language', ['en', 'zh'])
-def test_a_browser_shows_it(language, tmp_path, health):
+def test_a_browser_shows_it(language, tmp_path, words_on_health):
     """The script runs (its hash is right), nothing is complained of, and what hides in a run's texts does not run."""
     folder = make_run(tmp_path / EVIL.replace('/', '|'), 5, CONFIG + f'note: {json.dumps(EVIL)}\n', **{EVIL: 3.0})
     output = tmp_path / 'r.html'
