@@ -25,10 +25,10 @@ BEST, FACTS = 'best.pdparams', 'best.json'
 class BestHook(Hook):
     """After each checkpoint of a contrastive training: how good are its dense features, told without labels?
 
-    The figures of `Trainer.structure` are logged (`mode: quality` in log.jsonl). The checkpoint with the highest `dse`
-    so far is also called `best.pdparams` (a second name of the same file: it stays when retention removes the first);
-    `best.json` says which one it is. Process 0 does it, and the training is the same with and without. What goes wrong
-    is a warning.
+    The figures of `Trainer.structure` are logged (`mode: quality` in log.jsonl). Of the second half of the run (before,
+    noise counts as structure) the checkpoint with the highest `dse` so far is also called `best.pdparams` (a second
+    name of the same file: it stays when retention removes the first); `best.json` says which one it is. Process 0
+    does it, and the training is the same with and without. What goes wrong is a warning.
 
     Args:
         check: 'auto' or 'off'.
@@ -37,7 +37,7 @@ class BestHook(Hook):
     """
 
     priority = Priority.CHECKPOINT
-    figure = 'dse'
+    figure, counts_from = 'dse', 0.5         # the figure that decides; from this share of the run on
 
     def __init__(self, check: Literal['auto', 'off', False] = 'auto', images: Count = 64, side: Optional[Count] = None,
                  priority: Optional[Order] = None) -> None:
@@ -63,7 +63,8 @@ class BestHook(Hook):
 
     def _keep(self, trainer, folder, figures, seconds):
         value, before = figures[self.figure], self._best(trainer, folder)
-        best = before is None or value > before
+        counts = trainer.iteration >= self.counts_from * trainer.max_iters
+        best = counts and (before is None or value > before)
         if best:
             path = os.path.join(folder, BEST)
             with whole(path) as place:
@@ -76,7 +77,8 @@ class BestHook(Hook):
                  'checkpoint': os.path.basename(trainer.last_checkpoint)}) + '\n')
         shown = ', '.join(f'{k} {v:.4g}' for k, v in figures.items())
         get_logger().info('Iteration %d: %s (%.1f s)%s', trainer.iteration, shown, seconds,
-                          f': the best so far, {BEST}' if best else f'; the best has {self.figure} {before:.4g}')
+                          f': the best so far, {BEST}' if best else f'; the best has {self.figure} {before:.4g}'
+                          if before is not None else '')
         with JsonLines(os.path.join(folder, 'log.jsonl')) as log:
             log.write({'mode': 'quality', 'iteration': trainer.iteration, 'epoch': trainer.epoch, **figures,
                        'time': seconds, 'best': best})

@@ -45,6 +45,8 @@ class ProbeHook(BestHook):
         check, priority: as in BestHook.
     """
 
+    counts_from = 0.0
+
     def __init__(self, data: Text, check: Literal['auto', 'off', False] = 'auto',
                  priority: Optional[Order] = None) -> None:
         super().__init__(check, priority=priority)
