@@ -98,9 +98,12 @@ def start_weights(trainer: 'Trainer', load: Optional[str] = None) -> dict[str, n
 
 
 def judged(records: Sequence[dict[str, Any]]) -> tuple[Optional[str], dict[str, Any], Optional[str]]:
-    """(code, figures, sentence) of a run's health, from the records of its log; (None, {}, None) if it is not known."""
+    """(code, figures, sentences) of a run's health, by the records of its log; (None, {}, None) if it is not known."""
     code, figures = health.verdict(list(records))
-    return code, figures, health.sentence(code, figures, language()) if code else None
+    if code is None:
+        return None, figures, None
+    said, advice = (words(code, figures, language()) for words in (health.sentence, health.advice))
+    return code, figures, said + ('。' if language() == 'zh' else '. ') + advice if advice else said
 
 
 def next_commands(run: str, weights: str, config: str, backbone: Mapping[str, Any], data: Optional[str] = None,
@@ -163,6 +166,10 @@ def write_summary(trainer: 'Trainer', weights: Optional[str], commands: Sequence
         get_logger().warning("'%s' cannot be written: %s", os.path.join(trainer.run_dir, SUMMARY), e.strerror or e)
 
 
+def _percent(share):
+    return f'{100 * share:.{0 if share >= 0.1 else 1 if share >= 0.01 else 2}f}%'
+
+
 def steps_to_fill(trainer: 'Trainer') -> int:
     """Steps in which the loss rises because the queue fills; 0 without a queue."""
     queue = getattr(trainer.model, 'queue', None)
@@ -180,7 +187,7 @@ def summary_text(steps: int, weights: Optional[str], sentence: Optional[str], lo
         facts.append(('loss', f'{numbers[0]:.3f} -> {numbers[-1]:.3f}  {sparkline(numbers, bars=_bars())}'
                       + f"  {words['full']}" * queue))
     if stages:
-        moved = ', '.join(f'{stage} {100 * share:.2g}%' for stage, share in stages.items())
+        moved = ', '.join(f'{stage} {_percent(share)}' for stage, share in stages.items())
         facts.append(('moved', f"{moved} {words['of']}"))
     lines = [words['done'].replace('N', str(steps))]
     lines += [f'  {_padded(words[key], [words[k] for k, _ in facts])}  {text}' for key, text in facts]

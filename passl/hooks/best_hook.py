@@ -76,9 +76,10 @@ class BestHook(Hook):
                 {'figure': self.figure, 'value': value, 'iteration': trainer.iteration,
                  'checkpoint': os.path.basename(trainer.last_checkpoint)}) + '\n')
         shown = ', '.join(f'{k} {v:.4g}' for k, v in figures.items())
-        get_logger().info('Iteration %d: %s (%.1f s)%s', trainer.iteration, shown, seconds,
-                          f': the best so far, {BEST}' if best else f'; the best has {self.figure} {before:.4g}'
-                          if before is not None else '')
+        rank = f': the best so far, {BEST}' if best else f'; the best has {self.figure} {before:.4g}' \
+            if before is not None else ''
+        get_logger().info('Iteration %d: %s (%.1f s)%s', trainer.iteration, shown, seconds, rank,
+                          extra={'short': f'checkpoint of step {trainer.iteration}: {self.figure} {value:.4g}{rank}'})
         with JsonLines(os.path.join(folder, 'log.jsonl')) as log:
             log.write({'mode': 'quality', 'iteration': trainer.iteration, 'epoch': trainer.epoch, **figures,
                        'time': seconds, 'best': best})

@@ -49,8 +49,9 @@ def build_pretrain_parser(prog: Optional[str] = None) -> Parser:
     parser.add_argument('data', metavar='DATA', type=not_empty, help='folder of images, flat or nested')
     parser.add_argument('--out', metavar='RUN', type=not_empty,
                         help='run folder (default: output_dir/pretrain_<name of the data>); its config is RUN.yaml')
-    parser.add_argument('--backbone', choices=sorted(BACKBONES), default='resnet50', metavar='NAME',
-                        help=f"one of {', '.join(sorted(BACKBONES))} (default: %(default)s)")
+    parser.add_argument('--backbone', choices=sorted(BACKBONES), metavar='NAME',
+                        help=f"one of {', '.join(sorted(BACKBONES))} (default: that of --init; else resnet50, on a CPU "
+                             'resnet18)')
     parser.add_argument('--method', choices=METHODS, default='densecl', help='default: %(default)s')
     parser.add_argument('--init', metavar='FILE', type=not_empty,
                         help='start from these backbone weights (ImageNet-supervised, or of any method)')
@@ -81,17 +82,19 @@ def run_pretrain(args: argparse.Namespace, words: Sequence[str] = ()) -> int:
         if args.resume:
             return train_plan(args, config, on_main(_former, config), ['--resume', 'auto'])
         on_main(_refuse_former, config, args.overwrite)
-    facts = facts_of(args.data, BACKBONES[args.backbone][0], bool(args.init), args.no_cuda)
+    facts = facts_of(args.data, bool(args.init), args.no_cuda)
     facts = facts if args.plan else agreed(facts)
+    args.backbone, why = chosen_backbone(args, facts.device)
+    facts = facts._replace(depth=BACKBONES[args.backbone][0])
     hours = args.hours or (_CPU_HOURS if facts.device == 'cpu' and not args.epochs else None)
-    choices, cfg = planned(args, facts, hours)
+    choices, cfg = planned(args, facts, hours, why=why)
     if not args.plan:
         on_main(check_place, place)
         if hours:
             code, seconds = measured_speed(apply_overrides(cfg, args.override), place, args.no_cuda)
             if code:
                 return code
-            choices, cfg = planned(args, facts, hours, seconds)
+            choices, cfg = planned(args, facts, hours, seconds, why)
     cfg.update(output_dir=os.path.dirname(place) or '.')
     cfg = apply_overrides(cfg, args.override)
     validate(cfg, True)
@@ -144,10 +147,28 @@ def _can_make_regions():
     return True
 
 
-def planned(args: argparse.Namespace, facts: Facts, hours: Optional[float],
-            seconds: Optional[float] = None) -> tuple[list[Choice], dict[str, Any]]:
-    """(choices, config) of a command line; `seconds`: a step takes, if that is known."""
-    choices = plan(facts, args.method, dense_loss(facts, _can_make_regions()), args.epochs, hours, seconds)
+def chosen_backbone(args: argparse.Namespace, device: str) -> tuple[str, str]:
+    """(name, reason) of the backbone. Raises PasslError for an --init that holds none that is known."""
+    if args.backbone:
+        return args.backbone, '--backbone'
+    if args.init:
+        from ..transfer.probes.sources import find_sources
+        start, = find_sources([args.init])
+        return next(name for name, of in BACKBONES.items() if of == (start.depth, start.kind)), 'that of --init'
+    if device == 'cpu':
+        return 'resnet18', 'a CPU makes too few steps of ResNet-50 to learn much'
+    return 'resnet50', 'that of the paper'
+
+
+def planned(args: argparse.Namespace, facts: Facts, hours: Optional[float], seconds: Optional[float] = None,
+            why: str = '--backbone') -> tuple[list[Choice], dict[str, Any]]:
+    """(choices, config) of a command line.
+
+    Args:
+        seconds: that a step takes, if that is known. why: the reason of the backbone.
+    """
+    choices = [Choice('backbone', 'backbone', args.backbone, why)]
+    choices += plan(facts, args.method, dense_loss(facts, _can_make_regions()), args.epochs, hours, seconds)
     return choices, config_of(args, choices)
 
 

@@ -120,10 +120,10 @@ def look_at_device(no_cuda: bool) -> tuple[str, int, Optional[str]]:
     return 'gpu', paddle.device.cuda.get_device_properties().total_memory, half
 
 
-def facts_of(data: str, depth: int, started: bool, no_cuda: bool = False) -> Facts:
-    """What the plan depends on, for this process of the job."""
+def facts_of(data: str, started: bool, no_cuda: bool = False) -> Facts:
+    """What the plan depends on, for this process of the job, but for the backbone's depth."""
     images, side = look_at_images(data)
     device, memory, half = look_at_device(no_cuda)
     processes = int(os.environ.get('PADDLE_TRAINERS_NUM') or 1)
     cores = max(1, usable_cores() // local_processes(os.environ))
-    return Facts(images, side, device, memory, processes, cores, half, depth, started)
+    return Facts(images, side, device, memory, processes, cores, half, started=started)

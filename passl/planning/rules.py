@@ -11,6 +11,7 @@ from ..utils.misc import CELL, power_of_two
 FEWEST = 8                      # images: below, no batch has enough of them to contrast
 _MANY = 500_000                 # images from which on ImageNet's rate is the rule
 _LARGEST_QUEUE, _DECIDED_BY = 65536, 256
+_FEW_STEPS = 200                # docs/BENCHMARKS.md: after 100 steps of the study matches had hardly moved
 
 
 class Facts(NamedTuple):
@@ -92,7 +93,8 @@ def length(facts: Facts, per_step: int, epochs: Optional[float] = None, hours: O
     per_epoch = max(1, facts.images // per_step)
     if hours and seconds:
         steps = max(1, int(3600 * hours / seconds))
-        return steps, f'{hours:g} h at {seconds:.2f} s per step, {steps / per_epoch:.0f} epochs'
+        few = '' if steps >= _FEW_STEPS else f'; fewer than {_FEW_STEPS} hardly teach: give more hours'
+        return steps, f'{hours:g} h at {seconds:.2f} s per step, {steps / per_epoch:.0f} epochs{few}'
     if hours:
         return 2000, f'to be replaced by what {hours:g} h hold: some steps are measured first'
     if epochs:

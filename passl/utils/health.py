@@ -19,6 +19,7 @@ MAX_ACC = 99.0          # percent of queries: K negatives of other images leave 
 EARLY_EPOCHS = 2        # in which nobody can have learned so much that MAX_ACC is honest
 FLOOR = 1.1, 0.05       # a loss below 1.1 times the smallest possible + 0.05: all negatives are told apart
 SLACK = 0.01            # of ln(K + 1): so near is 'chance'; random keys lie there or above
+CLEAR = 0.03            # of ln(K + 1): so far below it is 'better than by guessing', whatever a few batches' noise
 PATIENCE = 5            # log steps in a row: one batch's figures are noisy
 CHANCE_PATIENCE = 20    # log steps whose mean loss is compared: a slow start can stay at chance for a while
 NO_QUEUE_WAIT = 1000    # steps, or one epoch: a method without a queue is judged after these
@@ -80,12 +81,13 @@ class Judge:
         return ('healthy', healthy_figures(record)) if self.was_healthy else (None, {})
 
     def _look(self, record, run, ending):
-        """Note the signs of one loss; whether its mean of late is better than chance."""
+        """Note the signs of one loss; whether its mean of late is clearly better than chance."""
         negatives, std, acc = run.negatives[ending], record.get('std' + ending), record.get('acc1' + ending)
         loss = _loss(record, ending)
         last = self.losses.setdefault(ending, collections.deque(maxlen=self.chance_patience))
         last.append(loss)
-        at_chance = sum(last) / len(last) >= (1 - SLACK) * math.log(negatives + 1)
+        mean, chance = sum(last) / len(last), math.log(negatives + 1)
+        at_chance = mean >= (1 - SLACK) * chance
         collapsed = std is not None and std < self.min_std
         easy = not collapsed and acc is not None and acc >= self.max_acc and (
             record['epoch'] <= self.early_epochs or _at_floor(loss, negatives, run.temperature))
@@ -94,7 +96,7 @@ class Judge:
         self._note('position', ending, by_place, self.patience)
         self._note('shortcut', ending, easy and not by_place, self.patience)
         self._note('guessing', ending, at_chance and not collapsed and len(last) == self.chance_patience, 1)
-        return not at_chance
+        return mean <= (1 - CLEAR) * chance
 
     def _note(self, code, ending, present, patience):
         key = code, ending

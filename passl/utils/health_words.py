@@ -57,15 +57,15 @@ _WORDS: dict[str, dict[str, tuple[str, str]]] = {
                'the mean of {steps:.0f} log steps], at chance[ ({chance:.3f} for {negatives:.0f} negatives)]: queries '
                'find their keys no better than by guessing',
                'Likely causes: views of different images are paired (own data set or changes of the model), keys in '
-               'the wrong order, a learning rate that is far too low (a long warm-up?) or far too high, frozen '
-               'weights. Look at acc1, at the rate in the log line, and at a few pairs of views.'),
+               'the wrong order, a learning rate that is far too low (a long warm-up?) or far too high, too few '
+               'steps so far, frozen weights. Look at acc1, at the rate in the log line, and at a few pairs of views.'),
         'zh': ('在猜测：[loss 为 {loss:.3f}][loss_dense 为 {loss_dense:.3f}]'
                '[（{steps:.0f} 个日志步的平均）]，等于猜测的水平[（{negatives:.0f} 个负样本时为 {chance:.3f}）]'
                '：查询找到自己的'
                '键不比猜测好',
                '可能的原因：配对的视图来自不同的图像（自己的数据集或对模型的改动）、键的顺序错误、'
                '学习率过低（预热太长？）或'
-               '过高、权重被冻结。请看 acc1、日志行中的学习率和几对视图。')},
+               '过高、步数还太少、权重被冻结。请看 acc1、日志行中的学习率和几对视图。')},
 }
 
 _SAME_CELLS = {         # instead of the advice for a shortcut, where only cells took it

@@ -147,7 +147,7 @@ def test_the_text_in_both_languages(monkeypatch):
     assert summary.summary_text(*facts).splitlines() == [
         'Done after 120 steps.', '  weights  r/b.pdparams', '  learnt?  not judged',
         '  loss     3.000 -> 1.000  @+_  (since the queue was full)',
-        '  moved    conv1 12%, layer1 0.4% (of the length of the weights at the start)', '  next:', '    did it help?',
+        '  moved    conv1 12%, layer1 0.40% (of the length of the weights at the start)', '  next:', '    did it help?',
         '      passl evaluate X']
     monkeypatch.setenv('LC_ALL', 'zh_CN.UTF-8')
     assert summary.summary_text(*facts).splitlines()[:4] == [

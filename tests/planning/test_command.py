@@ -231,7 +231,7 @@ def test_a_start_from_weights(images, tmp_path, capsys):
 
 
 def test_labelled_images_choose_the_best_checkpoint(tmp_path):
-    args = command.build_pretrain_parser().parse_args(['data', '--val', 'labelled'])
+    args = command.build_pretrain_parser().parse_args(['data', '--val', 'labelled', '--backbone', 'resnet50'])
     _, cfg = command.planned(args, Facts(5000, 256, 'cpu', 16 * GIB, 1, 2, None, 50), hours=1, seconds=0.5)
     assert cfg['best_config'] == {'name': 'ProbeHook', 'data': 'labelled'}
     assert cfg['custom_imports'] == ['passl.transfer.probes.best']
@@ -244,3 +244,17 @@ def test_the_steps_that_are_timed_measure_no_checkpoint_but_look_at_the_labelled
     words = ('--val', tmp_path / 'odd', '--hours', 1, '--no-cuda', '--backbone', 'resnet18', '--out', tmp_path / 'r')
     assert pretrain(images, *words) == 2
     assert '(--val) has neither train/<class>/' in capsys.readouterr().err
+
+
+def test_the_backbone_that_nobody_named(tmp_path):
+    """On a CPU a small one; with --init that of the file, whatever the device."""
+    from passl.modeling import build_backbone
+    from passl.utils.weights.checkpoint import save_file
+    net = build_backbone({'name': 'ResNet_vd', 'depth': 34})
+    save_file({k: v.numpy() for k, v in net.state_dict().items()}, tmp_path / 'vd.pdparams')
+
+    def chosen(device, *words):
+        return command.chosen_backbone(command.build_pretrain_parser().parse_args(['data', *words]), device)[0]
+    assert [chosen(device) for device in ('cpu', 'gpu', 'npu')] == ['resnet18', 'resnet50', 'resnet50']
+    assert chosen('cpu', '--backbone', 'resnet101') == 'resnet101'
+    assert chosen('gpu', '--init', str(tmp_path / 'vd.pdparams')) == 'resnet34_vd'
