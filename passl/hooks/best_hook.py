@@ -1,6 +1,7 @@
 """Measures every checkpoint and keeps the best one."""
 
 import json
+import math
 import os
 import shutil
 import time
@@ -64,7 +65,7 @@ class BestHook(Hook):
     def _keep(self, trainer, folder, figures, seconds):
         value, before = figures[self.figure], self._best(trainer, folder)
         counts = trainer.iteration >= self.counts_from * trainer.max_iters
-        best = counts and (before is None or value > before)
+        best = counts and value > (-math.inf if before is None else before)
         if best:
             path = os.path.join(folder, BEST)
             with whole(path) as place:

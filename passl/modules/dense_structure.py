@@ -20,15 +20,16 @@ def dense_structure(cells: np.ndarray, seed: int = 0) -> dict[str, float]:
         cells: [images, cells, D], at least 2 images of 2 cells; they are brought to length 1.
         seed: of where k-means starts and of which cells are put together for M_dim.
     Returns:
-        {'dse', 'dse_inter', 'dse_intra', 'dse_dim'}; 0 for all of them if every cell is the same.
+        {'dse', 'dse_inter', 'dse_intra', 'dse_dim'}; 0 for all of them if every cell is the same, nan if one is no
+        number.
     """
     x = np.asarray(cells, np.float64)
     x = x / np.maximum(np.linalg.norm(x, axis=2, keepdims=True), 1e-12)
     rng = np.random.RandomState(seed)
     images, count, dim = x.shape
     unit = np.linalg.norm(x - x.mean(axis=(0, 1)), axis=2).mean()           # distances are told in units of this one
-    if unit < 1e-9:
-        return dict.fromkeys(('dse', 'dse_inter', 'dse_intra', 'dse_dim'), 0.0)
+    if not unit >= 1e-9:
+        return dict.fromkeys(('dse', 'dse_inter', 'dse_intra', 'dse_dim'), 0.0 if unit < 1e-9 else np.nan)
     of_images = [np.mean(_radii(image, _labels(image, _PER_IMAGE, rng)[0]) or [1.0]) for image in x]
     of_groups, apart = [], []
     for first in range(0, images, _GROUP):

@@ -36,7 +36,8 @@ def effective_rank(features: paddle.Tensor) -> paddle.Tensor:
     """
     with paddle.no_grad(), paddle.amp.auto_cast(enable=False):
         x = features.detach().astype('float64')
-        products = paddle.nan_to_num(x.t().matmul(x))       # a decomposition refuses nan, which others tell in words
+        # a decomposition refuses nan and inf, which others tell in words
+        products = paddle.nan_to_num(x.t().matmul(x), posinf=0.0, neginf=0.0)
         values = paddle.linalg.eigvalsh(products).clip(min=0).sqrt()
         share = values / values.sum().clip(min=1e-30)
         return (-(share * (share + 1e-30).log()).sum()).exp().astype('float32')

@@ -80,3 +80,9 @@ def test_the_same_at_every_call_and_no_generator_is_touched():
     np.random.seed(5)
     before, first = np.random.get_state()[1].copy(), dense_structure(cells)
     assert dense_structure(cells) == first and (np.random.get_state()[1] == before).all()
+
+
+def test_cells_that_are_no_numbers_have_no_figure():
+    cells = np.random.RandomState(0).randn(8, 4, 6)
+    cells[3, 2, 1] = np.nan
+    assert all(np.isnan(v) for v in dense_structure(cells).values())

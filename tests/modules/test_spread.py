@@ -48,6 +48,8 @@ def test_the_ends_of_the_rank():
     assert float(effective_rank(paddle.ones([64, 8]))) == pytest.approx(1, abs=1e-5)
     assert float(effective_rank(paddle.eye(8))) == pytest.approx(8, rel=1e-5)
     assert float(effective_rank(paddle.zeros([4, 3]))) == 1.0
+    for broken in (float('nan'), float('inf'), 1e200):       # told by others in words: the figure stops nothing
+        float(effective_rank(paddle.full([4, 3], broken, 'float64')))
     planes = np.eye(8)[np.arange(40) % 3].astype('float32')
     assert float(effective_rank(paddle.to_tensor(planes))) == pytest.approx(3, rel=0.01)
 
