@@ -153,8 +153,8 @@ def main(argv=None):
     stage(6, 'Raw-pixel nearest neighbours, pictures')
     acc_pixels, classes = pixel_neighbour_accuracy(os.path.join(ROOT, data))
     command('tools/plot_log.py', densecl, '--output', f'{densecl}/loss.png')
-    command('tools/visualize.py', densecl, '--images', f'{data}/val', '--pictures', 'views,maps', '--no-cuda',
-            '--output', f'{out}/pictures')
+    command('tools/visualize.py', densecl, '--images', f'{data}/val', '--pictures', 'views,maps', '--side',
+            '256', '--no-cuda', '--output', f'{out}/pictures')
     # whole images nearly as large as the crops of the training: objects of one kind are nearest there
     command('tools/visualize.py', densecl, '--images', f'{data}/val', '--pictures', 'neighbours', '--side', '96',
             '--count', '120', '--no-cuda', '--output', f'{out}/pictures')

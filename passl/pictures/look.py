@@ -18,7 +18,8 @@ from ..utils.errors import DataError
 from ..utils.misc import CELL, evenly
 from ..utils.seed import derive_seed
 
-SIDE, TIMES = 448, 4            # a map of 14 x 14 cells, but no more than so many times the crops of the training
+SIDE, TIMES = 448, 2            # a map of 14 x 14 cells, but no more than so many times the crops of the training:
+                                # farther off, short trainings tell less than they know at the size they were made at
 FINEST = 56                     # cells along a side that are kept of a map
 STAGES = (1, 2, 3, 4)
 

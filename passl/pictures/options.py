@@ -54,7 +54,7 @@ def build_visualize_parser(prog: Optional[str] = None) -> Parser:
     parser.add_argument('--count', metavar='N', type=positive_int, default=60,
                         help='images for neighbours and embedding (default: %(default)s)')
     parser.add_argument('--side', metavar='N', type=_side,
-                        help='side of the input (default: 448, and at most 4 x the crops of the training)')
+                        help='side of the input (default: 448, and at most 2 x the crops of the training)')
     parser.add_argument('--embedding', choices=('pca', 'tsne', 'umap'), default='pca',
                         help="tsne and umap need pip install -e '.[embedding]' (default: %(default)s)")
     parser.add_argument('--seed', metavar='N', type=int, default=0, help='another seed, other views (default: 0)')
