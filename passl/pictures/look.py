@@ -18,8 +18,9 @@ from ..utils.errors import DataError
 from ..utils.misc import CELL, evenly
 from ..utils.seed import derive_seed
 
-SIDE, TIMES = 448, 2            # a map of 14 x 14 cells, but no more than so many times the crops of the training:
-                                # farther off, short trainings tell less than they know at the size they were made at
+# a map of 14 x 14 cells, but no more than so many times the crops of the training: what a short training knows at its
+# own size is lost farther off
+SIDE, TIMES = 448, 2
 FINEST = 56                     # cells along a side that are kept of a map
 STAGES = (1, 2, 3, 4)
 
