@@ -129,6 +129,27 @@ def _below(folder, tops):
     return folder[len(os.path.join(top, '')) if top else 0:].rstrip(os.sep)
 
 
+def without_masks(paths: PathList, top: str) -> tuple[list[str], int]:
+    """(folders below `top` that hold its images but for those in folders whose name says masks, how many are left out).
+
+    ([top], 0) if no such folder lies beside others, or if images lie directly in a folder that has one below it.
+    """
+    counted = [(_below(folder, [top]).split(os.sep), count) for folder, count in paths.folders() if count]
+    folders, counts = [parts for parts, _ in counted], [count for _, count in counted]
+    masks = [next((i for i, part in enumerate(parts) if holds_masks(part)), None) for parts in folders]
+    # folders above a folder of masks
+    above = {tuple(parts[:k]) for parts, at in zip(folders, masks) if at is not None for k in range(at + 1)}
+    kept: dict[str, None] = {}
+    for parts, at in zip(folders, masks):
+        if at is None:
+            first = next((k for k in range(1, len(parts) + 1) if tuple(parts[:k]) not in above), None)
+            if first is None or parts == ['']:
+                return [top], 0
+            kept[os.path.join(top, *parts[:first])] = None
+    lost = sum(count for count, at in zip(counts, masks) if at is not None)
+    return (sorted(kept), lost) if kept and lost else ([top], 0)
+
+
 def masks_among(paths: PathList, tops: Sequence[str]) -> str:
     """A sentence if masks seem to be among the images, by the names of folders and files; or ''.
 

@@ -39,10 +39,10 @@ def config_of(args: argparse.Namespace, choices: Sequence[Choice]) -> dict[str, 
     cfg['model']['neck'].update(in_channels=width, hid_channels=width)
     if args.init:
         cfg['model']['backbone']['pretrained'] = args.init
-    cfg['dataloader']['train']['dataset']['dataroot'] = args.data
     cfg['optimizer'] = {'name': 'Momentum', 'momentum': 0.9, 'weight_decay': 0.0001}
     value = {c.key: c.value for c in choices}
     data = cfg['dataloader']['train']
+    data['dataset']['dataroot'] = value.get('dataroot', args.data)
     steps = value['total_iters']
     cfg['total_iters'] = steps
     data['dataset']['transforms'][0]['size'] = value['side']
@@ -73,13 +73,20 @@ def config_of(args: argparse.Namespace, choices: Sequence[Choice]) -> dict[str, 
 
 def table(choices: Sequence[Choice], columns: int = 10**4) -> str:
     """The choices and their reasons, one line each, which is broken after so many columns."""
-    shown = [(c.what, str(c.value) if not isinstance(c.value, dict) else ', '.join(
-        str(v.get('name', v)) if isinstance(v, dict) else str(v) for v in c.value.values()), c.why) for c in choices]
+    shown = [(c.what, _shown(c.value), c.why) for c in choices]
     first, second = (max(len(row[i]) for row in shown) for i in (0, 1))
     left = 6 + first + second
     return '\n'.join(textwrap.fill(f'  {what:<{first}}  {value:<{second}}  {why}', max(columns, 2 * left),
                                    subsequent_indent=' ' * left, break_long_words=False, break_on_hyphens=False,
                                    drop_whitespace=True) for what, value, why in shown)
+
+
+def _shown(value):
+    if isinstance(value, list):
+        return str(len(value))
+    if isinstance(value, dict):
+        return ', '.join(str(v.get('name', v)) if isinstance(v, dict) else str(v) for v in value.values())
+    return str(value)
 
 
 def config_text(cfg: dict[str, Any], choices: Sequence[Choice], words: Sequence[str]) -> str:

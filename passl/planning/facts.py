@@ -5,7 +5,7 @@ from typing import Optional, Sequence
 
 import numpy as np
 
-from ..datasets.contents import FRAMES, LeftOut, holds_masks, is_video
+from ..datasets.contents import FRAMES, LeftOut, holds_masks, is_video, without_masks
 from ..datasets.folder import check_folder
 from ..datasets.image import EXTENSIONS
 from ..datasets.listing import list_trees
@@ -33,8 +33,9 @@ def short_sides(paths: Sequence[str], sampled: int = _SAMPLED) -> np.ndarray:
     return np.asarray(sides, np.int64)
 
 
-def look_at_images(data: str) -> tuple[int, int]:
-    """(number of images below the folder `data`, short side in pixels of the small ones).
+def look_at_images(data: str) -> tuple[int, int, list[str], int]:
+    """(number of images below the folder `data`, short side in pixels of the small ones, the folders that hold them,
+    how many images are left out since the names of their folders say masks).
 
     Raises:
         DataError: no such folder, no images, or none of them can be opened.
@@ -50,6 +51,9 @@ def look_at_images(data: str) -> tuple[int, int]:
                                               left_out.unread_pictures()) if part)
         raise DataError(f"'{root}' holds no images.{why} Name a folder with images, flat or nested; known endings: "
                         f"{' '.join(EXTENSIONS)}.")
+    roots, masks = without_masks(paths, root)
+    if masks:
+        paths, counts = list_trees(roots)
     sides = short_sides(paths)
     if not len(sides):
         raise DataError(f"None of {min(len(paths), _SAMPLED)} files of '{root}' that were looked at is an image that "
@@ -61,7 +65,7 @@ def look_at_images(data: str) -> tuple[int, int]:
     doubt = masks_alone(paths, root)
     if doubt:
         get_logger().warning('%s', doubt)
-    return int(counts.sum()), int(np.percentile(sides, _OFF_THE_SMALL))
+    return int(counts.sum()), int(np.percentile(sides, _OFF_THE_SMALL)), roots, masks
 
 
 def masks_alone(paths: Sequence[str], root: str) -> str:
@@ -122,8 +126,8 @@ def look_at_device(no_cuda: bool) -> tuple[str, int, Optional[str]]:
 
 def facts_of(data: str, started: bool, no_cuda: bool = False) -> Facts:
     """What the plan depends on, for this process of the job, but for the backbone's depth."""
-    images, side = look_at_images(data)
+    images, side, roots, masks = look_at_images(data)
     device, memory, half = look_at_device(no_cuda)
     processes = int(os.environ.get('PADDLE_TRAINERS_NUM') or 1)
     cores = max(1, usable_cores() // local_processes(os.environ))
-    return Facts(images, side, device, memory, processes, cores, half, started=started)
+    return Facts(images, side, device, memory, processes, cores, half, started=started, roots=tuple(roots), masks=masks)

@@ -22,6 +22,7 @@ class Facts(NamedTuple):
     processes: of the job, one per device; cores: per process.
     half: 'float16', 'bfloat16' or None: the half precision that is fast there.
     depth: of the backbone; started: from weights that know something already.
+    roots: folders that hold the images, if masks beside them are left out; masks: how many those are.
     """
     images: int
     side: int
@@ -32,6 +33,8 @@ class Facts(NamedTuple):
     half: Optional[str] = None
     depth: int = 50
     started: bool = False
+    roots: tuple[str, ...] = ()
+    masks: int = 0
 
 
 class Choice(NamedTuple):
@@ -165,7 +168,11 @@ def plan(facts: Facts, method: str = 'densecl', dense: Optional[dict[str, Any]] 
     per_step = size * facts.processes
     steps, why_steps = length(facts, per_step, epochs, hours, seconds)
     warm = min(200, max(1, steps // 10))
-    choices = [
+    choices = []
+    if facts.masks:
+        choices.append(Choice('folders', 'dataroot', list(facts.roots),
+                              f'{facts.masks} images in folders whose name says masks are left out'))
+    choices += [
         Choice('crop', 'side', side, why_side),
         Choice('batch per process', 'dataloader.train.sampler.batch_size', size, why_size),
         Choice('steps', 'total_iters', steps, why_steps),

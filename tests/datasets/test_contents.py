@@ -12,9 +12,9 @@ from PIL import Image
 
 from passl import cli
 from passl.datasets import build_dataset, read_image
-from passl.datasets.contents import describe_images, masks_among
+from passl.datasets.contents import describe_images, masks_among, without_masks
 from passl.datasets.image import EXTENSIONS
-from passl.datasets.listing import is_hidden, is_image_name
+from passl.datasets.listing import is_hidden, is_image_name, list_trees
 from passl.datasets.path_list import PathList
 from passl.utils.errors import DataError
 from tests.engine.small import moco, train
@@ -187,3 +187,21 @@ def test_lists_and_packed_sets_have_a_block_too(tmp_path, make_images, caplog):
                                  str(tmp_path / 'l.txt')})
     assert describe_images(dataset, 'x') == (['x: 3 images (3 .png) in 1 folder (. 3).'], [])
     assert 'names 1 images more than once' in caplog.text
+
+
+@pytest.mark.parametrize('folders, kept, lost', [
+    ({'images/train': 3, 'images/val': 1, 'masks/train': 3, 'masks/val': 1}, ['images'], 4),
+    ({'images': 2, 'masks': 2}, ['images'], 2),
+    ({'train/images': 2, 'train/masks': 2, 'val/images': 1, 'val/masks': 1}, ['train/images', 'val/images'], 3),
+    ({'a': 2, 'b/c': 2, 'b/gt': 1}, ['a', 'b/c'], 1),
+    ({'a/x': 2, 'a/y': 1}, [''], 0),
+    ({'masks': 2, 'labels': 1}, [''], 0),                   # nothing else is there
+    ({'': 2, 'masks': 2}, [''], 0),                         # loose images cannot be named without what lies below
+    ({'with_mask': 2, 'without_mask': 2}, [''], 0)])        # classes
+def test_folders_without_those_of_masks(folders, kept, lost, tmp_path):
+    touch(tmp_path, *(os.path.join(folder, f'{i}.png') for folder, count in folders.items() for i in range(count)))
+    paths, _ = list_trees([str(tmp_path)])
+    roots, left = without_masks(paths, str(tmp_path))
+    assert [os.path.relpath(r, tmp_path) for r in roots] == [k or '.' for k in kept] and left == lost
+    again, _ = list_trees(roots)
+    assert len(again) == sum(folders.values()) - lost

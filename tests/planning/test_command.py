@@ -258,3 +258,15 @@ def test_the_backbone_that_nobody_named(tmp_path):
     assert [chosen(device) for device in ('cpu', 'gpu', 'npu')] == ['resnet18', 'resnet50', 'resnet50']
     assert chosen('cpu', '--backbone', 'resnet101') == 'resnet101'
     assert chosen('gpu', '--init', str(tmp_path / 'vd.pdparams')) == 'resnet34_vd'
+
+
+def test_masks_beside_the_images_are_left_out(tmp_path, make_images, capsys):
+    for folder in ('images', 'masks'):
+        make_images(tmp_path / 'data' / folder, 12, size=40)
+    assert pretrain(tmp_path / 'data', '--plan', '--no-cuda') == 0
+    said = capsys.readouterr().out
+    assert '12 images in folders whose name says masks are left out' in said and ' 12 images, short side 40 px' in said
+    args = command.build_pretrain_parser().parse_args(['data', '--backbone', 'resnet18'])
+    facts = Facts(12, 40, 'cpu', 16 * GIB, roots=('data/images',), masks=12)
+    _, cfg = command.planned(args, facts, hours=1, seconds=0.5)
+    assert cfg['dataloader']['train']['dataset']['dataroot'] == ['data/images']
