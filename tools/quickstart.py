@@ -160,6 +160,7 @@ def main(argv=None):
             '--count', '120', '--no-cuda', '--output', f'{out}/pictures')
     pictures = [f'{densecl}/loss.png'] + [f'{out}/pictures/{name}'
                                           for name in sorted(os.listdir(os.path.join(ROOT, out, 'pictures')))]
+    command('tools/report.py', densecl, '--output', f'{out}/report.html')
 
     rows = [('chance', 100.0 / classes, ''), ('raw pixels, nearest neighbour', acc_pixels, ''),
             ('linear, random initialisation', acc_untrained, f'{seconds_untrained:.0f} s'),
@@ -170,10 +171,11 @@ def main(argv=None):
     text = '\n'.join(table) + '\n'
     with open(os.path.join(ROOT, out, 'result.txt'), 'w', encoding='utf-8') as f:
         f.write(text)
-    sys.stdout.write(f'\n{text}\nTotal {time.time() - start:.0f} s. Loss curve, what the network matches, and this '
-                     'table:\n')
-    for path in pictures + [f'{out}/result.txt']:
+    sys.stdout.write(f'\n{text}\nTotal {time.time() - start:.0f} s. The pre-training on one page, its loss curve, what the network '
+                     'sees and takes for alike, and this table:\n')
+    for path in [f'{out}/report.html', *pictures, f'{out}/result.txt']:
         sys.stdout.write(f'  {path}\n')
+    sys.stdout.write('Next, with images of your own:\n  passl pretrain FOLDER      (docs/PRETRAIN.md)\n')
     return 0
 
 
