@@ -171,8 +171,8 @@ def main(argv=None):
     text = '\n'.join(table) + '\n'
     with open(os.path.join(ROOT, out, 'result.txt'), 'w', encoding='utf-8') as f:
         f.write(text)
-    sys.stdout.write(f'\n{text}\nTotal {time.time() - start:.0f} s. The pre-training on one page, its loss curve, what the network '
-                     'sees and takes for alike, and this table:\n')
+    sys.stdout.write(f'\n{text}\nTotal {time.time() - start:.0f} s. The pre-training on one page, its loss curve, what '
+                     'the network sees and takes for alike, and this table:\n')
     for path in [f'{out}/report.html', *pictures, f'{out}/result.txt']:
         sys.stdout.write(f'  {path}\n')
     sys.stdout.write('Next, with images of your own:\n  passl pretrain FOLDER      (docs/PRETRAIN.md)\n')

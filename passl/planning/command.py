@@ -81,7 +81,7 @@ def run_pretrain(args: argparse.Namespace, words: Sequence[str] = ()) -> int:
         join(args.no_cuda)
         if args.resume:
             return train_plan(args, config, on_main(_former, config), ['--resume', 'auto'])
-        on_main(_refuse_former, config, args.overwrite)
+        on_main(_refuse_former, config, place, args.overwrite)
     facts = facts_of(args.data, bool(args.init), args.no_cuda)
     facts = facts if args.plan else agreed(facts)
     args.backbone, why = chosen_backbone(args, facts.device)
@@ -118,10 +118,14 @@ def _former(config):
         return f.read()
 
 
-def _refuse_former(config, overwrite):
+def _refuse_former(config, place, overwrite):
+    from ..engine.run_folder import results_in
     if os.path.exists(config) and not overwrite:
         raise ConfigError(f"'{config}' is there already. --resume goes on with it, --overwrite starts anew, --out RUN "
                           'takes another place.')
+    if results_in(place) and not overwrite:
+        raise ConfigError(f"'{place}' holds the results of another run. --overwrite moves them aside, --out RUN takes "
+                          'another place.')
 
 
 def check_place(place: str) -> None:

@@ -270,3 +270,12 @@ def test_masks_beside_the_images_are_left_out(tmp_path, make_images, capsys):
     facts = Facts(12, 40, 'cpu', 16 * GIB, roots=('data/images',), masks=12)
     _, cfg = command.planned(args, facts, hours=1, seconds=0.5)
     assert cfg['dataloader']['train']['dataset']['dataroot'] == ['data/images']
+
+
+def test_a_folder_with_results_is_refused_before_anything_is_measured(images, tmp_path, capsys):
+    (tmp_path / 'r').mkdir()
+    (tmp_path / 'r' / 'epoch_1.pdparams').write_bytes(b'')
+    assert pretrain(images, '--out', tmp_path / 'r', '--no-cuda') == 2
+    said = capsys.readouterr()
+    assert f"'{tmp_path}/r' holds the results of another run. --overwrite moves them aside" in said.err
+    assert said.out == '' and not (tmp_path / 'r.yaml').exists()
