@@ -29,7 +29,7 @@ MAY_IMPORT = {      # each package, itself included implicitly
 }
 MAY_IMPORT['transfer'] = MAY_IMPORT['environment'] = MAY_IMPORT['engine'] | {'engine', 'pictures'}
 MAY_IMPORT['report'] = {'transfer', 'utils'}        # the tables of `passl evaluate`
-MAY_IMPORT['planning'] = MAY_IMPORT['transfer'] | {'report'}
+MAY_IMPORT['planning'] = MAY_IMPORT['transfer'] | {'transfer', 'report'}
 MAY_IMPORT['pictures.command'] = MAY_IMPORT['transfer'] | {'transfer'}
 # within utils the three rooms know the small rest, and not each other; of the rest only these know a room
 ROOMS = {'config', 'weights', 'distributed'}

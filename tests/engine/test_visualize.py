@@ -40,7 +40,7 @@ def test_a_run_folder_gives_weights_images_and_schedule(run, capsys, drawn):
     np.testing.assert_allclose(names['schedule.png']['rates'], [r['lr'] for r in records(run)])
     # crops of 32: input of 128, maps of 32, 16, 8 and 4 cells
     assert [m.shape for m in names['maps_0000003.png']['stages'].values()] == \
-        [(4, 32, 32, 64), (4, 16, 16, 128), (4, 8, 8, 256), (4, 4, 4, 512)]
+        [(4, 16, 16, 64), (4, 8, 8, 128), (4, 4, 4, 256), (4, 2, 2, 512)]
     matches = names['matches_0000003.png']
     assert matches['features'].shape == (4, 2, 4, 4, 512) and 0 <= matches['start'] <= 1
     assert len(names['neighbours_0000003.png']['images']) == len(names['embedding_0000003.png']['places']) == 5
