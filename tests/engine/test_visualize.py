@@ -38,11 +38,11 @@ def test_a_run_folder_gives_weights_images_and_schedule(run, capsys, drawn):
     assert set(names) == {'schedule.png', 'views.png', 'matches_0000003.png', 'maps_0000003.png',
                           'neighbours_0000003.png', 'embedding_0000003.png'}
     np.testing.assert_allclose(names['schedule.png']['rates'], [r['lr'] for r in records(run)])
-    # crops of 32: input of 128, maps of 32, 16, 8 and 4 cells
+    # crops of 32: input of 64, maps of 16, 8, 4 and 2 cells
     assert [m.shape for m in names['maps_0000003.png']['stages'].values()] == \
         [(4, 16, 16, 64), (4, 8, 8, 128), (4, 4, 4, 256), (4, 2, 2, 512)]
     matches = names['matches_0000003.png']
-    assert matches['features'].shape == (4, 2, 4, 4, 512) and 0 <= matches['start'] <= 1
+    assert matches['features'].shape == (4, 2, 2, 2, 512) and 0 <= matches['start'] <= 1
     assert len(names['neighbours_0000003.png']['images']) == len(names['embedding_0000003.png']['places']) == 5
     refused(call(visualize_main, [run, '--iteration', 2], capsys), 'no checkpoint of iteration 2. There are: 3')
 
