@@ -8,6 +8,7 @@ import paddle
 from tqdm import tqdm
 
 from ..modeling.architectures.base import Architecture
+from ..modules.freeze import quiet
 from ..utils.distributed import dist
 from ..utils.errors import DataError
 from ..utils.logger import get_logger
@@ -15,7 +16,6 @@ from ..utils.misc import hits
 from .amp import AutoCast
 
 
-@paddle.no_grad()
 def evaluate(model: Architecture, loader: Iterable[Sequence[paddle.Tensor]], auto_cast: AutoCast,
              topk: Sequence[int] = (1, 5),
              interrupted: Optional[Callable[[], bool]] = None) -> Optional[dict[str, float]]:
@@ -34,25 +34,22 @@ def evaluate(model: Architecture, loader: Iterable[Sequence[paddle.Tensor]], aut
         {'acc1': ..., 'acc5': ..., 'num_samples': n, 'time': seconds}, equal on every process; None if interrupted.
     """
     start = time.perf_counter()
-    was_training = model.training
-    model.eval()
     right, count, unreadable = [0.0] * len(topk), 0, 0
     show = dist.is_main() and sys.stderr.isatty()
     stopped = False
-    for batch in tqdm(loader, desc='validate', unit='batch', leave=False, disable=not show, dynamic_ncols=True):
-        stopped = interrupted is not None and interrupted()
-        if stopped:
-            break
-        if len(batch) < 2:
-            raise DataError("Evaluation needs labels. Set 'return_label: true' in dataloader.val.dataset.")
-        with auto_cast():
-            scores = model(batch[0], mode='test')
-        # what could not be read has the label -1, which no score can hit, and is not counted
-        right = [a + float(b) for a, b in zip(right, hits(scores, batch[-1], topk))]
-        missing = int((batch[-1] < 0).sum())
-        count, unreadable = count + batch[0].shape[0] - missing, unreadable + missing
-    if was_training:
-        model.train()
+    with quiet(model):
+        for batch in tqdm(loader, desc='validate', unit='batch', leave=False, disable=not show, dynamic_ncols=True):
+            stopped = interrupted is not None and interrupted()
+            if stopped:
+                break
+            if len(batch) < 2:
+                raise DataError("Evaluation needs labels. Set 'return_label: true' in dataloader.val.dataset.")
+            with auto_cast():
+                scores = model(batch[0], mode='test')
+            # what could not be read has the label -1, which no score can hit, and is not counted
+            right = [a + float(b) for a, b in zip(right, hits(scores, batch[-1], topk))]
+            missing = int((batch[-1] < 0).sum())
+            count, unreadable = count + batch[0].shape[0] - missing, unreadable + missing
     if stopped:
         return None
     dist.meet()             # shares may differ in size and speed

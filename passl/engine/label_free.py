@@ -10,6 +10,7 @@ from ..datasets.base import generators_kept
 from ..datasets.image import ImageReadError
 from ..datasets.preprocess.compose import build_transforms
 from ..modules.dense_structure import dense_structure
+from ..modules.freeze import quiet
 from ..utils.errors import ConfigError
 from .doubts import crop_of
 
@@ -20,7 +21,6 @@ _SMALLEST = 112         # pixels: 4 x 4 cells of a ResNet; fewer are no map whos
 _BATCH = 16
 
 
-@paddle.no_grad()
 def structure(trainer: 'Trainer', images: int = 64, side: Optional[int] = None) -> dict[str, float]:
     """`dense_structure` of the backbone's last map in eval mode, and 'images', how many could be read.
 
@@ -34,17 +34,12 @@ def structure(trainer: 'Trainer', images: int = 64, side: Optional[int] = None) 
     """
     dataset, model = trainer.train_loader.dataset, trainer.model
     squares = _squares(dataset, images, side or max(crop_of(dataset) or 224, _SMALLEST))
-    training = model.training
-    model.eval()
-    try:
-        maps = []
+    maps = []
+    with quiet(model):
         for first in range(0, len(squares), _BATCH):
             with trainer.auto_cast():
                 found = model(paddle.to_tensor(squares[first:first + _BATCH]), mode='extract')
             maps.append(found.astype('float32').flatten(2).transpose([0, 2, 1]).numpy())
-    finally:
-        if training:
-            model.train()
     return {**dense_structure(np.concatenate(maps)), 'images': len(squares)}
 
 

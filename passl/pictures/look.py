@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Optional
 
 import cv2
@@ -128,19 +128,6 @@ def true_cells(where: np.ndarray, rows: int, columns: int) -> tuple[np.ndarray, 
     """
     index, valid = cells_at(paddle.to_tensor(where), rows, columns, 1e9)
     return index.numpy(), valid.numpy()
-
-
-@contextlib.contextmanager
-def quiet(model: paddle.nn.Layer) -> Iterator[None]:
-    """Inside, `model` is in eval mode without gradients; afterwards each layer is in the mode that it was in."""
-    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
-    model.eval()
-    try:
-        with paddle.no_grad():
-            yield
-    finally:
-        for layer, training in modes:
-            layer.training = training
 
 
 def maps_of(net: Any, images: np.ndarray, normalise: Any, stages: Sequence[int] = (4,)) -> list[np.ndarray]:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..datasets.base import ImageDataset
+from ..modules.freeze import quiet
 from ..utils.errors import ConfigError
 from ..utils.seed import derive_seed
 from . import drawing, look
@@ -48,7 +49,7 @@ class RunPictures:
         name, last = f'Iteration {trainer.iteration}', trainer.iteration >= trainer.max_iters
         drawn: dict[str, dict[str, Any]] = {}
         net = trainer.model.backbone
-        with look.quiet(trainer.model), trainer.auto_cast():
+        with quiet(trainer.model), trainer.auto_cast():
             drawn['matches'] = self.scene.matches(net, name)
             drawn['maps'] = self.scene.maps(net, name)
             if last:

@@ -9,6 +9,7 @@ from paddle import nn
 
 from passl.datasets import build_dataset
 from passl.datasets.sampler import SampleKey
+from passl.modules.freeze import quiet
 from passl.pictures import look
 from passl.utils.errors import DataError
 from passl.utils.seed import derive_seed
@@ -88,7 +89,7 @@ def test_quiet_gives_every_layer_its_mode_back():
     net.train()
     net[1].eval()
     before = {k: v.numpy() for k, v in net.state_dict().items()}
-    with look.quiet(net):
+    with quiet(net):
         assert not any(layer.training for layer in net.sublayers(True))
         assert net(paddle.ones([2, 3, 8, 8])).stop_gradient
     assert [layer.training for layer in (net, net[0], net[1], net[2])] == [True, True, False, True]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Optional
 from ...hooks import HOOKS
 from ...hooks.best_hook import BestHook
 from ...hooks.hook import Order
+from ...modules.freeze import quiet
 from ...utils.config.kinds import Text
 from ...utils.errors import ConfigError
 from .command import load_data
@@ -66,16 +67,10 @@ class ProbeHook(BestHook):
         model = trainer.model
         if not hasattr(model.backbone, 'stages'):
             raise ConfigError(f'--val probes a ResNet, not {type(model.backbone).__name__}.')
-        training = model.training
-        model.eval()
-        try:
-            with tempfile.TemporaryDirectory() as folder:
-                bench = Bench(_Running(model.backbone, trainer.iteration), args, whole, dense,
-                              dense[0].labels if dense else None, Cache(folder))
-                found = bench.measure(Run(self.task, 100 if dense else None, 0))
-        finally:
-            if training:
-                model.train()
+        with quiet(model), tempfile.TemporaryDirectory() as folder:
+            bench = Bench(_Running(model.backbone, trainer.iteration), args, whole, dense,
+                          dense[0].labels if dense else None, Cache(folder))
+            found = bench.measure(Run(self.task, 100 if dense else None, 0))
         if dense:
             return {'miou': found['miou']}
         usual = f'top1_k{_NEIGHBOURS}'          # with fewer images than that: of all of them
