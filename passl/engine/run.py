@@ -196,7 +196,7 @@ def describe(trainer: Trainer) -> None:
     if hasattr(trainer.model, 'queue'):
         size = trainer.model.queue.shape[1]
         get_logger().info('Queue of %d keys: chance is loss %.2f; the loss rises while the queue fills (%d '
-                          'iterations), then falls.', size, numpy.log(size + 1), -(-size // trainer.global_batch_size))
+                          'iterations), then falls.', size, numpy.log(size + 1), trainer.steps_to_fill)
     tell_doubts(trainer)
 
 

@@ -100,10 +100,7 @@ def start_weights(trainer: 'Trainer', load: Optional[str] = None) -> dict[str, n
 def judged(records: Sequence[dict[str, Any]]) -> tuple[Optional[str], dict[str, Any], Optional[str]]:
     """(code, figures, sentences) of a run's health, by the records of its log; (None, {}, None) if it is not known."""
     code, figures = health.verdict(list(records))
-    if code is None:
-        return None, figures, None
-    said, advice = (words(code, figures, language()) for words in (health.sentence, health.advice))
-    return code, figures, said + ('。' if language() == 'zh' else '. ') + advice if advice else said
+    return code, figures, health.told(code, figures, language()) if code else None
 
 
 def next_commands(run: str, weights: str, config: str, backbone: Mapping[str, Any], data: Optional[str] = None,
@@ -155,7 +152,7 @@ def write_summary(trainer: 'Trainer', weights: Optional[str], commands: Sequence
             stages = stage_changes(start_weights(trainer, load), numpy_state_dict(trainer.model.backbone))
     except (PasslError, OSError, MemoryError) as e:
         get_logger().warning('How far the weights have moved is not known: %s', e)
-    full = steps_to_fill(trainer)
+    full = trainer.steps_to_fill
     losses = [r.get('loss') for r in records if r['iteration'] > full]
     get_logger().info('%s', summary_text(trainer.iteration, weights, sentence, losses, stages, commands, bool(full)))
     content = {'weights': weights, 'health': code, 'figures': figures, 'stages': stages,
@@ -168,12 +165,6 @@ def write_summary(trainer: 'Trainer', weights: Optional[str], commands: Sequence
 
 def _percent(share):
     return f'{100 * share:.{0 if share >= 0.1 else 1 if share >= 0.01 else 2}f}%'
-
-
-def steps_to_fill(trainer: 'Trainer') -> int:
-    """Steps in which the loss rises because the queue fills; 0 without a queue."""
-    queue = getattr(trainer.model, 'queue', None)
-    return 0 if queue is None else -(-queue.shape[1] // trainer.global_batch_size)
 
 
 def summary_text(steps: int, weights: Optional[str], sentence: Optional[str], losses: Sequence[Any],

@@ -105,6 +105,12 @@ class Trainer:
         """Samples per step over all processes."""
         return self.train_loader.batch_sampler.batch_size * dist.world_size() * self.accumulate_steps
 
+    @property
+    def steps_to_fill(self) -> int:
+        """Steps after which the queue holds real keys only, while which the loss rises; 0 without a queue."""
+        model: Any = self.model
+        return -(-model.negatives // self.global_batch_size) if hasattr(model, 'queues') else 0
+
     def call(self, point: str) -> None:
         """Call `point` of every hook, in order of priority."""
         for hook in self.hooks:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Optional, TYPE_CHECKING
 from ..utils.config.kinds import Count, Share, Whole, number_from
 from ..utils.distributed.dist import is_main
 from ..utils.health import (CHANCE_PATIENCE, EARLY_EPOCHS, MAX_ACC, MIN_STD, NO_QUEUE_WAIT, PATIENCE, Judge, Run,
-                            advice, sentence)
+                            told)
 from ..utils.language import language
 from ..utils.logger import get_logger
 from .builder import HOOKS
@@ -66,21 +66,15 @@ class CollapseHook(Hook):
         self.told = code
 
     def _tell(self, trainer, code, figures):
-        tongue = language()
-        words = sentence(code, figures, tongue)
-        if code in _FINE:
-            get_logger().info('Iteration %d (epoch %d): %s', trainer.iteration, trainer.epoch, words)
-        else:
-            stop = '。' if tongue == 'zh' else '. '
-            get_logger().warning('Iteration %d (epoch %d): %s%s%s%s', trainer.iteration, trainer.epoch, words, stop,
-                                 advice(code, figures, tongue), _LOOK[tongue])
+        log, more = (get_logger().info, '') if code in _FINE else (get_logger().warning, _LOOK[language()])
+        log('Iteration %d (epoch %d): %s%s', trainer.iteration, trainer.epoch, told(code, figures, language()), more)
 
 
 def _run_of(trainer: 'Trainer') -> Run:
     """What the figures of this run have to be compared with; a loss without weight is not judged."""
     model: Any = trainer.model
     queue, part = hasattr(model, 'queues'), getattr(model, 'loss_lambda', 0)
-    after = -(-model.negatives // trainer.global_batch_size) if queue else min(trainer.iters_per_epoch, NO_QUEUE_WAIT)
+    after = trainer.steps_to_fill if queue else min(trainer.iters_per_epoch, NO_QUEUE_WAIT)
     negatives = {'': model.negatives} if part < 1 else {}
     if part:
         negatives['_dense'] = getattr(model, 'dense_negatives', None) or model.negatives

@@ -31,6 +31,5 @@ class MomentumUpdateHook(Hook):
         trainer.model.flush_queues()
         size = getattr(trainer.model, 'negatives', None)
         if trainer.is_log_step and size:
-            per_step = trainer.global_batch_size
-            trainer.record['queue_fill'] = min(100.0, 100.0 * trainer.iteration * per_step / size)
-            trainer.record['queue_age'] = min(trainer.iteration, -(-size // per_step)) - 1
+            trainer.record['queue_fill'] = min(100.0, 100.0 * trainer.iteration * trainer.global_batch_size / size)
+            trainer.record['queue_age'] = min(trainer.iteration, trainer.steps_to_fill) - 1

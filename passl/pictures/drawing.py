@@ -4,6 +4,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from ..utils.misc import evenly
 from . import numbers
 from .canvas import pyplot
 
@@ -181,7 +182,7 @@ def neighbours(images: np.ndarray, features: np.ndarray, title: str, note: str =
     cells = np.asarray(features, np.float32).reshape(number, rows * columns, channels)
     pooled, centre = _pooled(features), (rows // 2) * columns + columns // 2
     count = min(count, number - 1)
-    asked = np.unique(np.linspace(0, number - 1, min(queries, number)).astype(int))
+    asked = evenly(number, queries)
     figure, axes = _grid(len(asked), 2 * count + 1, (0.92, 0.92), 2 + note.count('\n') + (labels is not None))
     for row, query in zip(axes, asked):
         _panel(row[0], images[query])

@@ -1,5 +1,6 @@
 """The arguments of every picture of a network, from its backbone and images: for the command and for a run."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Optional
 
@@ -44,6 +45,7 @@ class Scene:
                     note=f'Each image with its crops, and beside it the views{size} as they enter the network, before '
                          'normalisation.')
 
+    @functools.cached_property
     def pairs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(first views, second views: uint8 [N, side, side, 3], places [N, 2, 6]); needs a recipe that can be followed.
 
@@ -69,7 +71,7 @@ class Scene:
 
     def matches(self, net: Any, name: str) -> dict[str, Any]:
         """Of `drawing.matches`: pairs of views and the last stage's features."""
-        first, second, where = self.pairs()
+        first, second, where = self.pairs
         features = np.stack([look.maps_of(net, x, self.normalise)[0] for x in (first, second)], axis=1)
         true, valid = look.true_cells(where, *features.shape[2:4])
         return {'first': shown(first), 'second': shown(second), 'features': features, 'true': true, 'valid': valid,

@@ -20,10 +20,11 @@ CODES = {       # of passl/utils/health.py: what the bands and labels call them
 UNJUDGED = {'code': None, 'advice': ('', ''),
             'words': ('Not judged: the log is too short, or was written without health figures.',
                       '未作判断：日志太短，或写日志时没有健康指标。')}
+KINDS = 'views', 'matches', 'maps', 'neighbours', 'schedule'         # of pictures, in the order of the page
 MAX_PICTURE = 2**20         # bytes; those of a run have less than 300 KB
 _HEAD = re.compile(r'INFO: (PASSL [^\n]*)')
 _DATA = re.compile(r'(\d+) images; batch (\d+) in all')
-_LONGEST = 2**24            # bytes of log.txt that are read
+_LONGEST = 2**24            # characters of a file that are read
 
 
 @dataclass
@@ -114,7 +115,7 @@ def read_json(folder: str, name: str) -> dict[str, Any]:
     """Content of a JSON file; {} if it is missing, damaged or something else."""
     try:
         with open(os.path.join(folder, name), encoding='utf-8', errors='replace') as f:
-            content = json.loads(f.read(2**24))
+            content = json.loads(f.read(_LONGEST))
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -146,11 +147,11 @@ def pictures(run: Run, per_kind: int) -> list[dict[str, Any]]:
     """[{'kind', 'shots': [(iteration or None, data URI)]}] of <run>/pictures: first, middle and last of each kind."""
     found: dict[str, list[tuple[int, str]]] = {}
     for path in sorted(glob.glob(os.path.join(glob.escape(run.folder), 'pictures', '*.png'))):
-        name = re.fullmatch(r'(views|matches|maps|neighbours|schedule)(?:_(\d{1,15}))?\.png', os.path.basename(path))
+        name = re.fullmatch(rf"({'|'.join(KINDS)})(?:_(\d{{1,15}}))?\.png", os.path.basename(path))
         if name:
             found.setdefault(name[1], []).append((int(name[2]) if name[2] else -1, path))
     rows = []
-    for kind in ('views', 'matches', 'maps', 'neighbours', 'schedule'):
+    for kind in KINDS:
         every = sorted(found.get(kind, []))
         chosen = [every[i] for i in sorted({round(k * (len(every) - 1) / max(1, per_kind - 1))
                                             for k in range(per_kind)})] if every and per_kind > 1 else every[-1:]

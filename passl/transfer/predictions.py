@@ -7,10 +7,8 @@ from typing import Callable
 from ..datasets.image import ImageReadError, read_image, shown
 from ..datasets.pool import run_all
 from ..utils.errors import DataError
-from ..utils.logger import get_logger
 from ..utils.paddle_env import usable_cores
-
-_SHOWN = 3
+from .reading import leave_out
 
 
 def readable(paths: Sequence[str], root: str, also: Callable[[str], bool] = lambda path: True) -> list[str]:
@@ -40,11 +38,5 @@ def readable(paths: Sequence[str], root: str, also: Callable[[str], bool] = lamb
         return True, '' if fit else f'{shown(path)} is of a kind that the library cannot read. Save it as PNG.'
     _, bad, killed = run_all(look, paths, usable_cores(), lambda n: None, bool)
     bad.update({k: f'{shown(paths[k])}: {bad[k]}' for k in killed})
-    good = [path for k, path in enumerate(paths) if k not in bad]
-    if bad:
-        said = [reason.rstrip('.') for reason in bad.values()][:_SHOWN] + ['...'] * (len(bad) > _SHOWN)
-        text = f"{len(bad)} of {len(paths)} images cannot be read: {'; '.join(said)}."
-        if not good:
-            raise DataError(text)
-        get_logger().warning('%s They are left out.', text)
-    return good
+    leave_out(bad.values(), len(paths))
+    return [path for k, path in enumerate(paths) if k not in bad]

@@ -1,14 +1,29 @@
-"""Images of commands that have no config: read in the range of --value-range, and what is doubtful is said once."""
+"""Images of commands that have no config: read in the range of --value-range; doubts and unreadable ones are said."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Optional
 
 import numpy as np
 
 from ..datasets.image import read_image
 from ..utils.config.kinds import Range, mistake
-from ..utils.errors import ConfigError
+from ..utils.errors import ConfigError, DataError
 from ..utils.logger import get_logger
+
+
+_SHOWN = 3
+
+
+def leave_out(reasons: Iterable[str], count: int) -> None:
+    """Warn of the images, of `count`, that cannot be read, by the reason of each. Raises DataError if all cannot."""
+    bad = list(reasons)
+    if not bad:
+        return
+    said = [reason.rstrip('.') for reason in bad[:_SHOWN]] + ['...'] * (len(bad) > _SHOWN)
+    text = f"{len(bad)} of {count} images cannot be read: {'; '.join(said)}."
+    if len(bad) == count:
+        raise DataError(text)
+    get_logger().warning('%s They are left out.', text)
 
 
 def check_range(value_range: Optional[Sequence[float]]) -> None:

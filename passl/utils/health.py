@@ -7,9 +7,9 @@ import collections
 import math
 from typing import Any, Mapping, NamedTuple, Optional, Sequence
 
-from .health_words import advice, sentence
+from .health_words import advice, sentence, told
 
-__all__ = ['CODES', 'Judge', 'Run', 'verdict', 'sentence', 'advice']
+__all__ = ['CODES', 'Judge', 'Run', 'verdict', 'sentence', 'advice', 'told']
 
 # the gravest first: of several signs one is told, and a collapse explains the others
 CODES = ('collapsing', 'guessing', 'shortcut', 'position', 'filling', 'healthy')
@@ -25,6 +25,9 @@ CHANCE_PATIENCE = 20    # log steps whose mean loss is compared: a slow start ca
 NO_QUEUE_WAIT = 1000    # steps, or one epoch: a method without a queue is judged after these
 POSITION_ACC = 80.0     # percent of `acc1_dense`: with regions, where content counts, 1000 steps reached 48
 POSITION_PLACE = 0.5    # of `acc1_dense`: `acc1_place` asks less (64 keys, not K), so content gives at least as much
+# the figures by which a reader can follow a verdict that is of no single loss
+_SHOWN = {'healthy': ('loss', 'std', 'std_dense', 'rank', 'acc1', 'acc1_dense', 'match_true', 'match_chance'),
+          'position': ('acc1_dense', 'acc1_place', 'match_true', 'match_chance')}
 
 
 class Run(NamedTuple):
@@ -78,7 +81,7 @@ class Judge:
         settled = all(len(last) >= self.patience for last in self.losses.values())
         # a sign that has yet to last takes nothing back
         self.was_healthy = self.was_healthy or settled and all(above) and not any(self.bad.values())
-        return ('healthy', healthy_figures(record)) if self.was_healthy else (None, {})
+        return ('healthy', _some(record, *_SHOWN['healthy'])) if self.was_healthy else (None, {})
 
     def _look(self, record, run, ending):
         """Note the signs of one loss; whether its mean of late is clearly better than chance."""
@@ -114,8 +117,8 @@ class Judge:
             return {**_some(record, 'std' + ending), 'limit': self.min_std, **loss}
         if code == 'shortcut':
             return {**_some(record, 'acc1' + ending), 'limit': self.max_acc, **loss}
-        if code == 'position':
-            return _some(record, 'acc1_dense', 'acc1_place', 'match_true', 'match_chance')
+        if code in _SHOWN:
+            return _some(record, *_SHOWN[code])
         return {**loss, 'negatives': run.negatives[ending], 'steps': len(self.losses[ending])}
 
 
@@ -132,11 +135,7 @@ def verdict(records: Sequence[Mapping[str, Any]]) -> tuple[Optional[str], dict[s
         share = last.get('queue_fill')
         until = {'until': math.ceil(100 * last['iteration'] / share - 1e-6)} if share else {}
         return code, {**until, **_some(last, 'queue_fill', 'loss')}
-    if code == 'healthy':
-        return code, healthy_figures(last)
-    if code == 'position':
-        return code, _some(last, 'acc1_dense', 'acc1_place', 'match_true', 'match_chance')
-    return code, _blamed(code, last)
+    return code, _some(last, *_SHOWN[code]) if code in _SHOWN else _blamed(code, last)
 
 
 def _blamed(code, record):
@@ -144,11 +143,6 @@ def _blamed(code, record):
     worst = {'collapsing': ('std', min), 'shortcut': ('acc1', max), 'guessing': ('loss', max)}[code]
     names = [n for n in (worst[0], worst[0] + '_dense') if n in record]
     return _some(record, *([worst[1](names, key=record.__getitem__)] if names else []))
-
-
-def healthy_figures(record: Mapping[str, Any]) -> dict[str, float]:
-    """The figures by which a reader can follow 'healthy'."""
-    return _some(record, 'loss', 'std', 'std_dense', 'rank', 'acc1', 'acc1_dense', 'match_true', 'match_chance')
 
 
 def _some(record, *names):

@@ -95,6 +95,12 @@ def advice(code: str, figures: Mapping[str, Any], language: Language = 'en') -> 
     return _filled(_WORDS[code][language][1], figures)
 
 
+def told(code: str, figures: Mapping[str, Any], language: Language = 'en') -> str:
+    """`sentence` and, where there is one, `advice` after it."""
+    more = advice(code, figures, language)
+    return sentence(code, figures, language) + (('。' if language == 'zh' else '. ') + more if more else '')
+
+
 def _filled(template, figures):
     """The template without the parts in [ ] that need figures which are not there."""
     out, parts = '', template.split('[')

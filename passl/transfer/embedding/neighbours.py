@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ...utils.files import whole_file
+from ...utils.misc import evenly
 from ..probes.features import unit_length
 
 _CHUNK = 8192
@@ -41,7 +42,7 @@ def draw_neighbours(path: str, features: np.ndarray, names: Sequence[str], load:
         features: [images, C]; names: of the images.
         load: load(i) -> uint8 [H, W, 3].
     """
-    rows = np.unique(np.linspace(0, len(names) - 1, min(queries, len(names))).astype(int))
+    rows = evenly(len(names), queries)
     found, similarity = nearest(features, rows, min(count, len(names) - 1))
     side, height = _TILE + _GAP, _TILE + 2 * _LINE + _GAP
     sheet = Image.new('RGB', (2 * _GAP + side * (1 + found.shape[1]), _GAP + height * len(rows)), 'white')

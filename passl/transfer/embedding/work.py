@@ -23,10 +23,9 @@ from ..probes.clas_data import central_square
 from ..probes.features import batches, stage_maps
 from ..probes.seg_data import square
 from ..probes.sources import find_sources
-from ..reading import Reader, check_range
+from ..reading import Reader, check_range, leave_out
 from .neighbours import draw_neighbours
 
-_SHOWN = 3
 _SPARE = 2**28          # bytes of a disk that are left free
 Paths = Union[str, os.PathLike, Sequence[Union[str, os.PathLike]]]
 
@@ -106,15 +105,6 @@ def _fill(rows, sizes, net, load, names, stage, dense):
     return good, bad
 
 
-def _tell_bad(bad, count):
-    if bad:
-        said = [reason.rstrip('.') for reason in list(bad.values())[:_SHOWN]] + ['...'] * (len(bad) > _SHOWN)
-        text = f"{len(bad)} of {count} images cannot be read: {'; '.join(said)}."
-        if len(bad) == count:
-            raise DataError(text)
-        get_logger().warning('%s They are left out.', text)
-
-
 def embed(weights: str, images: Paths, output: Optional[str] = None, dense: bool = False, stage: int = 4,
           image_size: int = 224, float16: bool = False, value_range: Optional[Sequence[float]] = None,
           depth: Optional[int] = None, neighbours: Optional[str] = None, overwrite: bool = False,
@@ -159,7 +149,7 @@ def embed(weights: str, images: Paths, output: Optional[str] = None, dense: bool
         sizes = np.empty((len(paths), 2), np.int32)
         target = _Clipped(rows) if float16 else rows
         good, bad = _fill(target, sizes, net, load, names, stage, dense)
-        _tell_bad(bad, len(paths))
+        leave_out(bad.values(), len(paths))
         about = {'weights': weights, 'network': source.kind, 'depth': source.depth, 'backbone': source.digest,
                  'stage': stage, 'dense': dense, 'image_size': image_size, 'passl': __version__,
                  'value_range': value_range and list(value_range)}
