@@ -95,15 +95,21 @@ def holds_masks(name: str) -> bool:
     return any(w in _MASK for w in words) and all(w in _MASK or w in _BESIDE for w in words)
 
 
+def _mask_at(parts):
+    """The place in a path of the first folder that holds masks by its name; None: there is none."""
+    return next((i for i, part in enumerate(parts) if holds_masks(part)), None)
+
+
 def _mask_folders(folders):
     """{name: number of images} of folders that hold masks by their name, if others hold none."""
     found, others = collections.Counter(), 0
     for folder, count in folders:
-        part = next((p for p in folder.split(os.sep) if holds_masks(p)), None)
-        if part is None:
+        parts = folder.split(os.sep)
+        at = _mask_at(parts)
+        if at is None:
             others += count
         else:
-            found[part] += count
+            found[parts[at]] += count
     return found if others else {}
 
 
@@ -134,20 +140,14 @@ def without_masks(paths: PathList, top: str) -> tuple[list[str], int]:
 
     ([top], 0) if no such folder lies beside others, or if images lie directly in a folder that has one below it.
     """
-    counted = [(_below(folder, [top]).split(os.sep), count) for folder, count in paths.folders() if count]
-    folders, counts = [parts for parts, _ in counted], [count for _, count in counted]
-    masks = [next((i for i, part in enumerate(parts) if holds_masks(part)), None) for parts in folders]
-    # folders above a folder of masks
-    above = {tuple(parts[:k]) for parts, at in zip(folders, masks) if at is not None for k in range(at + 1)}
-    kept: dict[str, None] = {}
-    for parts, at in zip(folders, masks):
-        if at is None:
-            first = next((k for k in range(1, len(parts) + 1) if tuple(parts[:k]) not in above), None)
-            if first is None or parts == ['']:
-                return [top], 0
-            kept[os.path.join(top, *parts[:first])] = None
-    lost = sum(count for count, at in zip(counts, masks) if at is not None)
-    return (sorted(kept), lost) if kept and lost else ([top], 0)
+    counted = [(tuple(_below(folder, [top]).split(os.sep)), count) for folder, count in paths.folders() if count]
+    masks = {parts: at for parts, _ in counted for at in [_mask_at(parts)] if at is not None}
+    above = {parts[:k] for parts, at in masks.items() for k in range(at + 1)}       # folders above a folder of masks
+    kept = {next((parts[:k] for k in range(1, len(parts) + 1) if parts[:k] not in above), ())
+            for parts, _ in counted if parts not in masks}
+    if not masks or not kept or kept & {(), ('',)}:
+        return [top], 0
+    return sorted(os.path.join(top, *parts) for parts in kept), sum(count for parts, count in counted if parts in masks)
 
 
 def masks_among(paths: PathList, tops: Sequence[str]) -> str:

@@ -71,7 +71,7 @@ def look_at_images(data: str) -> tuple[int, int, list[str], int]:
 def masks_alone(paths: Sequence[str], root: str) -> str:
     """A sentence if the images of the folder `root` seem to be masks, by its name or by their few colours; or ''.
 
-    (Masks beside images are told by the training, see `datasets.contents`.)
+    (Masks beside images are left out, or told by the training: see `datasets.contents`.)
     """
     from PIL import Image
     flat = looked = 0
