@@ -19,6 +19,7 @@ from ..utils.distributed import dist
 from ..utils.config import dump_config, load_config, with_defaults
 from ..utils.errors import ConfigError, PeerLostError
 from ..utils.logger import get_logger, setup_logger
+from ..utils.next_commands import next_commands
 from ..utils.paddle_env import tune_cpu
 from ..utils.config.registry import import_plugins
 from .builder import build_trainer
@@ -28,7 +29,7 @@ from .doubts import tell_doubts
 from .export import export
 from .run_folder import RunFolder, on_main, run_folder
 from .signals import EXIT_CODES, StopSignals
-from .summary import next_commands, write_summary
+from .summary import write_summary
 from .trainer import Trainer
 
 _OWN_PARTS = {'passl.transfer.probes.best'}     # what `passl pretrain --val` names; the engine may not import it

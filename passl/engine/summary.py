@@ -6,7 +6,6 @@
 import json
 import math
 import os
-import shlex
 import sys
 from typing import TYPE_CHECKING, Any, Mapping, Optional, Sequence
 
@@ -18,6 +17,7 @@ from ..utils.errors import PasslError
 from ..utils.files import replace_text
 from ..utils.language import language
 from ..utils.logger import get_logger, read_json_lines
+from ..utils.next_commands import NAMES
 from ..utils.seed import seed_everything
 from ..utils.weights import load_weights
 from ..utils.weights.load import backbone_weights
@@ -29,19 +29,14 @@ if TYPE_CHECKING:
 SUMMARY = 'summary.json'
 _WIDTH = 40                 # characters of the curve
 _BARS, _PLAIN = '▁▂▃▄▅▆▇█', '_.-=+*#@'
-_SEG = os.path.join('configs', 'transfer', 'seg', 'custom.yml')
-_CLONE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _STEM = ('conv1', 'bn1', 'stem')        # one stage, under the first name
 _WORDS = {
     'en': {'done': 'Done after N steps.', 'weights': 'weights', 'health': 'learnt?', 'loss': 'loss', 'moved': 'moved',
            'not judged': 'not judged', 'of': '(of the length of the weights at the start)', 'next': 'next:',
-           'full': '(since the queue was full)',
-           'extract': 'backbone alone', 'help': 'did it help?', 'elsewhere': 'use elsewhere', 'seg': 'fine-tune',
-           'see': 'see what it sees', 'report': 'one page', 'on': 'train longer'},
+           'full': '(since the queue was full)'},
     'zh': {'done': '完成，共 N 步。', 'weights': '权重', 'health': '学到了吗', 'loss': '损失', 'moved': '变化',
            'not judged': '未作判断', 'of': '（相对于起点处权重的长度）', 'next': '接下来：',
-           'full': '（自队列填满之后）', 'extract': '单独取出骨干网络', 'help': '有帮助吗', 'elsewhere': '用于其他库',
-           'seg': '微调', 'see': '看看它看到什么', 'report': '汇总成一页', 'on': '训练更久'}}
+           'full': '（自队列填满之后）'}}
 
 
 def sparkline(values: Sequence[float], width: int = _WIDTH, bars: str = _BARS) -> str:
@@ -103,42 +98,13 @@ def judged(records: Sequence[dict[str, Any]]) -> tuple[Optional[str], dict[str, 
     return code, figures, health.told(code, figures, language()) if code else None
 
 
-def next_commands(run: str, weights: str, config: str, backbone: Mapping[str, Any], data: Optional[str] = None,
-                  extracted: bool = True) -> list[tuple[str, str]]:
-    """[(what for, command)] with the run's paths; LABELLED stands for images with labels.
-
-    Args:
-        run: the run folder. weights: a file with the backbone. config: the config file.
-        backbone: the config's `model.backbone`.
-        data: the folder of a `passl pretrain`; None for `passl train`.
-        extracted: `weights` holds the backbone alone.
-    """
-    run_, weights_, config_ = map(shlex.quote, (run, weights, config))
-    alone = shlex.quote(os.path.join(run, 'backbone'))
-    kind, vd = f"ResNet{backbone.get('depth', 50)}", backbone.get('name') == 'ResNet_vd'
-    seg = next((p for p in (_SEG, os.path.join(_CLONE, _SEG)) if os.path.isfile(p)), None)
-    commands = [] if extracted else [('extract', f'passl extract-weight {weights_} --output {alone}.pdparams')]
-    commands.append(('help', f'passl evaluate --worth --weights {weights_} --data LABELLED'))
-    if backbone.get('name') in ('ResNet', 'ResNet_vd'):
-        target, end = ('paddleclas', '.paddleclas.pdparams') if vd else ('torchvision', '.pth')
-        commands.append(('elsewhere', f'passl export {weights_} --to {target} --output {alone}{end}'))
-    if seg and backbone.get('name') == 'ResNet' and backbone.get('depth') in (18, 34, 50, 101):
-        commands.append(('seg', f'passl transfer-seg -c {shlex.quote(seg)} --pretrained {weights_} --data LABELLED '
-                                f'-o model.backbone.type={kind}'))
-    commands += [('see', f'passl visualize {run_}'), ('report', f'passl report {run_}')]
-    if data is not None:
-        commands.append(('on', f'passl pretrain {shlex.quote(data)} --out {run_} --resume'
-                               f'   # after total_iters was raised in {config_}'))
-    return commands
-
-
-def write_summary(trainer: 'Trainer', weights: Optional[str], commands: Sequence[tuple[str, str]],
+def write_summary(trainer: 'Trainer', weights: Optional[str], commands: Mapping[str, str],
                   load: Optional[str] = None, start_known: bool = True) -> None:
     """Log the end of a run for people, and write summary.json; on process 0. What fails is a warning.
 
     Args:
         weights: the file that the run was for.
-        commands: see `next_commands`.
+        commands: of `utils.next_commands`.
         load: file with weights that the run started from, beside the config's.
         start_known: False where a resumed run does not tell what it started from.
     """
@@ -156,7 +122,7 @@ def write_summary(trainer: 'Trainer', weights: Optional[str], commands: Sequence
     losses = [r.get('loss') for r in records if r['iteration'] > full]
     get_logger().info('%s', summary_text(trainer.iteration, weights, sentence, losses, stages, commands, bool(full)))
     content = {'weights': weights, 'health': code, 'figures': figures, 'stages': stages,
-               'next': [command for _, command in commands]}
+               'next': dict(commands)}
     try:
         replace_text(os.path.join(trainer.run_dir, SUMMARY), json.dumps(content, indent=1, ensure_ascii=False) + '\n')
     except OSError as e:
@@ -168,10 +134,11 @@ def _percent(share):
 
 
 def summary_text(steps: int, weights: Optional[str], sentence: Optional[str], losses: Sequence[Any],
-                 stages: Optional[Mapping[str, float]], commands: Sequence[tuple[str, str]],
+                 stages: Optional[Mapping[str, float]], commands: Mapping[str, str],
                  queue: bool = False) -> str:
     """The end of a run in the user's language, one fact per line. `queue`: the losses are those after it was filled."""
-    words = _WORDS[language()]
+    tongue = language()
+    words = _WORDS[tongue]
     numbers = [float(v) for v in losses if isinstance(v, (int, float)) and math.isfinite(v)]
     facts = [('weights', weights or '-'), ('health', sentence or words['not judged'])]
     if numbers:
@@ -183,7 +150,8 @@ def summary_text(steps: int, weights: Optional[str], sentence: Optional[str], lo
     lines = [words['done'].replace('N', str(steps))]
     lines += [f'  {_padded(words[key], [words[k] for k, _ in facts])}  {text}' for key, text in facts]
     lines += [f"  {words['next']}"]
-    lines += [line for key, command in commands for line in (f'    {words[key]}', f'      {command}')]
+    lines += [line for key, command in commands.items()
+              for line in (f"    {NAMES[key][tongue == 'zh']}", f'      {command}')]
     return '\n'.join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Measures every checkpoint and keeps the best one."""
+"""Measures checkpoints and keeps the best one."""
 
 import json
 import math
@@ -24,7 +24,7 @@ BEST, FACTS = 'best.pdparams', 'best.json'
 
 @HOOKS.register()
 class BestHook(Hook):
-    """After each checkpoint of a contrastive training: how good are its dense features, told without labels?
+    """After a checkpoint of a contrastive training: how good are its dense features, told without labels?
 
     The figures of `Trainer.structure` are logged (`mode: quality` in log.jsonl). Of the second half of the run (before,
     noise counts as structure) the checkpoint with the highest `dse` so far is also called `best.pdparams` (a second
@@ -39,17 +39,19 @@ class BestHook(Hook):
 
     priority = Priority.CHECKPOINT
     figure, counts_from = 'dse', 0.5         # the figure that decides; from this share of the run on
+    times = 50                  # at most in a run: where a checkpoint follows every few steps, not all are measured
 
     def __init__(self, check: Literal['auto', 'off', False] = 'auto', images: Count = 64, side: Optional[Count] = None,
                  priority: Optional[Order] = None) -> None:
         super().__init__(priority)
         self.check, self.images, self.side = check or 'off', images, side       # YAML reads a bare off as false
-        self.failed = False
+        self.failed, self.measured_at = False, None
 
     def checkpoint_saved(self, trainer: 'Trainer') -> None:
         wanted = self.check != 'off' and getattr(trainer.model, 'negatives', None) is not None
-        if not (wanted and is_main() and not self.failed and trainer.run_dir):
+        if not (wanted and is_main() and not self.failed and trainer.run_dir) or self._too_soon(trainer):
             return
+        self.measured_at = trainer.iteration
         try:
             start = time.perf_counter()
             figures = self.measure(trainer)
@@ -57,6 +59,10 @@ class BestHook(Hook):
         except (PasslError, OSError) as e:
             self.failed = True          # it would fail again
             get_logger().warning('Checkpoints of this run are not measured, and there is no %s: %s', BEST, e)
+
+    def _too_soon(self, trainer):
+        return self.measured_at is not None and trainer.iteration < trainer.max_iters and \
+            (trainer.iteration - self.measured_at) * self.times < trainer.max_iters
 
     def measure(self, trainer: 'Trainer') -> dict[str, float]:
         """Figures of the model as it is now, with one called `self.figure`: higher is better."""

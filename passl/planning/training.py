@@ -103,10 +103,11 @@ def end(data: str, config: str, trainer: 'Trainer', _: Optional[str] = None) -> 
     Args:
         data: the folder of images. config: the run's config file.
     """
-    from ..engine.summary import next_commands, write_summary
+    from ..engine.summary import write_summary
     from ..hooks.checkpoint_hook import LATEST
     from ..pictures.curves import plot_loss
     from ..report import write_report
+    from ..utils.next_commands import next_commands
     from ..utils.weights.extract import extract_weight
     place = trainer.run_dir
     assert place is not None

@@ -3,12 +3,12 @@
 import glob
 import math
 import os
-import shlex
 from typing import Any, Optional, Sequence
 
 from ..transfer.probes.report import JSON_FILE, cell_text, shown
 from ..utils.errors import DataError
 from ..utils.misc import format_eta
+from ..utils.next_commands import NAMES, next_commands
 from ..utils.run_log import series
 from .charts import Words, short, window
 from .run import Run, at, clean, read_json
@@ -150,22 +150,12 @@ def stages(run: Run) -> list[tuple[str, float]]:
         if isinstance(moved, dict) else []
 
 
-def next_commands(run: Run) -> Rows:
-    """(what for, command) with the run's names filled in."""
-    own = run.summary.get('weights')
-    weights = own if isinstance(own, str) else os.path.join(run.folder, 'backbone.pdparams')
-    rows = [(('Take the backbone out', '取出骨干网络'),
-             ['extract-weight', os.path.join(run.folder, 'latest.pdparams'), '--output', weights, '--remove-prefix'])]
-    rows = [] if os.path.isfile(weights) else rows
-    rows += [(('Is it worth something?', '有用吗？'),
-              ['evaluate', '--tasks', 'knn,linear', '--weights', 'random', weights, '--data', 'LABELLED',
-               '--output', os.path.join(run.folder, 'evaluation')]),
-             (('Use it elsewhere', '用于其他库'),
-              ['export', weights, '--to', 'torchvision', '--output', 'backbone.pth']),
-             (('Segment with it', '用于分割'),
-              ['transfer-seg', '-c', 'configs/transfer/seg/custom.yml', '--pretrained', weights, '--data', 'MASKS'])]
-    said = run.summary.get('next')
-    told = [clean(c) for c in said if isinstance(c, str) and c.startswith('passl ')] if isinstance(said, list) else []
-    known = {command.split()[1] for command in told if len(command.split()) > 1}
-    return [(('As the run said', '训练结束时的提示'), command) for command in told] + [
-        (what, clean('passl ' + ' '.join(map(shlex.quote, words)))) for what, words in rows if words[0] not in known]
+def next_rows(run: Run) -> Rows:
+    """(what for, command) as the run ended with; of one that has not ended, with its names filled in."""
+    told = run.summary.get('next')
+    if not isinstance(told, dict):
+        alone, backbone = os.path.join(run.folder, 'backbone.pdparams'), at(run.config, 'model', 'backbone')
+        found = os.path.isfile(alone)
+        told = next_commands(run.folder, alone if found else os.path.join(run.folder, 'latest.pdparams'), None,
+                             backbone if isinstance(backbone, dict) else {}, extracted=found)
+    return [(NAMES[key], clean(told[key])) for key in NAMES if isinstance(told.get(key), str)]

@@ -15,7 +15,7 @@ from ..utils.files import replace_text
 from ..utils.logger import get_logger
 from ..utils.options import Parser, not_empty
 from .charts import HEIGHT, WIDTH, band, charts
-from .facts import differing, environment, evaluations, figures, next_commands, setting_rows, stages
+from .facts import differing, environment, evaluations, figures, next_rows, setting_rows, stages
 from .run import CODES, Run, clean, judged, pictures, read_runs
 
 MARK = '<!-- written by passl report -->'
@@ -100,7 +100,7 @@ def render(runs: Sequence[Run], folders: Sequence[str] = ()) -> str:
         'rows': rows[:_SHOWN], 'more_rows': max(0, len(rows) - _SHOWN), 'evaluations': evaluations(runs, folders),
         'runs': [{'name': run.name, 'verdict': judged(run), 'figures': figures(run), 'settings': setting_rows(run),
                   'facts': environment(run), 'band': band(run.train, list(CODES), end), 'pictures': shots,
-                  'stages': stages(run), 'next': next_commands(run), 'config': run.config_text,
+                  'stages': stages(run), 'next': next_rows(run), 'config': run.config_text,
                   'warnings': run.warnings, 'state': clean(run.status.get('state', ''))}
                  for run, shots in zip(runs, _fitting(runs))]}
     templates = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,

@@ -126,3 +126,11 @@ def test_what_cannot_be_measured_is_a_warning_and_a_mistake_is_not(data, out, ca
 def test_a_classifier_is_not_measured(data, out, capsys, said):
     folder, _ = small.train(small.clas(data, **out, epochs=1), capsys)
     assert said == [] and not os.path.exists(os.path.join(folder, 'best.pdparams'))
+
+
+def test_checkpoints_of_every_few_steps_are_not_all_measured(data, out, capsys, monkeypatch):
+    planted(monkeypatch, [0.25, 0.5, 0.75])
+    monkeypatch.setattr(BestHook, 'times', 3)       # 9 iterations: 3 lie between two measurements
+    cfg = config(data, out, 3, checkpoint={'name': 'CheckpointHook', 'by_epoch': False, 'interval': 2})
+    folder, _ = small.train(cfg, capsys)
+    assert [r['iteration'] for r in small.records(folder, 'quality')] == [2, 6, 9]

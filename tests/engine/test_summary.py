@@ -13,6 +13,7 @@ from passl.hooks import HOOKS, Hook
 from passl.transfer.paddleseg.options import build_seg_parser
 from passl.transfer.probes.options import build_evaluate_parser
 from passl.transfer.weights.command import build_export_parser
+from passl.utils.next_commands import next_commands
 from passl.utils.options import build_extract_parser
 
 from .small import clas, moco, train
@@ -78,8 +79,9 @@ def test_a_training_without_labels_ends_with_a_summary(data, out, capsys):
         told = json.load(f)
     latest = os.path.join(folder, 'latest.pdparams')
     assert list(told) == ['weights', 'health', 'figures', 'stages', 'next'] and told['weights'] == latest
-    assert told['next'][0] == f'passl extract-weight {latest} --output {folder}/backbone.pdparams'
-    assert f'passl report {folder}' in told['next'] and f'passl visualize {folder}' in told['next']
+    assert list(told['next']) == ['extract', 'help', 'see', 'report']
+    assert told['next']['extract'] == f'passl extract-weight {latest} --output {folder}/backbone.pdparams'
+    assert told['next']['report'] == f'passl report {folder}' and told['next']['see'] == f'passl visualize {folder}'
     records = map(json.loads, open(os.path.join(folder, 'log.jsonl'), encoding='utf-8'))
     losses = [r['loss'] for r in records if r['mode'] == 'train'][4:]
     assert f'loss     {losses[0]:.3f} -> {losses[1]:.3f}' in done.out and '(since the queue was full)' in done.out
@@ -120,8 +122,8 @@ def test_a_classifier_has_none(data, out, capsys):
 
 @pytest.mark.parametrize('name, depth, targets', [('ResNet', 18, ['torchvision']), ('ResNet_vd', 50, ['paddleclas'])])
 def test_the_next_commands_are_understood(name, depth, targets):
-    found = dict(summary.next_commands('runs/my run', 'runs/my run/b.pdparams', 'runs/my run.yaml',
-                                       {'name': name, 'depth': depth}, 'data/my images', extracted=False))
+    found = next_commands('runs/my run', 'runs/my run/b.pdparams', 'runs/my run.yaml', {'name': name, 'depth': depth},
+                          'data/my images', extracted=False)
     assert ('seg' in found) == (name == 'ResNet') and 'on' in found
     for command in found.values():
         words = shlex.split(command, comments=True)
@@ -135,14 +137,14 @@ def test_the_next_commands_are_understood(name, depth, targets):
     from passl.planning.command import build_pretrain_parser
     args = build_pretrain_parser().parse_args(shlex.split(found['on'], comments=True)[2:])
     assert (args.data, args.out, args.resume) == ('data/my images', 'runs/my run', True)
-    assert summary.next_commands('r', 'w', 'c', {'name': 'Own'}) == [
-        ('help', 'passl evaluate --worth --weights w --data LABELLED'),
-        ('see', 'passl visualize r'), ('report', 'passl report r')]
+    assert next_commands('r', 'w', 'c', {'name': 'Own'}) == {
+        'help': 'passl evaluate --worth --weights w --data LABELLED', 'see': 'passl visualize r',
+        'report': 'passl report r'}
 
 
 def test_the_text_in_both_languages(monkeypatch):
     facts = (120, 'r/b.pdparams', None, [3.0, 2.0, float('nan'), 1.0], {'conv1': 0.1234, 'layer1': 0.004},
-             [('help', 'passl evaluate X')], True)
+             {'help': 'passl evaluate X'}, True)
     monkeypatch.setattr(summary, '_bars', lambda: summary._PLAIN)
     assert summary.summary_text(*facts).splitlines() == [
         'Done after 120 steps.', '  weights  r/b.pdparams', '  learnt?  not judged',

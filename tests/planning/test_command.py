@@ -204,7 +204,7 @@ def test_a_few_steps(images, tmp_path, capsys, monkeypatch):
     assert summary['weights'] == f'{out}/backbone.pdparams'
     assert list(summary['stages']) == ['conv1', 'layer1', 'layer2', 'layer3', 'layer4']
     assert all(0 < v < 1 for v in summary['stages'].values())
-    assert all(f'      {command}\n' in said for command in summary['next'])
+    assert all(f'      {command}\n' in said for command in summary['next'].values())
     assert pretrain(images, '--out', out, '--resume', '--no-cuda') == 0         # nothing is left to do
     assert json.loads((out / 'summary.json').read_text()) == summary            # also from the seed alone
 

@@ -144,7 +144,7 @@ def test_the_report_of_a_run(run_dir, words_on_health):
     make_run(run_dir)
     (run_dir / 'summary.json').write_text(json.dumps({
         'weights': str(run_dir / 'b o.pdparams'), 'stages': {'conv1': 0.25, 'layer4': 1.5},
-        'next': ['passl export x']}))
+        'next': {'elsewhere': 'passl export x', 'help': 3, 'later': 'x'}}))
     add_pictures(run_dir, 'views', *(f'matches_{i:07d}' for i in (100, 200, 300, 400, 500)), 'maps_0000100', 'strange')
     assert cli.main(['report', str(run_dir)]) == 0
     found = checked(run_dir / 'report.html')
@@ -156,8 +156,7 @@ def test_the_report_of_a_run(run_dir, words_on_health):
                   '48.2 dense 稠密', 'Paddle 3.3.1', 'Training time 训练用时 0:33:20', 'a warning of the log',
                   'total_iters: 1000', 'conv1 25.0 %', 'layer4 150.0 %', 'step 300 第 300 步', 'passl export x'):
         assert words in text, words
-    assert "passl extract-weight" in text and f"'{run_dir}/b o.pdparams'" in text
-    assert text.count('passl export') == 1                          # the run's own command stands for ours
+    assert 'use elsewhere 用于其他库' in text and 'passl evaluate' not in text      # what the run said, as it said it
     shown = [a['alt'] for tag, a in found.elements if tag == 'img']
     assert shown == ['What the network sees', 'Matches, 100', 'Matches, 300', 'Matches, 500', 'Feature maps, 100']
     first = next(a['src'] for tag, a in found.elements if tag == 'img').partition(',')[2]
@@ -218,7 +217,7 @@ def test_texts_of_a_run_stay_texts(tmp_path, words_on_health):
                       LOG + f'[x] WARNING: {EVIL}\n[x] INFO: PASSL {EVIL}\n\x00\x1b[2J', **{EVIL: 3.0, 'health': EVIL})
     (folder / 'status.json').write_text(json.dumps({'state': EVIL, 'message': EVIL, 'time': [EVIL]}))
     (folder / 'summary.json').write_text(json.dumps({'weights': EVIL, 'stages': {EVIL: 1.0, 'x': EVIL},
-                                                     'next': ['passl ' + EVIL, 3]}))
+                                                     'next': {'help': 'passl ' + EVIL, EVIL: 'x'}}))
     comparison = json.loads(json.dumps(COMPARISON).replace('linear-seg mIoU', 'LABEL').replace('ours', 'NAME'))
     comparison['settings']['data'] = comparison['weights'][1]['name'] = comparison['rows'][0]['label'] = EVIL
     (folder / 'comparison.json').write_text(json.dumps(comparison))
@@ -330,3 +329,15 @@ def test_a_browser_shows_it(language, tmp_path, words_on_health):
     assert 'CONSOLE' not in done.stderr, done.stderr
     assert f'<html lang="{language}" class="js">' in done.stdout
     assert 'alert(1)' in done.stdout and done.stdout.count('<script>') == 1
+
+
+def test_commands_of_a_run_that_has_not_ended(run_dir):
+    make_run(run_dir)
+    write_report([str(run_dir)], str(run_dir / 'r.html'))
+    text = checked(run_dir / 'r.html').text
+    assert f'passl extract-weight {run_dir}/latest.pdparams --output {run_dir}/backbone.pdparams' in text
+    assert f'passl evaluate --worth --weights {run_dir}/latest.pdparams' in text
+    (run_dir / 'backbone.pdparams').write_bytes(b'')
+    write_report([str(run_dir)], str(run_dir / 'r.html'))
+    text = checked(run_dir / 'r.html').text
+    assert 'extract-weight' not in text and f'passl evaluate --worth --weights {run_dir}/backbone.pdparams' in text
