@@ -155,9 +155,9 @@ def main(argv=None):
     command('tools/plot_log.py', densecl, '--output', f'{densecl}/loss.png')
     command('tools/visualize.py', densecl, '--images', f'{data}/val', '--pictures', 'views,maps', '--side',
             '256', '--no-cuda', '--output', f'{out}/pictures')
-    # whole images nearly as large as the crops of the training: objects of one kind are nearest there
+    # so short a training teaches textures, not places: layer3 and images a little larger than the crops show most of it
     command('tools/visualize.py', densecl, '--images', f'{data}/val', '--pictures', 'neighbours', '--side', '96',
-            '--count', '120', '--no-cuda', '--output', f'{out}/pictures')
+            '--stage', '3', '--count', '500', '--no-cuda', '--output', f'{out}/pictures')
     pictures = [f'{densecl}/loss.png'] + [f'{out}/pictures/{name}'
                                           for name in sorted(os.listdir(os.path.join(ROOT, out, 'pictures')))]
     command('tools/report.py', densecl, '--output', f'{out}/report.html')

@@ -24,7 +24,7 @@ from ..utils.weights.checkpoint import read_note
 from . import drawing, look, numbers
 from .of_network import Scene, shown
 from .of_run import file_name
-from .options import OF_DATA, OF_NETWORK
+from .options import METHODS, OF_DATA, OF_NETWORK
 from .painter import draw
 
 _SHEET = 8
@@ -191,8 +191,8 @@ def _of_network(args, subject, wanted, data, scene):
     with paddle.no_grad():          # both are in eval mode
         if 'matches' in wanted:
             try:
-                given = scene.matches(net, name)
-                other = scene.matches(start, name) if start is not None else None
+                given = scene.matches(net, name, args.stage)
+                other = scene.matches(start, name, args.stage) if start is not None else None
             except ConfigError as e:
                 if args.pictures:
                     raise
@@ -211,16 +211,16 @@ def _of_many(args, subject, wanted, data, net, start, name):
     """The pictures of many images."""
     scene = data.scene(args, args.count)
     labels = data.labels(scene)
-    given = scene.neighbours(net, name, labels)
+    given = scene.neighbours(net, name, labels, args.stage)
     if 'neighbours' in wanted:
         if labels is not None and start is not None:
-            given['start'] = scene.neighbours(start, name)['features']
+            given['start'] = scene.neighbours(start, name, stage=args.stage)['features']
         _write(subject, 'neighbours', subject.iteration, **given)
     if 'embedding' in wanted:
         places = numbers.plane(given['features'].astype(np.float32).mean((1, 2)), args.embedding, args.seed)
         _write(subject, 'embedding', subject.iteration, images=shown(given['images'], 96), places=places,
                title=f'{name}: images that lie together are alike to the network',
-               note=f'{args.embedding.upper()} of the mean features of the last stage. ')
+               note=f'{METHODS[args.embedding]} of the mean features of layer{args.stage}. ')
 
 
 def _write(subject, kind, iteration, **given):

@@ -69,14 +69,14 @@ class Scene:
                 break
         return drawn
 
-    def matches(self, net: Any, name: str) -> dict[str, Any]:
-        """Of `drawing.matches`: pairs of views and the last stage's features."""
+    def matches(self, net: Any, name: str, stage: int = 4) -> dict[str, Any]:
+        """Of `drawing.matches`: pairs of views and the features of a stage."""
         first, second, where = self.pairs
-        features = np.stack([look.maps_of(net, x, self.normalise)[0] for x in (first, second)], axis=1)
+        features = np.stack([look.maps_of(net, x, self.normalise, (stage,))[0] for x in (first, second)], axis=1)
         true, valid = look.true_cells(where, *features.shape[2:4])
         return {'first': shown(first), 'second': shown(second), 'features': features, 'true': true, 'valid': valid,
                 'title': f'{name}: cells taken for the same: {{}}',
-                'note': f'{self.input}{features.shape[2]} x {features.shape[3]} cells. '
+                'note': f'{self.input}{features.shape[2]} x {features.shape[3]} cells{_of(net, stage)}. '
                         f'The views share {SHARED:.0%} or more.'}
 
     def maps(self, net: Any, name: str) -> dict[str, Any]:
@@ -88,17 +88,21 @@ class Scene:
         return {'images': shown(squares), 'stages': dict(zip(names, found)),
                 'title': f'{name}: what is alike to the network', 'note': self.input.strip()}
 
-    def neighbours(self, net: Any, name: str, labels: Optional[np.ndarray] = None) -> dict[str, Any]:
+    def neighbours(self, net: Any, name: str, labels: Optional[np.ndarray] = None, stage: int = 4) -> dict[str, Any]:
         """Of `drawing.neighbours`; `labels`: class numbers of the images."""
         squares = self.squares()
-        features, = look.maps_of(net, squares, self.normalise)
+        features, = look.maps_of(net, squares, self.normalise, (stage,))
         return {'images': shown(squares), 'features': features, 'labels': labels,
                 'title': f'{name}: neighbours.', 'note': f'{self.input}Among {len(squares)} images, by the cosine of '
-                f'the last stage\'s features ({features.shape[1]} x {features.shape[2]} cells, and their mean).'}
+                f'features ({features.shape[1]} x {features.shape[2]} cells{_of(net, stage)}, and their mean).'}
 
     def squares(self, count: Optional[int] = None) -> np.ndarray:
         """The central squares of the first `count` images, uint8 [N, side, side, 3]."""
         return np.stack([look.square(image, self.side) for _, image in self.images[:count]])
+
+
+def _of(net, stage):
+    return f' of layer{stage}' if hasattr(net, 'stages') else ''
 
 
 def shown(images: np.ndarray, side: int = 224) -> np.ndarray:

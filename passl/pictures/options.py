@@ -6,6 +6,7 @@ from typing import Optional
 from ..utils.options import Parser, not_empty, positive_int
 
 OF_DATA, OF_NETWORK = ('views', 'schedule'), ('matches', 'maps', 'neighbours', 'embedding')
+METHODS = {'pca': 'PCA', 'tsne': 't-SNE', 'umap': 'UMAP'}
 EXAMPLES = """\
 examples:
   everything about a run, into <run folder>/pictures:
@@ -38,8 +39,8 @@ def _side(text):
 def build_visualize_parser(prog: Optional[str] = None) -> Parser:
     """Parser of `tools/visualize.py` and `passl visualize`.
 
-    The namespace has: source, images, pictures (list or None), iteration, count, side, embedding, seed, depth, output,
-    no_cuda.
+    The namespace has: source, images, pictures (list or None), iteration, count, side, stage, embedding, seed, depth,
+    output, no_cuda.
     """
     parser = Parser(prog=prog, description='Draw what a network sees and what it has learned, as PNG files.',
                     epilog=EXAMPLES)
@@ -55,7 +56,9 @@ def build_visualize_parser(prog: Optional[str] = None) -> Parser:
                         help='images for neighbours and embedding (default: %(default)s)')
     parser.add_argument('--side', metavar='N', type=_side,
                         help='side of the input (default: 448, and at most 2 x the crops of the training)')
-    parser.add_argument('--embedding', choices=('pca', 'tsne', 'umap'), default='pca',
+    parser.add_argument('--stage', type=int, choices=(1, 2, 3, 4), default=4,
+                        help='whose features matches, neighbours and embedding compare (default: 4, the last)')
+    parser.add_argument('--embedding', choices=tuple(METHODS), default='pca',
                         help="tsne and umap need pip install -e '.[embedding]' (default: %(default)s)")
     parser.add_argument('--seed', metavar='N', type=int, default=0, help='another seed, other views (default: 0)')
     parser.add_argument('--depth', type=int, choices=(18, 34, 50, 101, 152), help="of the ResNet of 'random'")
