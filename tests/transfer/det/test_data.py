@@ -240,15 +240,15 @@ def test_a_batch_of_images_with_objects_is_needed(tmp_path):
     ('gbk', 'GBK'), ('gbk', 'gb2312'), ('gb18030', 'GB18030'), ('utf-16', 'UTF-16'), ('utf-8-sig', 'utf-8'),
     ('latin-1', 'ISO-8859-1'), ('utf-16-le', None), ('utf-8', 'utf-16'), ('utf-8', 'us-ascii'), ('utf-8-sig', None)])
 def test_paddledetection_gets_xml_that_it_can_read(tmp_path, encoding, declared):
-    root = write_voc(tmp_path / 'VOCdevkit')
+    root = write_voc(tmp_path / 'VOCdevkit', [('VOC2007', 'trainval', 1)])
     folder = 'é' if encoding == 'latin-1' else '图片'
     text = xml([('red', (1, 1, 9.5, 9), 'True'), ('blue', (3, 3, 2, 9), 0)]).replace(
         '<annotation>', f'<annotation><folder>{folder}</folder><name>none</name>')
     head = f'<?xml version="1.0" encoding="{declared}"?>' if declared else ''
     with open(os.path.join(root, XML), 'wb') as f:
         f.write((head + text).encode(encoding))
-    cfg = voc_config()
-    prepare_data(cfg, root, tmp_path / 'lists')
+    cfg = voc_config(voc={'train': ['VOC2007/trainval']})
+    prepare_data(cfg, root, tmp_path / 'lists', ['train'])
     with open(cfg['TrainDataset']['anno_path']) as f:
         copy = os.path.join(root, f.readline().split()[1])
     tree = ElementTree.parse(copy)              # as PaddleDetection does; the second box has no area
