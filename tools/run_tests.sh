@@ -4,8 +4,8 @@
 #   bash tools/run_tests.sh --all                      the slow ones too (they train, or start several processes)
 #   bash tools/run_tests.sh --cov=passl tests/engine   other arguments go to pytest
 #   PADDLE_VERSION=2.6.2 bash tools/run_tests.sh       those that use Paddle, in a second environment
-#   PASSL_TEST_EXTRAS=seg bash tools/run_tests.sh      only tests/transfer/seg, in an environment with PaddleSeg;
-#                                                      with PADDLE_VERSION=2.6.2 too
+#   PASSL_TEST_EXTRAS=seg bash tools/run_tests.sh      only tests/transfer/seg, all of it, in an environment with
+#                                                      PaddleSeg; with PADDLE_VERSION=2.6.2 its quick ones
 # environment variables: PYTHON, PASSL_VENV (default ./.venv), PASSL_TEST_WORKERS (default 2)
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
@@ -25,7 +25,7 @@ cd "$ROOT"
 if [ -n "$extras" ]; then           # a library with pins of its own: apart from the other tests, all of its own
     [ -d "tests/transfer/$extras" ] || fail "PASSL_TEST_EXTRAS=$extras: there is no tests/transfer/$extras."
     venv=$venv-$extras
-    quick=()
+    [ "$version" != "$DEFAULT_VERSION" ] || quick=()
     arguments+=("tests/transfer/$extras")
 fi
 if [ "$version" != "$DEFAULT_VERSION" ]; then

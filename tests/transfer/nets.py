@@ -1,13 +1,15 @@
 """Weights of whole ResNets with values that show every mistake: nothing is zero, one, or the same twice."""
 
+import contextlib
 import functools
 import types
 
 import numpy as np
+import pytest
 from paddle import nn
 from paddle.vision.models import resnet as vision
 
-from passl.modeling.backbones import resnet_vd
+from passl.modeling.backbones import ResNet, resnet_vd
 from passl.transfer.weights import proof
 from passl.utils.weights import names
 from passl.utils.weights.names import Arch, shapes
@@ -55,7 +57,17 @@ def narrow_networks(monkeypatch):
         p._replace(shape=(*narrow(*p.shape[:2]), *p.shape[2:])) for p in wide(arch)])
     for module in (vision, resnet_vd):
         monkeypatch.setattr(module, 'nn', thin)
+    monkeypatch.setattr(ResNet, 'out_channels', property(lambda net: net.wide // 8,
+                                                         lambda net, value: setattr(net, 'wide', value)), raising=False)
     small_images(monkeypatch)
+
+
+@contextlib.contextmanager
+def narrow():
+    """`narrow_networks` in this context, for fixtures that live longer than a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        narrow_networks(patch)
+        yield
 
 
 def save_checkpoint(path, arch, **more):

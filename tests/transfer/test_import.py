@@ -208,10 +208,11 @@ ORIGINS = METHODS + [
 
 
 @pytest.mark.parametrize('write, name, library, prefix', ORIGINS)
-def test_every_origin(write, name, library, prefix, tmp_path, capsys):
-    source, output = tmp_path / name, tmp_path / 'out.pdparams'
+def test_every_origin_in_every_command(write, name, library, prefix, tmp_path, capsys):
+    """`import`; and `--pretrained`, extract-weight, evaluate and transfer-det find the same backbone."""
+    source, output = str(tmp_path / name), tmp_path / 'out.pdparams'
     write(source)
-    assert import_main([str(source), '--output', str(output)]) == 0
+    assert import_main([source, '--output', str(output)]) == 0
     assert 'matched 100 of 100 tensors' in capsys.readouterr().out
     mine, wanted = load_file(output), state_of(R18)
     assert list(mine) == list(wanted) and all(np.array_equal(mine[k], v) for k, v in wanted.items())
@@ -219,43 +220,33 @@ def test_every_origin(write, name, library, prefix, tmp_path, capsys):
         made = json.load(f)
     assert (made['direction'], made['library'], made['encoder']) == ('import', library, prefix)
     assert made['proof']['max_relative_deviation'] < 1e-5 and made['source'][0]['file'] == name
-
-
-@pytest.mark.parametrize('write, name, library, prefix', ORIGINS)
-def test_every_command_finds_the_same_backbone(write, name, library, prefix, tmp_path):
-    """`--pretrained`, extract-weight, evaluate and transfer-det take what `import` takes."""
-    source, want = str(tmp_path / name), state_of(R18)
-    write(source)
     net = build_backbone({'name': 'ResNet', 'depth': 18, 'pretrained': source})
     extract_weight(source, str(tmp_path / 'extracted.pdparams'), remove_prefix=True)
     extracted, theirs = load_file(tmp_path / 'extracted.pdparams'), read_backbone(source)
     (compared,) = find_sources([source])
-    for ours, value in want.items():
+    for ours, value in wanted.items():
         np.testing.assert_array_equal(net.state_dict()[ours].numpy(), value, err_msg=ours)
         np.testing.assert_array_equal(extracted[ours], value, err_msg=ours)
         np.testing.assert_array_equal(theirs[table(R18, 'paddledet')[ours]], value, err_msg=ours)
-    assert set(extracted) == set(want) and compared.digest == digest_of(want) and compared.depth == 18
+    assert set(extracted) == set(wanted) and compared.digest == digest_of(wanted) and compared.depth == 18
 
 
-@pytest.mark.parametrize('write, name, library, prefix', METHODS[:3])
-@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_said_by_every_command(write, name, library, prefix, value, tmp_path, monkeypatch):
-    import tests.transfer.test_import as here
-    original = here.state_of
+@pytest.mark.parametrize('content, value', zip((swav, dino, vissl), (np.nan, np.inf, -np.inf)))
+def test_what_is_not_finite_is_said_by_every_command(content, value, tmp_path, monkeypatch):
+    original = state_of
 
     def spoilt(*arguments):
         state = original(*arguments)
-        state['layer3.1.bn2.bias'] = state['layer3.1.bn2.bias'] + np.float32(value)
-        return state
-    monkeypatch.setattr(here, 'state_of', spoilt)
-    source = str(tmp_path / name)
-    write(source)
+        return {**state, 'layer3.1.bn2.bias': state['layer3.1.bn2.bias'] + np.float32(value)}
+    monkeypatch.setitem(called.__globals__, 'state_of', spoilt)
+    source = str(tmp_path / 'x.pth')
+    torch_file(content)(source)
     for command in (lambda: build_backbone({'name': 'ResNet', 'depth': 18, 'pretrained': source}),
                     lambda: extract_weight(source, str(tmp_path / 'x.pdparams')),
                     lambda: import_weights(source, str(tmp_path / 'x.pdparams'))):
         with pytest.raises(CheckpointError, match='nan or inf, in layer3.1.bn2.bias. A training that went wrong'):
             command()
-    assert os.listdir(tmp_path) == [name]
+    assert os.listdir(tmp_path) == ['x.pth']
 
 
 def test_a_part_can_be_chosen(tmp_path, capsys):

@@ -7,7 +7,7 @@ from passl.utils.weights.names import (ARCHS, CONVENTIONS, Arch, check_complete,
                                           nearest_arch, shapes, table)
 from passl.utils.errors import CheckpointError
 
-from .nets import R18, R50, V18, V50, state_of
+from .nets import R18, R50, V18, V50, narrow_networks, state_of
 
 # written down from the libraries' sources
 EXAMPLES = [
@@ -76,7 +76,8 @@ def test_tables_are_one_to_one(arch):
 
 @pytest.mark.parametrize('name, depth', [('ResNet', 18), ('ResNet', 50), ('ResNet', 101), ('ResNet_vd', 18),
                                          ('ResNet_vd', 34), ('ResNet_vd', 50)])
-def test_our_models_have_these_tensors(name, depth):
+def test_our_models_have_these_tensors(name, depth, monkeypatch):
+    narrow_networks(monkeypatch)        # an eighth of each number of channels tells them apart as well
     net = build_backbone({'name': name, 'depth': depth})
     wanted = {k: tuple(v.shape) for k, v in net.state_dict().items()}
     assert shapes(Arch(depth, name.endswith('vd'))) == wanted

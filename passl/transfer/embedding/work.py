@@ -99,7 +99,10 @@ def _fill(rows, sizes, net, load, names, stage, dense):
         if fine:
             maps, = stage_maps(net, np.stack([image for _, (image, _) in fine]), [stage])
             end = len(good) + len(fine)
-            rows[len(good):end] = maps if dense else maps.mean((1, 2))
+            values = maps if dense else maps.mean((1, 2))
+            if rows.dtype == np.float16:        # takes larger numbers as its largest
+                values = np.clip(values, -np.finfo(np.float16).max, np.finfo(np.float16).max)
+            rows[len(good):end] = values
             sizes[len(good):end] = [size for _, (_, size) in fine]
             good += [i for i, _ in fine]
     return good, bad
@@ -147,8 +150,7 @@ def embed(weights: str, images: Paths, output: Optional[str] = None, dense: bool
     shape, kind = (len(paths), *(grid if dense else grid[-1:])), np.float16 if float16 else np.float32
     with _space(shape, kind, output) as rows:
         sizes = np.empty((len(paths), 2), np.int32)
-        target = _Clipped(rows) if float16 else rows
-        good, bad = _fill(target, sizes, net, load, names, stage, dense)
+        good, bad = _fill(rows, sizes, net, load, names, stage, dense)
         leave_out(bad.values(), len(paths))
         about = {'weights': weights, 'network': source.kind, 'depth': source.depth, 'backbone': source.digest,
                  'stage': stage, 'dense': dense, 'image_size': image_size, 'passl': __version__,
@@ -164,14 +166,3 @@ def embed(weights: str, images: Paths, output: Optional[str] = None, dense: bool
             draw_neighbours(neighbours, vectors, found['names'].tolist(), lambda i: read(paths[good[i]]))
             get_logger().info("Drew '%s'.", neighbours)
         return found if output is None else None
-
-
-class _Clipped:
-    """Rows of half precision that take larger numbers as its largest."""
-
-    def __init__(self, rows: np.ndarray) -> None:
-        self._rows = rows
-
-    def __setitem__(self, where: slice, values: np.ndarray) -> None:
-        limit = np.finfo(np.float16).max
-        self._rows[where] = np.clip(values, -limit, limit)

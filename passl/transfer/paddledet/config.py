@@ -8,6 +8,7 @@ from typing import Any, Union
 import yaml
 
 from ...utils.config import DELETE, merge
+from ...utils.config.kinds import is_whole
 from ...utils.errors import ConfigError, suggest
 from ...utils.config.yaml_text import MAX_TEXT, Loader, parse_yaml
 
@@ -135,7 +136,7 @@ def check_config(cfg: dict[str, Any]) -> None:
         for kind in ('sample_transforms', 'batch_transforms'):
             wrong += _wrong_transforms(f'{reader}.{kind}', (cfg.get(reader) or {}).get(kind) or [])
     for key in ('iterations', 'total_batch'):
-        if not _is_count(cfg.get(key)):
+        if not is_whole(cfg.get(key)) or cfg[key] < 1:
             wrong.append(f"'{key}' is {cfg.get(key)!r}; it must be a whole number of 1 or more")
     if cfg.get('architecture') not in ARCHITECTURES:
         wrong.append(f"'architecture' is {cfg.get('architecture')!r}; it must be {' or '.join(ARCHITECTURES)}")
@@ -143,10 +144,6 @@ def check_config(cfg: dict[str, Any]) -> None:
         wrong.append(f"'metric' is {cfg.get('metric')!r}; it must be COCO or VOC")
     if wrong:
         raise ConfigError('The detection config has mistakes:\n  ' + '\n  '.join(wrong))
-
-
-def _is_count(value):
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _unknown_arguments(name, value, schema):

@@ -45,7 +45,9 @@ def prepare_data(cfg: dict[str, Any], data: Optional[str], folder: str,
         if not isinstance(section, dict):
             raise ConfigError(f"The config has no '{SECTIONS[part]}'.")
         root = data or section.get('dataset_dir')
-        section['dataset_dir'] = os.path.abspath(check_folder(root, '--data') if root else _no_data())
+        if not root:
+            raise DataError("Where are the images? Give --data FOLDER, or 'dataset_dir' in the config.")
+        section['dataset_dir'] = os.path.abspath(check_folder(root, '--data'))
     os.makedirs(folder, exist_ok=True)
     prepare = _prepare_voc if cfg['metric'] == 'VOC' else _prepare_coco
     prepared, said = [prepare(cfg, os.path.abspath(folder), part, memory) for part in parts], []
@@ -63,10 +65,6 @@ def prepare_data(cfg: dict[str, Any], data: Optional[str], folder: str,
     with open(os.path.join(folder, LABEL_LIST), 'w', encoding='utf-8') as f:
         f.writelines(f'{name}\n' for name in classes)
     return classes, said
-
-
-def _no_data():
-    raise DataError("Where are the images? Give --data FOLDER, or 'dataset_dir' in the config.")
 
 
 def _prepare_voc(cfg, folder, part, memory):

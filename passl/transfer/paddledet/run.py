@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...datasets.labelled.checked import FOLDER
 from ...engine.device import select_device
-from ...engine.run_folder import LOG, RunFolder, folder_of
+from ...engine.run_folder import LOG, RunFolder, folder_of, on_main
 from ...utils.distributed import dist
 from ...utils.errors import ConfigError, DeviceError, PasslError
 from ...utils.logger import get_logger, setup_logger
@@ -78,21 +78,14 @@ def _start_device(paddle, cfg, no_cuda):
 
 
 def _prepare(cfg, data, folder, parts):
-    """As `prepare_data`, with the files written by one process and an error of it known to all."""
-    said, error = [], None
-    if dist.is_main():
-        try:
-            beside = os.path.dirname(os.path.dirname(os.path.abspath(folder)))          # of the run folder
-            _, said = prepare_data(cfg, data, folder, parts, os.path.join(beside, FOLDER))
-        except PasslError as e:
-            error = e
-    shared = dist.broadcast_object((cfg, None if error is None else str(error)))
-    if error is not None:
-        raise error
-    if shared[1] is not None:
-        raise PasslError(shared[1])
-    cfg.update(shared[0])
-    return said
+    """What to say of the data, on process 0, which writes the files; an error of it is known to all."""
+    beside = os.path.dirname(os.path.dirname(os.path.abspath(folder)))          # of the run folder
+
+    def prepare():
+        return cfg, prepare_data(cfg, data, folder, parts, os.path.join(beside, FOLDER))[1]
+    prepared, said = on_main(prepare, way_out='--output DIR')
+    cfg.update(prepared)
+    return said if dist.is_main() else []
 
 
 def _activate(cfg, output):

@@ -1,7 +1,8 @@
 """Our weights into PaddleDetection's models: by name, all of the backbone or nothing."""
 
 import re
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,23 +20,10 @@ _THEIRS = 'conv1.conv1.conv.weight'
 _SHORTCUT = 'res2.res2a.short.'     # an identity in files for PaddleDetection's ResNet-18 and 34, see PlainResNet
 
 
-class _Backbone:
-    """The backbone's tensors of a PaddleDetection model, under their names in `ResNet`."""
-
-    def __init__(self, model: 'paddle.nn.Layer') -> None:
-        self.own = {}
-        for name, tensor in model.state_dict().items():
-            for prefix, pattern in _PARTS:
-                if name.startswith(prefix) and pattern.match(name[len(prefix):]):
-                    self.own[name[len(prefix):]] = tensor
-
-    def state_dict(self) -> dict[str, 'paddle.Tensor']:
-        return self.own
-
-
 def backbone_of(model: 'paddle.nn.Layer') -> dict[str, 'paddle.Tensor']:
     """{name in PaddleDetection's ResNet: tensor} of a Faster or Mask R-CNN, a C4 model's res5 included."""
-    return _Backbone(model).state_dict()
+    return {name[len(prefix):]: tensor for name, tensor in model.state_dict().items() for prefix, pattern in _PARTS
+            if name.startswith(prefix) and pattern.match(name[len(prefix):])}
 
 
 def to_paddledet(backbone: dict[str, np.ndarray], where: str = 'the file') -> tuple[dict[str, np.ndarray], list[str]]:
@@ -101,14 +89,15 @@ def load_backbone(model: 'paddle.nn.Layer', path: str) -> Report:
         CheckpointError: a tensor is missing, has another shape or is left over: another depth, another stem, or a
             damaged file. The model is then unchanged.
     """
-    state, part = read_backbone(path), _Backbone(model)
-    if _SHORTCUT + 'conv.weight' not in part.own and _is_identity(state):
+    state, own = read_backbone(path), backbone_of(model)
+    if _SHORTCUT + 'conv.weight' not in own and _is_identity(state):
         state = {k: v for k, v in state.items() if not k.startswith(_SHORTCUT)}
-    unused = sorted(set(state) - set(part.own))
-    if unused and not set(part.own) - set(state):
+    unused = sorted(set(state) - set(own))
+    if unused and not set(own) - set(state):
         raise CheckpointError(f"'{path}' holds {len(unused)} backbone tensors that the detector has no place for: "
                               f"{listed(unused, 10)}. Its depth and the "
                               "config's (ResNet.depth, ResNet.num_stages) must agree.")
+    part: Any = SimpleNamespace(state_dict=lambda: own)
     return load_into(part, state, "detector's backbone", source=f"'{path}'")
 
 

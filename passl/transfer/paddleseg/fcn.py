@@ -83,10 +83,3 @@ class DilatedFCN(nn.Layer):
         if self.training and self.aux_head is not None:
             scores.append(self.aux_head(maps[self.aux_index]))
         return [F.interpolate(s, size, mode='bilinear', align_corners=self.align_corners) for s in scores]
-
-
-def register() -> None:
-    """Put `DilatedFCN` into PaddleSeg's MODELS."""
-    from paddleseg.cvlibs import manager
-    if DilatedFCN.__name__ not in manager.MODELS.components_dict:
-        manager.MODELS.add_component(DilatedFCN)

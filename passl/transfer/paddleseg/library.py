@@ -32,8 +32,13 @@ def load() -> ModuleType:
             "'paddleseg==2.8.0' 'numpy<2')") from None
     if paddleseg.__version__ != TRIED:
         get_logger().warning('PaddleSeg %s: this project was tried with %s only.', paddleseg.__version__, TRIED)
+    from paddleseg.cvlibs import manager
+
     from . import fcn, mends, resnet, transforms
     mends.apply()
-    for part in (resnet, fcn, transforms):
-        part.register()
+    for registry, parts in ((manager.BACKBONES, resnet.PLAIN), (manager.MODELS, [fcn.DilatedFCN]),
+                            (manager.TRANSFORMS, [transforms.ClassBalancedCrop])):
+        for part in parts:
+            if part.__name__ not in registry.components_dict:
+                registry.add_component(part)
     return paddleseg

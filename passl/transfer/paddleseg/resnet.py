@@ -1,6 +1,6 @@
 """ResNet 18 to 101 with the plain 7x7 stem as a backbone for PaddleSeg, which itself has the deep-stem variant only."""
 
-from typing import Any
+from typing import Any, Callable
 
 from paddle import Tensor, nn
 from paddle.vision.models import resnet as vision
@@ -69,32 +69,12 @@ def _conv(conv, stride, dilation):
     return nn.Conv2D(inside, out, size, stride=stride, padding=size // 2 * dilation, dilation=dilation, bias_attr=False)
 
 
-def ResNet18(**settings: Any) -> DilatedResNet:
-    """`DilatedResNet` of depth 18."""
-    return DilatedResNet(18, **settings)
+def _of_depth(depth: int) -> Callable[..., DilatedResNet]:
+    """`DilatedResNet` of this depth, under the name ResNet<depth> that a config gives as `type`."""
+    def build(**settings: Any) -> DilatedResNet:
+        return DilatedResNet(depth, **settings)
+    build.__name__ = f'ResNet{depth}'
+    return build
 
 
-def ResNet34(**settings: Any) -> DilatedResNet:
-    """`DilatedResNet` of depth 34."""
-    return DilatedResNet(34, **settings)
-
-
-def ResNet50(**settings: Any) -> DilatedResNet:
-    """`DilatedResNet` of depth 50."""
-    return DilatedResNet(50, **settings)
-
-
-def ResNet101(**settings: Any) -> DilatedResNet:
-    """`DilatedResNet` of depth 101."""
-    return DilatedResNet(101, **settings)
-
-
-PLAIN = (ResNet18, ResNet34, ResNet50, ResNet101)
-
-
-def register() -> None:
-    """Put the four into PaddleSeg's BACKBONES."""
-    from paddleseg.cvlibs import manager
-    for backbone in PLAIN:
-        if backbone.__name__ not in manager.BACKBONES.components_dict:
-            manager.BACKBONES.add_component(backbone)
+PLAIN = tuple(map(_of_depth, (18, 34, 50, 101)))

@@ -63,10 +63,3 @@ def _padded(array, below, right, value):
     out[...] = value
     out[:array.shape[0], :array.shape[1]] = array
     return out
-
-
-def register() -> None:
-    """Put `ClassBalancedCrop` into PaddleSeg's TRANSFORMS."""
-    from paddleseg.cvlibs import manager
-    if ClassBalancedCrop.__name__ not in manager.TRANSFORMS.components_dict:
-        manager.TRANSFORMS.add_component(ClassBalancedCrop)

@@ -16,6 +16,7 @@ NEIGHBOURS = (10, 20, 100, 200)
 SHOTS = (1, 2, 4, 8, 16, 32)
 _BATCH = 256
 _QUERIES = 1024
+_LOW_SHOT_COST = 1.0
 
 
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
@@ -105,8 +106,7 @@ def linear(views: Sequence[np.ndarray], labels: np.ndarray, val: np.ndarray, val
     return {'top1': top1(scores, val_labels, outcomes), 'rate': rate}
 
 
-def linear_svm(train: np.ndarray, truth: np.ndarray, val: np.ndarray, val_truth: np.ndarray,
-               rule: str = '11point') -> dict[str, float]:
+def linear_svm(train: np.ndarray, truth: np.ndarray, val: np.ndarray, val_truth: np.ndarray) -> dict[str, float]:
     """One-against-the-rest SVMs on vectors of length 1; the cost is chosen by three-fold cross-validation.
 
     Args:
@@ -116,13 +116,13 @@ def linear_svm(train: np.ndarray, truth: np.ndarray, val: np.ndarray, val_truth:
         {'map': percent, 'cost'}; with one label per image also 'top1'.
     """
     train, val = unit_length(train), unit_length(val)
-    cost, _ = svm.choose_cost(train, truth, rule=rule)
+    cost, _ = svm.choose_cost(train, truth)
     scores = svm.decide(svm.train_svm(train, truth, cost), val)
-    return dict(_svm_figures(scores, val_truth, rule), cost=cost)
+    return dict(_svm_figures(scores, val_truth), cost=cost)
 
 
-def low_shot(train: np.ndarray, truth: np.ndarray, val: np.ndarray, val_truth: np.ndarray, shots: int, seed: int,
-             cost: float = 1.0, rule: str = '11point') -> dict[str, float]:
+def low_shot(train: np.ndarray, truth: np.ndarray, val: np.ndarray, val_truth: np.ndarray, shots: int,
+             seed: int) -> dict[str, float]:
     """The same with `shots` labelled images per class. The cost is fixed: so few images leave nothing to choose it on.
 
     Returns:
@@ -130,12 +130,12 @@ def low_shot(train: np.ndarray, truth: np.ndarray, val: np.ndarray, val_truth: n
     """
     chosen = svm.draw_low_shot(truth, shots, np.random.RandomState(derive_seed(seed, 31)))
     train, val = unit_length(train), unit_length(val)
-    scores = svm.decide(svm.train_svm(train[chosen], truth[chosen], cost), val)
-    return dict(_svm_figures(scores, val_truth, rule), images=len(chosen))
+    scores = svm.decide(svm.train_svm(train[chosen], truth[chosen], _LOW_SHOT_COST), val)
+    return dict(_svm_figures(scores, val_truth), images=len(chosen))
 
 
-def _svm_figures(scores, truth, rule):
-    figures = {'map': mean_average_precision(scores, truth, rule)}
+def _svm_figures(scores, truth):
+    figures = {'map': mean_average_precision(scores, truth)}
     labels = single_labels(truth)
     if labels is not None:
         figures['top1'] = top1(scores, labels)

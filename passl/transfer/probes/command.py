@@ -23,7 +23,8 @@ from ..reading import Reader, check_range
 from . import report, worth
 from .clas_data import KINDS, ClassificationSplit, build_classification, check_pair
 from .features import Cache
-from .jobs import Bench, check_labels, kinds, runs_of
+from .jobs import Bench, check_labels, runs_of
+from .options import CLASSIFICATION, DENSE
 from .results import FILE, Results, key_of
 from .seg_data import SegmentationSplit
 from .sources import find_sources
@@ -61,7 +62,7 @@ def _check_flags(args, whole, dense):
 def load_data(args: argparse.Namespace) -> tuple[Optional[list[ClassificationSplit]],
                                                  Optional[list[SegmentationSplit]]]:
     """((train, val) of whole images or None, (train, val) with masks or None)."""
-    of_images, of_masks = kinds(args.tasks)
+    of_images, of_masks = bool(set(args.tasks) & set(CLASSIFICATION)), bool(set(args.tasks) & set(DENSE))
     _check_flags(args, of_images, of_masks)
     whole = dense = None
     reader = Reader(args.value_range)

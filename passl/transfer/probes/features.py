@@ -117,20 +117,19 @@ class Cache:
 class Features:
     """Maps of one backbone for all images, each stage at its own resolution.
 
+    Args:
+        arrays: [images, cells, channels] per stage; grids: (height, width, channels) of each.
+
     Attributes:
-        grids: [(height, width, channels)] per stage.
         grid: (height, width) of the finest of them, on which `cells` gives all.
         channels: of all stages together.
     """
 
     def __init__(self, arrays: Sequence[np.ndarray], grids: Sequence[tuple[int, ...]]) -> None:
-        self._arrays, self.grids = arrays, grids
+        self._arrays = arrays
         self.grid = grids[0][:2]
         self.channels = sum(g[2] for g in grids)
         self._up = [upsampling(g[:2], self.grid) for g in grids]
-
-    def __len__(self):
-        return len(self._arrays[0])
 
     def cells(self, indices: Union[slice, Sequence[int], np.ndarray], unit: bool = False) -> np.ndarray:
         """float32 [images, cells, channels] of some images: coarser stages bilinear on the finest's grid.

@@ -11,7 +11,7 @@ from ...utils.errors import ConfigError
 from . import classification, finetune, segmentation
 from .features import Cache, extract
 from .metrics import Outcomes
-from .options import CLASSIFICATION, DENSE
+from .options import DENSE
 
 if TYPE_CHECKING:
     from .clas_data import ClassificationSplit
@@ -41,10 +41,10 @@ def runs_of(args: argparse.Namespace) -> list[Run]:
     return runs
 
 
-def check_labels(tasks: Iterable[str], split: Optional['ClassificationSplit']) -> None:
+def check_labels(tasks: Iterable[str], split: 'ClassificationSplit') -> None:
     """Raises ConfigError for tasks that need one label per image, where there are several."""
     wrong = [t for t in tasks if t in ONE_LABEL]
-    if split is not None and split.labels is None and wrong:
+    if split.labels is None and wrong:
         raise ConfigError(f"The tasks {', '.join(wrong)} need one label per image; this data has several. It suits svm "
                           'and lowshot.')
 
@@ -128,8 +128,3 @@ class Bench:
             load = split.flipped if part == 'flipped' else split.image
             self._kept[part] = self._features(split, load, [4], part, pool=True).cells(slice(None))[:, 0]
         return self._kept[part]
-
-
-def kinds(tasks: Iterable[str]) -> tuple[bool, bool]:
-    """(whether a task needs whole images with labels, whether one needs masks)"""
-    return any(t in CLASSIFICATION for t in tasks), any(t in DENSE for t in tasks)

@@ -44,34 +44,26 @@ def segmentation_figures(matrix: np.ndarray) -> dict[str, float]:
             'pixel_accuracy': 100 * float(hit.sum() / total)}
 
 
-def precision_recall(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(precision, recall) after each image, the highest score first; equal scores keep the order of the data."""
-    order = np.argsort(-np.asarray(scores, np.float64), kind='stable')
-    hits = np.cumsum(np.asarray(positive, bool)[order])
-    return hits / np.arange(1, len(hits) + 1), hits / max(1, hits[-1] if len(hits) else 1)
+def average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Average precision of one class, 0..1, as VOC had it up to 2009; nan without a positive image.
 
-
-def average_precision(scores: np.ndarray, positive: np.ndarray, rule: str = '11point') -> float:
-    """Average precision of one class, 0..1; nan without a positive image.
+    The mean over recall 0, 0.1 .. 1 of the best precision at that recall or more. Equal scores keep the order of the
+    data.
 
     Args:
         scores: [N] higher is more certain; positive: [N] truth.
-        rule: '11point': mean over recall 0, 0.1 .. 1 of the best precision at that recall or more (VOC up to 2009);
-            'area': area below the precision that falls monotonously (VOC from 2010 on).
     """
     positive = np.asarray(positive, bool)
     if not positive.any():
         return math.nan
-    precision, recall = precision_recall(scores, positive)
+    hits = np.cumsum(positive[np.argsort(-np.asarray(scores, np.float64), kind='stable')])
+    precision, recall = hits / np.arange(1, len(hits) + 1), hits / hits[-1]
     best = np.maximum.accumulate(precision[::-1])[::-1]         # at this recall or more
-    if rule == '11point':
-        # a tenth that is a whole number of hits must count as reached in spite of rounding
-        at = [np.searchsorted(recall, level - 1e-9) for level in np.arange(11) / 10]
-        return float(np.mean([best[i] if i < len(best) else 0.0 for i in at]))
-    return float(np.sum(np.diff(np.concatenate([[0.0], recall])) * best))
+    # a tenth that is a whole number of hits must count as reached in spite of rounding
+    return float(np.mean([best[np.searchsorted(recall, level - 1e-9)] for level in np.arange(11) / 10]))
 
 
-def mean_average_precision(scores: np.ndarray, truth: np.ndarray, rule: str = '11point') -> float:
+def mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
     """mAP in percent over the classes that have a positive image.
 
     Args:
@@ -80,7 +72,7 @@ def mean_average_precision(scores: np.ndarray, truth: np.ndarray, rule: str = '1
     each = []
     for c in range(scores.shape[1]):
         counted = truth[:, c] >= 0
-        each.append(average_precision(scores[counted, c], truth[counted, c] > 0, rule))
+        each.append(average_precision(scores[counted, c], truth[counted, c] > 0))
     each = [ap for ap in each if not math.isnan(ap)]
     return 100 * float(np.mean(each)) if each else math.nan
 

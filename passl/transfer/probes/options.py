@@ -42,14 +42,19 @@ def _task(word):
     return word
 
 
-def _percent(word):
-    try:
-        value = float(word)
-    except ValueError:
-        value = 0
-    if not 0 < value <= 100:
-        raise argparse.ArgumentTypeError(f"'{word}' is no share of the labels: percent, above 0 and up to 100")
-    return int(value) if value == int(value) else value
+def _above_0(most, rule):
+    def read(word):
+        try:
+            value = float(word)
+        except ValueError:
+            value = 0
+        if not 0 < value <= most:
+            raise argparse.ArgumentTypeError(f"'{word}' is {rule}")
+        return int(value) if value == int(value) else value
+    return read
+
+
+_percent = _above_0(100, 'no share of the labels: percent, above 0 and up to 100')
 
 
 def _stage(word):
@@ -63,16 +68,6 @@ def image_side(text: str) -> int:
     value = positive_int(text)
     if value < 32 or value % 32:
         raise argparse.ArgumentTypeError(f"'{text}' must be a multiple of 32: the last stage divides the side by 32")
-    return value
-
-
-def _gigabytes(text):
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"'{text}' is no size in GiB above 0")
     return value
 
 
@@ -137,7 +132,7 @@ def build_evaluate_parser(prog: Optional[str] = None) -> argparse.ArgumentParser
     out = parser.add_argument_group('results')
     out.add_argument('--output', metavar='DIR', default='output_dir/evaluate', type=not_empty,
                      help='folder for table, figures and cache (default: %(default)s)')
-    out.add_argument('--cache-gb', metavar='X', type=_gigabytes, default=8.0,
+    out.add_argument('--cache-gb', metavar='X', type=_above_0(1e6, 'no size in GiB above 0'), default=8.0,
                      help='bound of the cached features in GiB (default: %(default)s)')
     out.add_argument('--overwrite', action='store_true',
                      help='start anew in a folder that holds results; the former ones are moved aside')

@@ -1,6 +1,5 @@
 """Linear SVMs, one against the rest, by a Newton method for all classes at once. NumPy only."""
 
-from collections.abc import Sequence
 from typing import Optional
 
 import numpy as np
@@ -9,7 +8,7 @@ from .metrics import mean_average_precision
 
 COSTS = tuple(10.0 ** p for p in range(-3, 3))
 POSITIVE_WEIGHT = 2.0       # of a positive image's loss, as in the usual VOC07 protocol
-_ROUNDS, _CG_ROUNDS = 60, 60
+_ROUNDS, _CG_ROUNDS, _FOLDS = 60, 60, 3
 
 
 def train_svm(x: np.ndarray, truth: np.ndarray, cost: float, start: Optional[np.ndarray] = None,
@@ -95,22 +94,22 @@ def folds_of(truth: np.ndarray, folds: int, rng: np.random.RandomState) -> np.nd
     return fold
 
 
-def choose_cost(x: np.ndarray, truth: np.ndarray, costs: Sequence[float] = COSTS, folds: int = 3, seed: int = 0,
-                rule: str = '11point') -> tuple[float, dict[float, float]]:
-    """The cost with the best mAP in cross-validation on these (training) images; the smaller one of equals.
+def choose_cost(x: np.ndarray, truth: np.ndarray) -> tuple[float, dict[float, float]]:
+    """The one of COSTS with the best mAP in three-fold cross-validation on these (training) images; of equals the
+    smaller one.
 
     Returns:
         (cost, {cost: mAP in percent})
     """
-    fold = folds_of(truth, folds, np.random.RandomState(seed))
-    found = {c: [] for c in costs}
-    for k in range(folds):
+    fold = folds_of(truth, _FOLDS, np.random.RandomState(0))
+    found = {c: [] for c in COSTS}
+    for k in range(_FOLDS):
         inside, w = fold != k, None
         if inside.all() or not inside.any():
             continue
-        for c in sorted(costs):
+        for c in COSTS:
             w = train_svm(x[inside], truth[inside], c, w)
-            found[c].append(mean_average_precision(decide(w, x[~inside]), truth[~inside], rule))
+            found[c].append(mean_average_precision(decide(w, x[~inside]), truth[~inside]))
     means = {c: float(np.nanmean(v)) if len(v) and not np.all(np.isnan(v)) else 0.0 for c, v in found.items()}
     return max(sorted(means), key=lambda c: round(means[c], 6)), means
 

@@ -54,12 +54,9 @@ def make(direction: str, library: str, source: str, encoder: str, arch: Arch, te
     return {'certificate': VERSION, 'direction': direction, 'library': library, 'source': files(source),
             'encoder': encoder, 'architecture': arch.name, 'depth': arch.depth, 'stem': arch.stem, 'tensors': tensors,
             'proof': proof, 'input': expected_input(content, source),
-            'versions': {'passl': __version__, 'paddle': _paddle_version(), 'numpy': np.__version__,
+            'versions': {'passl': __version__, 'paddle': version('paddlepaddle') or version('paddlepaddle-gpu'),
+                         'numpy': np.__version__,
                          'python': platform.python_version()}}
-
-
-def _paddle_version():
-    return version('paddlepaddle') or version('paddlepaddle-gpu')
 
 
 def write(certificate: dict[str, Any], path: str) -> None:

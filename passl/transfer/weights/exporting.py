@@ -15,6 +15,7 @@ from ...utils.files import settle
 from ...utils.weights.extract import check_output
 from ...utils.weights.safetensors_file import bfloat16_to_float32
 from ...utils.weights import backbone_weights, find_state_dict, load_into, prefixes, select_prefix, weights_in
+from ...utils.weights.load import check_finite
 from . import certificate, formats
 from ...utils.weights.names import Arch, check_complete, check_exists, nearest_arch
 from .proof import ONLY_RUN, prove, source_maps
@@ -121,10 +122,7 @@ def as_float32(state: dict[str, np.ndarray], where: str) -> dict[str, np.ndarray
         if value.dtype.kind != 'f':
             raise CheckpointError(f"{where}: '{name}' is of the type {value.dtype}, which no weights have.")
         found[name] = np.ascontiguousarray(value, np.float32)
-    bad = [name for name, value in found.items() if not np.isfinite(value).all()]
-    if bad:
-        raise CheckpointError(f'{where} holds nan or inf in: {", ".join(bad)}. The run that wrote it had failed; '
-                              'take an older checkpoint.')
+    check_finite(found, where)
     return found
 
 

@@ -8,7 +8,6 @@ from ...utils.errors import CheckpointError
 from ...utils.weights import find_state_dict, select_prefix
 from ...utils.weights.checkpoint import load_file, save_file
 from ...utils.weights.identify import identify, of_backbone
-from ...utils.weights.load import check_finite
 from ...utils.weights.names import (Arch, check_complete, check_exists, first_short, nearest_arch, refuse_unless_empty,
                                     table)
 from . import certificate
@@ -43,7 +42,6 @@ def import_weights(source: str, output: str, library: Optional[str] = None, pref
     theirs = {n: v for n, v in of_backbone(select_prefix(named, prefix), library).items()
               if not n.endswith('num_batches_tracked')}
     arch, state = rename(theirs, library, where)
-    check_finite(state, where)
     state = as_float32(state, where)
     with place(output) as path:
         save_file(state, path)

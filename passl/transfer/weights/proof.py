@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 # kernel, exchanged statistics or a tensor in the wrong place give 1e-3 and more.
 TOLERANCE = 1e-4
 SIZE = (75, 101)        # odd and not square, so that padding, rounding of sizes and the order of the axes count
-KINDS = ('auto', 'library', 'independent')
 INDEPENDENT = 'independent forward pass (numpy, float64)'
 ONLY_RUN = ('onnx', 'paddle-inference')     # no named tensors to read: the runtime is the only judge
 

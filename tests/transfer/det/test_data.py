@@ -153,6 +153,19 @@ def images(**changes):
     return change
 
 
+@pytest.fixture(scope='module')
+def plain(tmp_path_factory):
+    """(folder, its file of the training, what PaddleDetection gets of it)."""
+    folder, cfg = tmp_path_factory.mktemp('plain'), coco_config()
+    root = write_coco(folder / 'd')
+    with open(os.path.join(root, 'annotations/instances_train.json')) as f:
+        given = f.read()
+    prepare_data(cfg, root, folder / 'lists', ['train'])
+    for a in handed(cfg)['annotations']:
+        assert a['area'] == a['bbox'][2] * a['bbox'][3] and a['iscrowd'] == 0
+    return root, given, handed(cfg)
+
+
 @pytest.mark.parametrize('harm', [
     lambda c: [a.pop('id') for a in c['annotations']], each(id=lambda k, a: 1), each(id=lambda k, a: k),
     each(id=lambda k, a: a['image_id']), each(id=lambda k, a: None), each(id=lambda k, a: f'x{k}'),
@@ -163,18 +176,17 @@ def images(**changes):
     each(category_id=lambda k, a: str(a['category_id'])), each(bbox=lambda k, a: [str(v) for v in a['bbox']]),
     each(segmentation=lambda k, a: [[1, 2]]), each(segmentation=lambda k, a: 'none'),
     images(id=lambda k, i: str(i['id'])), images(height=lambda k, i: 60.0, width=lambda k, i: '80'),
+    lambda c: [a.pop(k) for a in c['annotations'] for k in ('area', 'iscrowd')],
     images(height=lambda k, i: None, width=lambda k, i: None), images(file_name=lambda k, i: '.\\' + i['file_name']),
     images(file_name=lambda k, i: i['file_name'].upper())])
-def test_what_other_programs_write_comes_out_clean(tmp_path, harm):
+def test_what_other_programs_write_comes_out_clean(tmp_path, plain, harm):
     """The same boxes of the same images, whatever the types, ids and names in the file."""
-    root, plain, cfg = write_coco(tmp_path / 'd'), coco_config(), coco_config()
-    prepare_data(plain, root, tmp_path / 'plain')
-    edit('train', harm)(root)
-    prepare_data(cfg, root, tmp_path / 'lists')
-    good, found = handed(plain), handed(cfg)
-    for a in good['annotations']:               # no area was told: that of the box
-        assert a['area'] == a['bbox'][2] * a['bbox'][3]
-    assert found == good
+    root, given, good = plain
+    content, cfg = json.loads(given), coco_config()
+    harm(content)
+    write('annotations/instances_train.json', json.dumps(content))(root)
+    prepare_data(cfg, root, tmp_path / 'lists', ['train'])
+    assert handed(cfg) == good
 
 
 def test_boxes_in_another_format_are_refused(tmp_path):
@@ -187,8 +199,6 @@ def test_boxes_in_another_format_are_refused(tmp_path):
         edit('train', each(bbox=change))(root)
         with pytest.raises(DataError, match=f'right as .*{name}.*Convert'):
             prepare_data(coco_config(), root, tmp_path / 'lists')
-        cfg = coco_config()
-        prepare_data(cfg, write_coco(tmp_path / f'good {name[:2]}'), tmp_path / 'lists')
 
 
 def test_every_pair_is_read_and_remembered(tmp_path, monkeypatch):
@@ -230,15 +240,15 @@ def test_a_batch_of_images_with_objects_is_needed(tmp_path):
     ('gbk', 'GBK'), ('gbk', 'gb2312'), ('gb18030', 'GB18030'), ('utf-16', 'UTF-16'), ('utf-8-sig', 'utf-8'),
     ('latin-1', 'ISO-8859-1'), ('utf-16-le', None), ('utf-8', 'utf-16'), ('utf-8', 'us-ascii'), ('utf-8-sig', None)])
 def test_paddledetection_gets_xml_that_it_can_read(tmp_path, encoding, declared):
-    root = write_voc(tmp_path / 'VOCdevkit')
+    root = write_voc(tmp_path / 'VOCdevkit', [('VOC2007', 'trainval', 1)])
     folder = 'é' if encoding == 'latin-1' else '图片'
     text = xml([('red', (1, 1, 9.5, 9), 'True'), ('blue', (3, 3, 2, 9), 0)]).replace(
         '<annotation>', f'<annotation><folder>{folder}</folder><name>none</name>')
     head = f'<?xml version="1.0" encoding="{declared}"?>' if declared else ''
     with open(os.path.join(root, XML), 'wb') as f:
         f.write((head + text).encode(encoding))
-    cfg = voc_config()
-    prepare_data(cfg, root, tmp_path / 'lists')
+    cfg = voc_config(voc={'train': ['VOC2007/trainval']})
+    prepare_data(cfg, root, tmp_path / 'lists', ['train'])
     with open(cfg['TrainDataset']['anno_path']) as f:
         copy = os.path.join(root, f.readline().split()[1])
     tree = ElementTree.parse(copy)              # as PaddleDetection does; the second box has no area
@@ -274,16 +284,6 @@ def test_annotations_and_images_may_lie_elsewhere(tmp_path):
     assert cfg['EvalDataset']['image_dir'] == root
 
 
-def test_what_paddledetection_takes_for_granted_is_added(tmp_path):
-    root, cfg = write_coco(tmp_path / 'd'), coco_config()
-    edit('train', lambda c: [a.pop(k) for a in c['annotations'] for k in ('area', 'iscrowd')])(root)
-    prepare_data(cfg, root, tmp_path / 'lists')
-    with open(cfg['TrainDataset']['anno_path']) as f:
-        added = json.load(f)['annotations']
-    assert all(a['area'] == a['bbox'][2] * a['bbox'][3] and a['iscrowd'] == 0 for a in added)
-    assert cfg['TrainDataset']['anno_path'].startswith(str(tmp_path / 'lists'))
-
-
 def test_images_and_classes_for_predictions(tmp_path, make_images):
     files = make_images(tmp_path / 'pictures', 2)
     assert images_at(tmp_path / 'pictures') == files and images_at(files[0]) == [files[0]]
@@ -300,7 +300,7 @@ def test_any_file_gives_clean_annotations_or_an_error_of_ours(tmp_path):
     with open(path) as f:
         good = f.read()
     values = [None, True, -1, 0, 1, 1.5, '1', '7.0', '', 'x', [], {}, [[]], [[1, 2]], 1e300, 10**30, float('nan')]
-    for _ in range(120):
+    for _ in range(60):
         content = json.loads(good)
         for _ in range(rng.choice([1, 1, 3])):
             node = rng.choice(content[rng.choice(['annotations', 'annotations', 'images', 'categories'])])
@@ -309,7 +309,7 @@ def test_any_file_gives_clean_annotations_or_an_error_of_ours(tmp_path):
             json.dump(content, f)
         cfg = coco_config()
         try:
-            prepare_data(cfg, root, tmp_path / 'lists', memory=str(tmp_path / 'memory'))
+            prepare_data(cfg, root, tmp_path / 'lists', ['train'])
         except PasslError:
             continue
         fine += 1
@@ -322,4 +322,4 @@ def test_any_file_gives_clean_annotations_or_an_error_of_ours(tmp_path):
             assert 0 <= x and 0 <= y and 0 < w <= width - x + 1e-3 and 0 < h <= height - y + 1e-3 and a['area'] > 0
             assert a['category_id'] in categories and a['iscrowd'] in (0, 1)
         assert all(os.path.isfile(os.path.join(root, 'images', i['file_name'])) for i in found['images'])
-    assert 30 < fine < 110
+    assert 15 < fine < 55

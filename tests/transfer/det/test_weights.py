@@ -10,8 +10,8 @@ from passl.transfer.paddledet.shim import available
 from passl.transfer.paddledet.weights import to_paddledet
 from passl.utils.weights.checkpoint import save_file
 from passl.utils.errors import CheckpointError
+from tests.conftest import ROOT
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 CONFIGS = sorted(glob.glob(os.path.join(ROOT, 'configs', 'transfer', 'det', '*.yml')))
 C4 = os.path.join(ROOT, 'configs', 'transfer', 'det', 'faster_rcnn_r50_c4_voc07+12.yml')
 FPN = os.path.join(ROOT, 'configs', 'transfer', 'det', 'faster_rcnn_r18_fpn_custom.yml')

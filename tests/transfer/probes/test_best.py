@@ -1,5 +1,6 @@
 """best.pdparams by a probe on labelled images."""
 
+import json
 import os
 import types
 
@@ -20,7 +21,7 @@ from tests.engine import small
 def trainer(tmp_path_factory, make_images):
     root = small.write_data(tmp_path_factory.mktemp('data'), make_images)
     cfg = small.moco(root, model={'backbone': {'name': 'ResNet', 'depth': 18},
-                                  'neck': {'in_channels': 512, 'hid_channels': 16}})
+                                  'neck': {'in_channels': 64, 'hid_channels': 16}})
     return build_trainer(with_defaults(cfg), None)
 
 
@@ -38,7 +39,6 @@ def test_the_figure_is_that_of_evaluate(kind, figure, trainer, request, tmp_path
     words = ['--tasks', hook.task, '--weights', file, '--data', data, '--output', str(tmp_path / 'out'), '--seeds', '1',
              '--labels-at', '100', '--no-cuda']
     assert evaluate(build_evaluate_parser('passl evaluate').parse_args(words)) == 0
-    import json
     with open(tmp_path / 'out' / 'results.jsonl') as f:
         figures = json.loads(f.readline())['figures']
     assert found[figure] == figures['miou' if kind == 'masks' else 'top1_k20']
@@ -64,7 +64,7 @@ def test_a_run_whose_config_names_it_needs_no_word(classes, tmp_path, make_image
     root = small.write_data(tmp_path / 'data', make_images)
     cfg = small.moco(root, epochs=1, output_dir=str(tmp_path / 'out'), custom_imports=['passl.transfer.probes.best'],
                      best_config={'name': 'ProbeHook', 'data': str(classes)},
-                     model={'backbone': {'name': 'ResNet', 'depth': 18}, 'neck': {'in_channels': 512}})
+                     model={'backbone': {'name': 'ResNet', 'depth': 18}, 'neck': {'in_channels': 64}})
     folder, _ = small.train(cfg, capsys)
     (record,) = small.records(folder, 'quality')
     assert record['best'] is True and 0 <= record['knn_top1'] <= 100

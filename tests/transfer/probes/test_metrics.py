@@ -52,7 +52,6 @@ def test_no_counted_pixel_has_no_figure():
 def test_average_precision_by_hand():
     # + - + - : precision 1, 1/2, 2/3, 1/2 at recall 1/2, 1/2, 1, 1
     scores, positive = [4, 3, 2, 1], [1, 0, 1, 0]
-    assert metrics.average_precision(scores, positive, 'area') == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
     # recall 0 .. 0.5 (six levels): 1; 0.6 .. 1 (five): 2/3
     assert metrics.average_precision(scores, positive) == pytest.approx((6 + 5 * 2 / 3) / 11)
 
@@ -67,18 +66,11 @@ def loop_11_points(scores, positive):
     return np.mean([max((p for r, p in points if r >= level * total), default=0) for level in range(11)])
 
 
-def loop_area(scores, positive):
-    order = sorted(range(len(scores)), key=lambda i: -scores[i])
-    ranks = [n for n, i in enumerate(order, 1) if positive[i]]
-    return np.mean([max((m + 1) / ranks[m] for m in range(n, len(ranks))) for n in range(len(ranks))])
-
-
 @pytest.mark.parametrize('n, positives', [(30, 10), (50, 7), (12, 1), (20, 20)])
 def test_average_precision_against_loops(n, positives):
     rng = np.random.RandomState(n)
     scores, positive = rng.permutation(n).astype(float), rng.permutation([1] * positives + [0] * (n - positives))
     assert metrics.average_precision(scores, positive) == pytest.approx(loop_11_points(scores, positive))
-    assert metrics.average_precision(scores, positive, 'area') == pytest.approx(loop_area(scores, positive))
 
 
 def test_mean_average_precision_leaves_out_difficult_images_and_empty_classes():

@@ -63,15 +63,37 @@ def cityscapes(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def backbone18(tmp_path_factory):
-    """Weight file of a ResNet-18 as a run of this project saves it (names with `encoder_q.0.`)."""
+    """Weight file of a narrow ResNet-18 as a run of this project saves it (names with `encoder_q.0.`)."""
+    from ..nets import narrow
+    with narrow():
+        return save_backbone(tmp_path_factory.mktemp('weights') / 'latest.pdparams')
+
+
+@pytest.fixture(scope='session')
+def whole18(tmp_path_factory):
+    """The same of a whole ResNet-18, for processes of their own."""
+    return save_backbone(tmp_path_factory.mktemp('weights') / 'latest.pdparams')
+
+
+def save_backbone(path):
     import paddle
 
     from passl.modeling import build_backbone
     from passl.utils.weights.checkpoint import save_file
     paddle.seed(5)
     net = build_backbone({'name': 'ResNet', 'depth': 18})
-    path = str(tmp_path_factory.mktemp('weights') / 'latest.pdparams')
     state = {f'encoder_q.0.{k}': v.numpy() for k, v in net.state_dict().items()}
     state['queue'] = np.zeros((4, 4), np.float32)
     save_file({'state_dict': state}, path)
-    return path
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def narrow_networks(request):
+    """A sixtieth of the numbers, but where another process has the network whole."""
+    from ..nets import narrow
+    if request.node.get_closest_marker('slow'):
+        yield
+    else:
+        with narrow():
+            yield

@@ -9,6 +9,7 @@ import pytest
 from passl.transfer.paddleseg import config, library
 from passl.transfer.paddleseg.data import for_paddleseg, read_part, read_parts
 from passl.utils.errors import ConfigError, DataError
+from tests.conftest import ROOT
 
 library.load()
 from paddleseg.cvlibs import manager  # noqa: E402
@@ -16,7 +17,6 @@ from paddleseg.cvlibs import manager  # noqa: E402
 from passl.transfer.paddleseg.pairs import Pairs  # noqa: E402
 from passl.utils.misc import IMAGENET_MEAN as MEAN, IMAGENET_STD as STD  # noqa: E402
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 CUSTOM = os.path.join(ROOT, 'configs/transfer/seg/custom.yml')
 SHIPPED = sorted(glob.glob(os.path.join(ROOT, 'configs/transfer/seg/*.yml')))
 
@@ -96,6 +96,7 @@ def test_shipped_configs_hold_the_protocol(path):
     name = os.path.basename(path)
     if name.startswith('fcn'):
         assert cfg['model']['backbone'] == {'type': 'ResNet50', 'output_stride': 8}
+        assert (cfg['model']['channels'], cfg['model']['aux_channels']) == (512, 256)
         assert cfg['loss']['coef'] == [1, 0.4] and cfg['loss']['types'][0]['avg_non_ignore'] is False
         crop = next(t for t in cfg['train_dataset']['transforms'] if t['type'] == 'ClassBalancedCrop')
         expected = (20000, 16, [512, 512]) if 'voc' in name else (40000, 8, [769, 769])

@@ -10,9 +10,9 @@ import pytest
 from passl.cli import check_main, transfer_seg_main
 from passl.utils.weights.checkpoint import save_file
 from passl.utils.weights import backbone_weights, load_weights
+from tests.conftest import ROOT
 from tests.test_docs import FENCE, read
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 SHORTER = {'240': '2', '300': '3', '112': '32', '128': '40', '150': '2',
            '64,64': '32,32', '=64': '=40'}
 SMALL = ['--log-iters', '1', '--num-workers', '0']
@@ -31,14 +31,14 @@ def commands():
 
 
 @pytest.mark.slow
-def test_the_shown_commands_run(folders, backbone18, tmp_path, monkeypatch):
+def test_the_shown_commands_run(folders, whole18, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ('tools', 'configs', 'passl'):
         os.symlink(os.path.join(ROOT, name), tmp_path / name)
     os.mkdir('data')
     os.symlink(folders, 'data/my_seg')
     os.symlink(f'{folders}/images/val', 'photos')
-    save_file(backbone_weights(load_weights(backbone18)), 'densecl_r18.pdparams')
+    save_file(backbone_weights(load_weights(whole18)), 'densecl_r18.pdparams')
     ran = []
     for words in commands():
         if 'tools/check_data.py' in words:
