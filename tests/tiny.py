@@ -37,9 +37,9 @@ def densecl_config(dataroot, output_dir, batch_size=4, epochs=2, workers=0, size
     return cfg
 
 
-def with_long_steps(cfg):
+def with_long_steps(cfg, seconds):
     """`cfg` of `densecl_config` with steps that take long enough for a signal to come in the middle of one."""
-    return {**cfg, 'custom_config': [{'name': 'LongSteps'}]}
+    return {**cfg, 'custom_config': [{'name': 'LongSteps', 'seconds': seconds}]}
 
 
 def linear_config(train, val, output_dir, num_classes=2, batch_size=4, epochs=1, size=32, **more):

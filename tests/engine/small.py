@@ -46,8 +46,12 @@ class ShortResNet(ResNet):
 class LongSteps(Hook):
     """Every step takes long enough for a signal to come in the middle of it, and nothing of the processor."""
 
+    def __init__(self, seconds, priority=None):
+        super().__init__(priority)
+        self.seconds = seconds
+
     def train_forward_end(self, trainer):
-        time.sleep(0.2)
+        time.sleep(self.seconds)
 
 
 def moco(root, **changes):
@@ -150,6 +154,12 @@ def records(run_dir, mode='train'):
     """The objects of a run's log.jsonl that have this mode."""
     with open(os.path.join(run_dir, 'log.jsonl')) as f:
         return [r for r in map(json.loads, f) if r['mode'] == mode]
+
+
+def saved(folder):
+    """Names of the checkpoints in `folder`, without the second names that some have."""
+    return sorted(n for n in os.listdir(folder) if n.endswith('.pdparams')
+                  and n not in ('latest.pdparams', 'best.pdparams'))
 
 
 def extract(argv, capsys):

@@ -17,7 +17,6 @@ from passl.utils.config import validate
 from passl.utils.errors import ConfigError
 from passl.utils.weights.checkpoint import load_file
 from tests.modeling.tiny import contrast, views
-from tests.tiny import densecl_config, with_long_steps, write_config
 
 from . import small
 
@@ -52,16 +51,20 @@ def build(amp=None, **cfg):
         return build_amp({'use_amp': True, 'AMP': amp, **cfg})
 
 
+@pytest.fixture(scope='module')
+def densecl():
+    return contrast()
+
+
 def level_now():
     return str(paddle.base.framework._dygraph_tracer()._amp_level).split('.')[-1]
 
 
-@pytest.mark.parametrize('level', [
-    'O1', pytest.param('O2', marks=pytest.mark.cpu_only('the fake device has no kernels in half precision'))])
-@pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
-def test_both_branches_run_in_half_precision_and_the_losses_do_not(gpu, level, dtype):
+@pytest.mark.parametrize('level, dtype', [('O1', 'float16'), pytest.param(
+    'O2', 'bfloat16', marks=pytest.mark.cpu_only('the fake device has no kernels in half precision'))])
+def test_both_branches_run_in_half_precision_and_the_losses_do_not(gpu, densecl, level, dtype):
     auto_cast, _, _ = build({'level': level, 'dtype': dtype})
-    model, seen = contrast(), {}
+    seen, model = {}, densecl
     for name, part in (('query', model.encoder_q), ('key', model.encoder_k)):
         for i, place in enumerate(('backbone', 'neck')):
             part[i].register_forward_pre_hook(lambda *_, at=f'{name} {place}': seen.update({at: level_now()}))
@@ -95,15 +98,14 @@ def test_switched_off(gpu, cfg):
     assert not gpu and not scaler.is_enable() and decorate(None, 'optimizer') == 'optimizer'
 
 
-def test_the_key_encoder_keeps_float32_weights(gpu, monkeypatch):
+def test_the_key_encoder_keeps_float32_weights(gpu, densecl, monkeypatch):
     decorated = []
     monkeypatch.setattr(paddle.amp, 'decorate', lambda models, optimizers, level, dtype:
                         (decorated.append((models, level, dtype)), (models, optimizers))[1])
-    model = contrast()
-    optimizer = paddle.optimizer.AdamW(0.1, parameters=model.encoder_q.parameters())
+    optimizer = paddle.optimizer.AdamW(0.1, parameters=densecl.encoder_q.parameters())
     for level in ('O1', 'O2'):
-        build({'level': level, 'dtype': 'bfloat16'})[2](model, optimizer)
-    assert decorated == [(model.encoder_q, 'O2', 'bfloat16')]
+        build({'level': level, 'dtype': 'bfloat16'})[2](densecl, optimizer)
+    assert decorated == [(densecl.encoder_q, 'O2', 'bfloat16')]
 
 
 def test_only_float16_needs_a_scaled_loss(gpu, monkeypatch):
@@ -135,19 +137,17 @@ def test_wrong_settings_of_a_file_are_refused_before_anything_is_built(amp, tmp_
 
 @pytest.mark.parametrize('dtype, way_out', [('float16', 'use_amp: false'), ('bfloat16', 'Use float16')])
 def test_a_type_that_the_device_does_not_have_is_refused(gpu, monkeypatch, dtype, way_out):
+    """Or a GPU on which Paddle would train on in float32."""
+    words = f"'AMP.dtype' is {dtype}, which this device does not support.*{way_out}"
     monkeypatch.setattr(paddle.amp, f'is_{dtype}_supported', lambda: False)
-    with pytest.raises(ConfigError, match=f"'AMP.dtype' is {dtype}, which this device does not support.*{way_out}"):
+    with pytest.raises(ConfigError, match=words):
         build({'dtype': dtype})
-
-
-@pytest.mark.parametrize('dtype, capability, fine', [('float16', (6, 1), False), ('float16', (7, 0), True),
-                                                     ('bfloat16', (7, 5), False), ('bfloat16', (8, 6), True)])
-def test_a_gpu_on_which_paddle_would_train_on_in_float32_is_refused(gpu, monkeypatch, dtype, capability, fine):
-    monkeypatch.setattr(paddle.device.cuda, 'get_device_capability', lambda: capability)
-    if fine:
-        build({'dtype': dtype})
-        return
-    with pytest.raises(ConfigError, match=f"'AMP.dtype' is {dtype}, which this device does not support"):
+    monkeypatch.setattr(paddle.amp, f'is_{dtype}_supported', lambda: True)
+    enough, lacking = {'float16': [(7, 0), (6, 1)], 'bfloat16': [(8, 6), (7, 5)]}[dtype]
+    monkeypatch.setattr(paddle.device.cuda, 'get_device_capability', lambda: enough)
+    build({'dtype': dtype})
+    monkeypatch.setattr(paddle.device.cuda, 'get_device_capability', lambda: lacking)
+    with pytest.raises(ConfigError, match=words):
         build({'dtype': dtype})
 
 
@@ -230,19 +230,17 @@ def test_switched_off_on_a_cpu_too(cpu, caplog, amp):
 @pytest.mark.cpu_only('kernels of oneDNN')
 @pytest.mark.skipif(bool(bfloat16.why_not()), reason=bfloat16.why_not() or 'usable')
 def test_a_run_in_bfloat16_resumes_to_the_same_bits(tmp_path, make_images):
-    """4 steps, and 2 with 2 that start from the file; the file is float32."""
-    make_images(tmp_path / 'images', 8, size=40)
-    change = {'use_amp': True, 'AMP': {'dtype': 'bfloat16'}, 'total_iters': 4,
-              'checkpoint': {'name': 'CheckpointHook', 'interval': 2, 'by_epoch': False}}
-    cfg = with_long_steps(densecl_config(tmp_path / 'images', tmp_path / 'out', **change))
-    cfg.pop('epochs')
-    files = []
-    for name, lengths in (('whole', [4]), ('parts', [2, 4]), ('float32', [4])):
-        for i, length in enumerate(lengths):
-            path = write_config(dict(cfg, total_iters=length, use_amp=name != 'float32'), tmp_path, name)
-            assert train_main(['-c', path, '--allow-imports', *['--resume', 'auto'] * (i > 0)]) == 0
-        files.append(str(tmp_path / 'out' / name / 'iter_4.pdparams'))
-    small.assert_same_state(*files[:2])
-    half, full = (load_file(f)['state_dict'] for f in files[1:])
+    """2 steps, and 1 with 1 that starts from its file; the file is float32."""
+    make_images(tmp_path / 'flat', 8, size=40)
+    cfg = small.densecl(str(tmp_path), use_amp=True, AMP={'dtype': 'bfloat16'}, epochs=None, total_iters=2,
+                        model={'backbone': {'name': 'ShortResNet', 'depth': 18}, 'neck': {'in_channels': 512}},
+                        checkpoint={'interval': 1, 'by_epoch': False})
+    for name, length, flags in (('whole', 2, []), ('parts', 1, []), ('parts', 2, ['--resume', 'auto']),
+                                ('float32', 1, ['-o', 'use_amp=false'])):
+        path = small.write_config({**cfg, 'total_iters': length}, name)
+        assert train_main(['-c', path, *flags]) == 0
+    whole, parts = (tmp_path / 'out' / name / 'iter_2.pdparams' for name in ('whole', 'parts'))
+    small.assert_same_state(whole, parts)
+    half, full = (load_file(tmp_path / 'out' / name / 'iter_1.pdparams')['state_dict'] for name in ('whole', 'float32'))
     assert all(v.dtype == full[k].dtype for k, v in half.items())
     assert any((v != full[k]).any() for k, v in half.items())
