@@ -89,7 +89,6 @@ def test_settings_reach_paddle(gpu, amp, level, dtype):
 
 
 @pytest.mark.parametrize('cfg', [{'use_amp': False}, {'use_amp': False, 'amp': {'level': 'O2'}},
-                                 {'amp': {'level': 'O0'}},
                                  {'amp': {'auto_cast': {'enable': False}}}])
 def test_switched_off(gpu, cfg):
     auto_cast, scaler, decorate = build(**cfg)
@@ -116,22 +115,20 @@ def test_only_float16_needs_a_scaled_loss(gpu, monkeypatch):
     assert asked == [{'enable': True, 'init_loss_scaling': 128.0}, {'enable': False, 'init_loss_scaling': 128.0}]
 
 
+@pytest.mark.parametrize('use_amp', [False, True])
+def test_an_operator_in_both_lists_is_refused_even_where_it_is_not_used(use_amp):
+    lists = {'custom_white_list': ['a', 'b'], 'custom_black_list': ['b', 'c']}
+    with pytest.raises(ConfigError, match="'AMP.auto_cast': b is in"):
+        build_amp({'use_amp': use_amp, 'AMP': {'auto_cast': lists}})
+
+
 @pytest.mark.parametrize('amp, words', [
-    ({'dtype': 'fp16'}, ["'AMP.dtype' is 'fp16'", 'float16, bfloat16']),
-    ({'level': 'O3'}, ["'AMP.level' is 'O3'", 'O0, O1, O2']),
-    ({'auto_cast': {'dtype': 'float32'}}, ["'AMP.dtype' is 'float32'"]),
-    ({'auto_cast': {'custom_white_list': ['a', 'b'], 'custom_black_list': ['b', 'c']}}, ["'AMP.auto_cast': b is in"])])
-def test_wrong_settings_are_refused_even_where_they_are_not_used(amp, words):
-    for use_amp in (False, True):
-        with pytest.raises(ConfigError) as e:
-            build_amp({'use_amp': use_amp, 'AMP': amp})
-        for word in words:
-            assert word in str(e.value)
-
-
-@pytest.mark.parametrize('amp', [{'dtype': 'fp16'}, {'level': 'O3'}, {'auto_cast': {'dtype': 'half'}}, {'levle': 'O1'}])
-def test_wrong_settings_of_a_file_are_refused_before_anything_is_built(amp, tmp_path):
-    with pytest.raises(ConfigError, match='AMP'):
+    ({'dtype': 'fp16'}, "'AMP.dtype' must be one of float16, bfloat16, not 'fp16'"),
+    ({'level': 'O3'}, "'AMP.level' must be one of O1, O2, not 'O3'"),
+    ({'auto_cast': {'dtype': 'half'}}, "'AMP.auto_cast.dtype' must be one of"),
+    ({'levle': 'O1'}, "no key 'levle'.*Did you mean 'level'")])
+def test_wrong_settings_of_a_file_are_refused_before_anything_is_built(amp, words, tmp_path):
+    with pytest.raises(ConfigError, match=words):
         validate(small.moco(str(tmp_path), use_amp=True, AMP=amp))
 
 
@@ -221,10 +218,9 @@ def test_a_cpu_that_keeps_float32_says_why(cpu, caplog, amp, why_not, words):
     assert not inside and 'use_amp: true has no effect on this CPU (' in said and words in said
 
 
-@pytest.mark.parametrize('amp', [{'level': 'O0'}, {'auto_cast': {'enable': False}}])
-def test_switched_off_on_a_cpu_too(cpu, caplog, amp):
+def test_switched_off_on_a_cpu_too(cpu, caplog):
     cpu('')
-    assert on_cpu({'dtype': 'bfloat16', **amp}, caplog) == (False, '')
+    assert on_cpu({'dtype': 'bfloat16', 'auto_cast': {'enable': False}}, caplog) == (False, '')
 
 
 @pytest.mark.cpu_only('kernels of oneDNN')

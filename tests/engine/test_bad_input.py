@@ -109,27 +109,20 @@ def test_unknown_names_and_wrong_settings(data, out, capsys, change, parts):
     ({'checkpoint': {'interval': 0}}, ["'checkpoint.interval' must be", "not 0", 'a whole number of 1 or more']),
     ({'checkpoint': {'max_keep_ckpts': '3'}}, ["'checkpoint.max_keep_ckpts' must be", "not '3'", 'whole number']),
     ({'checkpoint': {'by_epoch': 'false'}}, ["'checkpoint.by_epoch' must be", "not 'false'", 'true or false']),
-    ({'checkpoint': {'save_optimizer': 0}}, ["'checkpoint.save_optimizer' must be", "not 0", 'true or false']),
     ({'checkpoint': {'out_dir': 3}}, ["'checkpoint.out_dir' must be", "not 3", 'must be text']),
-    ({'log_config': {'by_epoch': 'no'}}, ["'log_config.by_epoch' must be", "not 'no'"]),
     ({'log_config': {'progress_bar': 'off'}}, ["'log_config.progress_bar' must be", "not 'off'"]),
     ({'custom_config': [{'name': 'EvaluateHook', 'init_eval': 'yes'}]},
      ["'custom_config.0.init_eval' must be true or false, not 'yes'"]),
     ({'checkpoint': {'name': 'LogHook'}}, ["'checkpoint.name' must be CheckpointHook"]),
     ({'checkpoint': {'keep_every': 1.5}}, ["'checkpoint.keep_every' must be", "not 1.5", '1 or more']),
     ({'checkpoint': {'every_minutes': 0}}, ["'checkpoint.every_minutes' must be", "not 0", 'above 0']),
-    ({'checkpoint': {'every_minutes': True}}, ["'checkpoint.every_minutes' must be", "not True"]),
     ({'health_config': {'check': 'often'}}, ["'health_config.check' must be", "not 'often'", 'auto, step, log, off']),
-    ({'health_config': {'max_skipped': 0}}, ["'health_config.max_skipped' must be", "not 0"]),
     ({'collapse_config': {'check': 'on'}}, ["'collapse_config.check' must be", "not 'on'", 'one of auto, off, false']),
     ({'collapse_config': {'min_std': 2}}, ["'collapse_config.min_std' must be", "not 2", 'from 0 to 1']),
     ({'collapse_config': {'max_acc': 101}}, ["'collapse_config.max_acc' must be", "not 101", 'from 0 to 100']),
     ({'collapse_config': {'min_stdd': 0.1}}, ["no setting 'min_stdd'", "'min_std'"]),
-    ({'log_config': {'interval': 2.5}}, ["'log_config.interval' must be", "not 2.5", 'a whole number of 1 or more']),
     ({'lr_config': {'unit': 'step'}}, ["'lr_config.unit' must be", "not 'step'", 'one of iter, epoch']),
     ({'lr_config': {'name': 'IterTimerHook'}}, ["'lr_config.name' must be LRSchedulerHook"]),
-    ({'optimizer_config': {'accumulate_steps': 0}}, ["'optimizer_config.accumulate_steps' must be", "not 0"]),
-    ({'optimizer_config': {'name': 'LogHook'}}, ["'optimizer_config.name' must be OptimizerHook"]),
     ({'log_config': {'priority': 'LAST'}}, ["'log_config.priority' must be a number: 10 is first", "not 'LAST'"]),
     ({'custom_config': [{'name': 'LossLambdaWarmupHook', 'start_iters': 5}]}, ['needs model DenseCL', 'MoCo']),
     ({'custom_config': [{'name': 'LossLambdaWarmupHook', 'start_iters': 'ten'}]}, ['start_iters', "'ten'"]),
@@ -383,16 +376,6 @@ def test_gpu_on_a_cpu_build_warns_and_runs(data, out, capsys, monkeypatch):
     assert len(records(folder)) == 1
     _, done = train(cfg, capsys, '--overwrite', '--no-cuda')
     assert 'running on the CPU' not in done.out
-
-
-def test_devices_that_are_not_there(data, out, capsys, monkeypatch):
-    if paddle.is_compiled_with_xpu():
-        pytest.skip('this build has it')
-    refused_training(moco(data, **out, device='xpu'), capsys, ["'device: xpu' is not available", '--no-cuda'])
-    monkeypatch.setattr(paddle, 'is_compiled_with_cuda', lambda: True)
-    monkeypatch.setattr(paddle.device.cuda, 'device_count', lambda: 0)
-    refused_training(moco(data, **out, device='gpu'), capsys,
-                     ['Paddle sees no GPU', 'CUDA_VISIBLE_DEVICES', '--no-cuda'])
 
 
 def content(folder):

@@ -3,16 +3,19 @@
 import errno
 import os
 import shutil
+import types
 
 import numpy as np
+import paddle
 import pytest
 
 from passl.cli import train_main
 from passl.hooks import HOOKS, Hook, checkpoint_hook
-from passl.hooks.checkpoint_hook import CheckpointHook, point, remove_own, warn_of_space
+from passl.hooks.checkpoint_hook import CheckpointHook, point, remove_own
 from passl.utils.weights import checkpoint
 from passl.utils.weights.checkpoint import load_file, read_note, save_file
 from passl.utils.config import merge
+from passl.utils.errors import CheckpointError
 
 from .small import assert_same_state, call, moco, records, refused, refused_training, saved, train, write_config
 
@@ -152,17 +155,6 @@ def test_latest_where_links_cannot_be_made(tmp_path, monkeypatch):
 
 
 # ------------------------------------------------------------------------------------------------ when
-
-def test_every_minutes(data, out, capsys, clock, meanwhile):
-    for i in range(1, 10):
-        meanwhile[i] = lambda: clock.__setitem__(0, clock[0] + 25.0)
-    cfg = moco(data, **out, **WITH, epochs=3, checkpoint={'every_minutes': 1, 'interval': 2})
-    folder, _ = train(cfg, capsys)
-    # at 75 s; the end of epoch 2 (step 6) counts as well; then 75 s later
-    assert saved(folder) == ['epoch_2.pdparams', 'epoch_3.pdparams', 'iter_3.pdparams'] or \
-        saved(folder) == ['epoch_1.pdparams', 'epoch_2.pdparams', 'epoch_3.pdparams']
-    assert load_file(os.path.join(folder, 'latest.pdparams'))['iteration'] == 9
-
 
 def test_every_minutes_within_an_epoch(data, out, capsys, clock, meanwhile):
     for i in range(1, 7):
@@ -310,14 +302,17 @@ def test_a_full_disk_does_not_end_the_log(data, out, capsys, monkeypatch, tmp_pa
     assert [r['a'] for r in read_json_lines(tmp_path / 'log.jsonl')] == [1, 5]
 
 
-def test_little_space_is_told(tmp_path, monkeypatch, caplog):
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage._replace(free=15 * 2**20))
-    warn_of_space(str(tmp_path), 10 * 2**20)
-    assert 'has 10 MiB' in caplog.text and 'room for 1 more' in caplog.text
-    caplog.clear()
-    warn_of_space(str(tmp_path), 5 * 2**20)
-    assert not caplog.text
+def test_little_space_is_told_before_the_first_step(tmp_path, monkeypatch, caplog):
+    """Of 4 MiB of weights and as much for the optimizer; with 2 to keep, 3 lie on the disk while one is removed."""
+    trainer = types.SimpleNamespace(model=paddle.nn.Linear(1024, 1024), run_dir=str(tmp_path), iteration=0)
+    for free, told in ((25, ''), (20, 'some 8 MiB, and 3 lie on the disk at a time'), (20, 'room for 2')):
+        monkeypatch.setattr(checkpoint_hook, 'free_bytes', lambda _, free=free: free * 2**20)
+        caplog.clear()
+        CheckpointHook(max_keep_ckpts=2).run_begin(trainer)
+        assert told in caplog.text and bool(told) == bool(caplog.text)
+    monkeypatch.setattr(checkpoint_hook, 'free_bytes', lambda _: 5 * 2**20)
+    with pytest.raises(CheckpointError, match='has 5 MiB free: nothing could be saved'):
+        CheckpointHook().run_begin(trainer)
 
 
 def test_the_failed_save_is_not_counted(data, out, capsys, disk, clock, meanwhile):
@@ -328,11 +323,3 @@ def test_the_failed_save_is_not_counted(data, out, capsys, disk, clock, meanwhil
     done = call(train_main, ['-c', write_config(cfg)], capsys)
     folder = os.path.join(out['output_dir'], 'small')
     assert done.code == 2 and saved(folder) == ['epoch_1.pdparams']
-
-
-def test_plan(clock):
-    hook = CheckpointHook(max_keep_ckpts=2)
-    assert hook._plan(['epoch_1.pdparams', 'epoch_2.pdparams'], 'epoch_3.pdparams') == \
-        (['epoch_2.pdparams', 'epoch_3.pdparams'], ['epoch_1.pdparams'])
-    assert hook._plan(['epoch_1.pdparams'], 'epoch_1.pdparams') == (['epoch_1.pdparams'], [])
-    assert hook.last <= clock[0]
