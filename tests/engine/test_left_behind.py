@@ -67,7 +67,7 @@ def test_killed_at_random_moments(tmp_path, make_images, project_root):
             main.send_signal(end)
             main.send_signal(signal.SIGCONT)
         main.wait(timeout=60)
-        limit = time.time() + 10
+        limit = time.time() + 30
         while time.time() < limit and any(map(runs, workers)):
             time.sleep(0.05)
         assert not [w for w in workers if runs(w)], f'alive after {end.name} {number}'
