@@ -19,7 +19,7 @@ def view():
 
 
 def densecl_config(dataroot, output_dir, batch_size=4, epochs=2, workers=0, size=32, K=16, **more):
-    """Config dict of a tiny pre-training; `more` replaces or adds top-level keys."""
+    """Config dict of a tiny pre-training without figures of its checkpoints; `more` replaces or adds top-level keys."""
     cfg = {
         'epochs': epochs, 'output_dir': str(output_dir), 'seed': 3, 'device': 'cpu', 'custom_imports': [SMALL_NET],
         'model': {'name': 'DenseCL', 'backbone': {'name': 'SmallNet'}, 'neck': {'name': 'DenseCLNeck', **KEYS},
@@ -31,17 +31,15 @@ def densecl_config(dataroot, output_dir, batch_size=4, epochs=2, workers=0, size
                         'transforms': [{'name': 'RandomResizedCrop', 'size': size, 'scale': [0.2, 1.0]}] + view()}}},
         'lr_scheduler': {'name': 'CosineAnnealingDecay', 'learning_rate': 0.05, 'T_max': epochs},
         'optimizer': {'name': 'Momentum', 'weight_decay': 1e-4},
-        'log_config': {'name': 'LogHook', 'interval': 1},
+        'log_config': {'name': 'LogHook', 'interval': 1}, 'best_config': {'check': 'off'},
     }
     cfg.update(more)
     return cfg
 
 
-def with_long_steps(cfg):
-    """`cfg` of `densecl_config` with a ResNet-18, whose steps take long enough for a signal to come between them."""
-    cfg['model']['backbone'] = {'name': 'ResNet', 'depth': 18}
-    cfg['model']['neck']['in_channels'] = 512
-    return cfg
+def with_long_steps(cfg, seconds):
+    """`cfg` of `densecl_config` with steps that take long enough for a signal to come in the middle of one."""
+    return {**cfg, 'custom_config': [{'name': 'LongSteps', 'seconds': seconds}]}
 
 
 def linear_config(train, val, output_dir, num_classes=2, batch_size=4, epochs=1, size=32, **more):

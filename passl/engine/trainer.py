@@ -184,11 +184,14 @@ class Trainer:
         """
         if self.stopping:
             return {}
+        if self.val_loader is None:
+            raise ConfigError("Evaluation needs 'dataloader.val' in the config: {sampler: {batch_size: ...}, dataset: "
+                              '{name: ..., dataroot: ..., return_label: true, transforms: [...]}}. '
+                              'See configs/moco/moco_clas_r50.yaml.')
         dist.progress('evaluating')
         self.call('val_begin')
-        loader = self.need_val_loader()
         with averaged_statistics(self.model) if self.train_loader is not None else contextlib.nullcontext():
-            results = evaluate(self.model, loader, self.auto_cast, interrupted=self._interrupted, **kwargs)
+            results = evaluate(self.model, self.val_loader, self.auto_cast, interrupted=self._interrupted, **kwargs)
         if results is None:
             get_logger().warning('The evaluation was interrupted.')
             self.stopping = True
@@ -204,14 +207,6 @@ class Trainer:
     def _interrupted(self):
         """Whether an evaluation is to be left: alone a process need not ask the others."""
         return dist.world_size() == 1 and self.signals.received is not None
-
-    def need_val_loader(self) -> ImageLoader:
-        """The val loader, or a ConfigError that says what to add."""
-        if self.val_loader is None:
-            raise ConfigError("Evaluation needs 'dataloader.val' in the config: {sampler: {batch_size: ...}, dataset: "
-                              '{name: ..., dataroot: ..., return_label: true, transforms: [...]}}. '
-                              'See configs/moco/moco_clas_r50.yaml.')
-        return self.val_loader
 
     def save_checkpoint(self, path: str, with_optimizer: bool = True) -> None:
         """Write the full training state (process 0 writes; every process must call)."""

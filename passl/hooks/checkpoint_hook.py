@@ -59,7 +59,7 @@ class CheckpointHook(Hook):
         self.seconds = every_minutes and 60.0 * every_minutes
         self.saved_iteration = None
         self.last, self.retry_at, self.retry_after = 0.0, None, _FIRST_RETRY
-        self.checked_space, self.place = False, None
+        self.place = None
 
     def run_begin(self, trainer: 'Trainer') -> None:
         self.saved_iteration = trainer.iteration if trainer.iteration else None
@@ -197,9 +197,6 @@ class CheckpointHook(Hook):
         get_logger().info('Saved %s', path)
         for old in drop:
             remove_own(folder, old, trainer.run_id)
-        if not self.checked_space:
-            self.checked_space = True
-            warn_of_space(folder, os.path.getsize(path))
 
 
 def _identity(folder):
@@ -238,14 +235,6 @@ def free_bytes(folder: str) -> Optional[int]:
         return shutil.disk_usage(folder).free
     except OSError:
         return None
-
-
-def warn_of_space(folder: str, size: int) -> None:
-    """After the first save: say if the disk has no room for a second one."""
-    free = free_bytes(folder)
-    if free is not None and free < 2 * size:
-        get_logger().warning("A checkpoint has %.0f MiB, and the disk of '%s' has room for %d more. Free some space, "
-                             'or lower checkpoint.max_keep_ckpts.', size / 2**20, folder, free // size)
 
 
 def point(link: str, name: str) -> None:

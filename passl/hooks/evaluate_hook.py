@@ -1,14 +1,23 @@
 """Evaluation during training."""
 
-from typing import Optional, TYPE_CHECKING
+from typing import Annotated, Optional, TYPE_CHECKING
 
-from ..utils.config.kinds import Count, Flag, is_whole
-from ..utils.errors import ConfigError, suggest
+from ..utils.config.kinds import Check, Count, Flag, is_whole
+from ..utils.errors import ConfigError
 from .builder import HOOKS
 from .hook import Hook, Order, Priority
 
 if TYPE_CHECKING:
     from ..engine.trainer import Trainer
+
+
+def _is_topk(v):
+    return isinstance(v, (list, tuple)) and bool(v) and all(is_whole(k) and k >= 1 for k in v)
+
+
+Evaluation = Annotated[dict, Check(
+    'a mapping {topk: a list of whole numbers such as [1, 5]}',
+    lambda v: isinstance(v, dict) and set(v) <= {'topk'} and _is_topk(v.get('topk', [1])))]
 
 
 @HOOKS.register()
@@ -23,14 +32,13 @@ class EvaluateHook(Hook):
 
     priority = Priority.EVALUATE
 
-    def __init__(self, init_eval: Flag = False, eval_kargs: Optional[dict] = None, interval: Count = 1,
+    def __init__(self, init_eval: Flag = False, eval_kargs: Optional[Evaluation] = None, interval: Count = 1,
                  priority: Optional[Order] = None) -> None:
         super().__init__(priority)
         self.interval, self.init_eval = interval, init_eval
-        self.eval_kargs = _checked(eval_kargs)
+        self.eval_kargs = eval_kargs or {}
 
     def run_begin(self, trainer: 'Trainer') -> None:
-        trainer.need_val_loader()
         if not trainer.model.supervised:
             name = type(trainer.model).__name__
             raise ConfigError(f'{name} is trained without labels: EvaluateHook (or --val-interval) has no accuracy to '
@@ -42,16 +50,3 @@ class EvaluateHook(Hook):
     def train_epoch_end(self, trainer: 'Trainer') -> None:
         if trainer.epoch % self.interval == 0 or trainer.iteration >= trainer.max_iters:
             trainer.evaluate(**self.eval_kargs)
-
-
-def _checked(eval_kargs):
-    """A copy of `eval_kargs`; told now, not after the first epoch, what `Trainer.evaluate` would not take."""
-    where = "'eval_kargs' of EvaluateHook"
-    eval_kargs = dict(eval_kargs or {})
-    for key in eval_kargs:
-        if key != 'topk':
-            raise ConfigError(f"{where} has the key '{key}'. {suggest(key, ['topk'])}")
-    topk = eval_kargs.get('topk', [1])
-    if not isinstance(topk, (list, tuple)) or not topk or any(not is_whole(k) or k < 1 for k in topk):
-        raise ConfigError(f'topk in {where} is {topk!r}; it must be a list of whole numbers such as [1, 5].')
-    return eval_kargs

@@ -126,7 +126,7 @@ class HealthHook(Hook):
         if self.skipped_in_a_row >= self.max_skipped:
             raise self._failure(trainer, f'is skipped by the loss scaler, with those before it {self.skipped_in_a_row} '
                                          'in a row (health_config.max_skipped), at scale '
-                                         f'{scale_of(trainer) or math.nan:g}')
+                                         f'{scale_of(trainer):g}')
 
     def _failure(self, trainer, what):
         """The PasslError; the step is saved after the processes have told each other what they saw."""

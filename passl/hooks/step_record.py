@@ -22,14 +22,9 @@ def losses_of(outputs: dict[str, Any]) -> dict[str, float]:
     return {k: float(as_array(v)) for k, v in outputs.items() if 'loss' in k and hasattr(v, 'astype')}
 
 
-def scale_of(trainer: 'Trainer') -> Optional[float]:
-    """The loss scale of mixed precision; None without."""
-    if not trainer.scaler.is_enable():
-        return None
-    try:
-        return float(as_array(trainer.scaler.state_dict()['scale']).item())         # an array of one value
-    except (KeyError, TypeError, ValueError):
-        return None
+def scale_of(trainer: 'Trainer') -> float:
+    """The loss scale of mixed precision, which must be on."""
+    return float(as_array(trainer.scaler.state_dict()['scale']).item())         # an array of one value
 
 
 def save_step(trainer: 'Trainer', batches: 'Sequence[Sequence[paddle.Tensor]]', seen: dict[str, Any]) -> Optional[str]:

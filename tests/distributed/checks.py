@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import types
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
@@ -13,14 +14,24 @@ paddle = require_paddle()
 import numpy as np  # noqa: E402
 import paddle.nn.functional as F  # noqa: E402
 
+from passl.engine.consistency import check_data  # noqa: E402
+from passl.modeling import build_model  # noqa: E402
 from passl.modules import batch_shuffle  # noqa: E402
 from passl.modules.contrastive_loss import nt_xent  # noqa: E402
 from passl.utils.distributed import dist  # noqa: E402
-from tests.modeling.tiny import contrast  # noqa: E402
+from passl.utils.errors import DataError  # noqa: E402
+from tests.engine import small  # noqa: E402, F401  registers SmallNet
 
 
 def model_of(name):
-    return contrast(name, neck={'hid_channels': 32, 'out_channels': 16}, dim=16, K=16)
+    paddle.seed(0)
+    model = build_model({
+        'name': name, 'dim': 16, 'K': 16, 'm': 0.9, 'backbone': {'name': 'SmallNet'},
+        'neck': {'name': {'DenseCL': 'DenseCLNeck', 'MoCo': 'NonLinearNeckV1'}[name], 'in_channels': 16,
+                 'hid_channels': 32, 'out_channels': 16},
+        'head': {'name': 'ContrastiveHead', 'temperature': 0.2}})
+    model.train()
+    return model
 
 
 def collectives():
@@ -28,6 +39,15 @@ def collectives():
     x = paddle.to_tensor(np.float32([[r, 10 * r]]))
     return {'gathered': dist.all_gather(x).numpy().tolist(), 'sum': dist.sum_over_processes([1.5 + r, 2]),
             'object': dist.broadcast_object({'from': r}), 'objects': dist.gather_objects([r])}
+
+
+def complaint():
+    """What is said where process 1 sees an image less."""
+    images = [0] * (26 - dist.rank())
+    try:
+        check_data({'train': types.SimpleNamespace(dataset=images), 'val': None})
+    except DataError as e:
+        return {'complaint': str(e)}
 
 
 def gradient_of_the_gather():
@@ -58,7 +78,7 @@ def shuffling():
     model.eval()
     rng = np.random.RandomState(dist.rank() + 1)
     # blotches, not noise: an untrained network sees all noise as the same
-    views = [paddle.to_tensor(np.kron(rng.randn(4, 3, 4, 6), np.ones((1, 1, 16, 16))).astype('float32'))
+    views = [paddle.to_tensor(np.kron(rng.randn(4, 3, 4, 6), np.ones((1, 1, 4, 4))).astype('float32'))
              for _ in range(2)]
     model.step = 5
     shuffled = losses(model, views)
@@ -83,9 +103,9 @@ def shuffling():
 
 
 def blotches(rank, n=4):
-    """Two views, float [n, 3, 64, 96] of whole numbers 0 .. 255, of this process."""
+    """Two views, float [n, 3, 16, 24] of whole numbers 0 .. 255, of this process."""
     rng = np.random.RandomState(rank + 1)
-    return [np.kron(rng.randint(0, 256, (n, 3, 4, 6)), np.ones((1, 1, 16, 16))).astype('float32') for _ in range(2)]
+    return [np.kron(rng.randint(0, 256, (n, 3, 4, 6)), np.ones((1, 1, 4, 4))).astype('float32') for _ in range(2)]
 
 
 def normalise(x):
@@ -118,7 +138,8 @@ def step_traffic():
 def main(out):
     paddle.set_device('cpu')
     dist.init()
-    result = {'rank': dist.rank(), **collectives(), **gradient_of_the_gather(), **shuffling(), 'steps': step_traffic()}
+    result = {'rank': dist.rank(), **collectives(), **complaint(), **gradient_of_the_gather(), **shuffling(),
+              'steps': step_traffic()}
     with open(os.path.join(out, f'rank{dist.rank()}.json'), 'w') as f:
         json.dump(result, f)
 

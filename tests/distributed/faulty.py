@@ -28,11 +28,6 @@ def once(function, fault):
     return wrapped
 
 
-def spin():
-    while True:
-        pass
-
-
 def pause():
     sys.stderr.write(f'planted: a pause of {SLOW} s\n')
     time.sleep(SLOW)
@@ -42,20 +37,16 @@ def fail():
     raise RuntimeError('planted')
 
 
-faults = {'exit': lambda: os._exit(0), 'error': fail, 'spin': spin, 'sleep': lambda: time.sleep(600),
-          'slow step': pause}
+faults = {'error': fail, 'sleep': lambda: time.sleep(600), 'slow': pause}
 if dist.rank() == rank:
     if kind in faults:
         trainer.Trainer.train_step = once(trainer.Trainer.train_step, faults[kind])
-    elif kind == 'slow save':
-        save_file = checkpoint.save_file
+    if kind == 'slow':
+        save_file, evaluate = checkpoint.save_file, trainer.evaluate
         checkpoint.save_file = lambda *a: (pause(), save_file(*a))
-    elif kind == 'slow evaluation':
-        evaluate = trainer.evaluate
         trainer.evaluate = lambda *a, **k: (pause(), evaluate(*a, **k))[1]
-    elif kind == 'other code':
+    elif kind == 'other code and config':
         consistency.code_hash = lambda *_: 'another'
-    elif kind == 'other config':
         arguments += ['-o', 'model.m=0.5', '-o', 'seed=9']
 if kind == 'other data':            # the same relative name, another folder
     os.chdir(os.path.join(os.environ['DATA_OF_RANKS'], str(dist.rank())))

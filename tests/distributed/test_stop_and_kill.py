@@ -1,8 +1,7 @@
-"""Two processes: signals to one or all, time-based saves, SIGKILL; every continuation is exact."""
+"""Two processes: signals to one or all, time-based saves; every continuation is exact. (SIGKILL: test_restart.py.)"""
 
 import contextlib
 import os
-import random
 import signal
 import subprocess
 import time
@@ -23,8 +22,7 @@ def config(images, tmp, **checkpoint):
     cfg = densecl_config(images, tmp / 'out', epochs=None, total_iters=STEPS, workers=1,
                          lr_scheduler={'name': 'CosineAnnealingDecay', 'learning_rate': 0.02, 'T_max': 4},
                          checkpoint={'name': 'CheckpointHook', 'by_epoch': False, 'interval': 100, **checkpoint})
-    cfg.pop('epochs')
-    return with_long_steps(cfg)
+    return with_long_steps(cfg, 0.4)
 
 
 class Job:
@@ -58,10 +56,10 @@ class Job:
                         found[int(entry.split(b'=')[1])] = pid
         return found
 
-    def wait(self):
+    def wait(self, limit=120):
         """The launcher's exit code, once it and the processes are gone."""
         pids = self.pids()
-        self.text += self.launcher.communicate(timeout=120)[0]
+        self.text += self.launcher.communicate(timeout=limit)[0]
         end = time.monotonic() + 40
         while any(os.path.exists(f'/proc/{p}') for p in pids.values()) and time.monotonic() < end:
             time.sleep(0.1)
@@ -74,22 +72,9 @@ class Job:
         return self.text
 
 
-@pytest.fixture(scope='module')
-def images(tmp_path_factory, make_images):
-    root = tmp_path_factory.mktemp('images')
-    make_images(root, 26, size=40)
-    return root
-
-
-@pytest.fixture(scope='module')
-def whole(images, tmp_path_factory):
-    tmp = tmp_path_factory.mktemp('whole')
-    return train(tmp, 'whole', config(images, tmp))
-
-
 def assert_equal(whole, folder):
     a, b = (load_file(os.path.join(d, f'iter_{STEPS}.pdparams')) for d in (whole, folder))
-    assert len(a['state_dict']) == 220
+    assert len(a['state_dict']) == len(b['state_dict']) == 34
     for name in a['state_dict']:
         assert np.array_equal(a['state_dict'][name], b['state_dict'][name]), name
     assert np.array_equal(a['statistics']['values'], b['statistics']['values'])
@@ -97,12 +82,13 @@ def assert_equal(whole, folder):
     assert losses[0] == losses[1] and sorted(losses[0]) == list(range(1, STEPS + 1))
 
 
-@pytest.mark.parametrize('whom', ['the launcher', 'rank 0', 'rank 1'])
+@pytest.mark.parametrize('whom', ['the launcher', 'rank 1'])
 def test_a_signal_stops_all_at_the_same_step(tmp_path, images, whole, whom):
     cfg = config(images, tmp_path)
     job = Job(tmp_path, 'parts', cfg)
-    job.until('Epoch [2/4][1/3]')
+    job.until('Epoch [1/4][1/3]')
     pids = job.pids()
+    job.until('Epoch [2/4][1/3]')
     os.kill(job.launcher.pid if whom == 'the launcher' else pids[int(whom[-1])], signal.SIGTERM)
     job.wait()
     output = job.output()
@@ -119,19 +105,3 @@ def test_saves_by_time_are_agreed_on(tmp_path, images, whole):
     names = [n for n in os.listdir(folder) if n.startswith('iter_')]
     assert 4 <= len(names) <= STEPS
     assert_equal(whole, folder)
-
-
-def test_killed_at_random_moments(tmp_path, images, whole):
-    cfg = config(images, tmp_path, interval=1, max_keep_ckpts=2)
-    rng = random.Random(3)
-    for victim in (0, 1):
-        job = Job(tmp_path, 'parts', cfg, '--resume', 'auto')
-        job.until('Epoch [')
-        for _ in range(rng.randrange(1, 3)):
-            job.until('Epoch [')
-        pids = job.pids()
-        time.sleep(rng.uniform(0, 0.3))
-        os.kill(pids[victim], signal.SIGKILL)
-        assert job.wait() != 0
-    train(tmp_path, 'parts', cfg, '--resume', 'auto')
-    assert_equal(whole, job.folder)

@@ -1,9 +1,13 @@
-"""Run by tests, `killed.py POINT COUNT train-arguments`: a training that SIGKILLs itself in its COUNT-th save.
+"""Run by tests: trainings that SIGKILL themselves in the middle of a save.
+
+Reads lines [POINT, COUNT, [train-arguments]] of JSON; each training is a process of its own (a fork, which need not
+import anything), and dies in its COUNT-th save. Answers each with the process's exit code, -9 for SIGKILL.
 
 POINT: 'none', 'write' (in the middle of the file), 'fsync', 'replace' (before the new name), 'replaced' (after it),
 'symlink' (before latest points there), 'remove' (before an old file goes), 'config' (before config.yaml has its name).
 """
 
+import json
 import os
 import signal
 import sys
@@ -14,10 +18,8 @@ from passl.cli import train_main  # noqa: E402
 from passl.utils.weights import checkpoint  # noqa: E402
 from tests.engine import small  # noqa: E402, F401  registers SmallNet
 
-point, count = sys.argv[1], int(sys.argv[2])
 
-
-def dying(function, wanted, before=True):
+def dying(function, count, wanted, before=True):
     """`function`, whose COUNT-th call with fitting arguments is the last thing that this process does."""
     calls = [0]
 
@@ -38,30 +40,40 @@ def is_checkpoint(*args):
 
 
 class HalfAFile(checkpoint._HashingWriter):
-    saves = 0
+    saves = count = 0
 
     def __init__(self, file):
         super().__init__(file)
         HalfAFile.saves += 1
 
     def write(self, data):
-        if HalfAFile.saves == count and len(data) > 100:
+        if HalfAFile.saves == HalfAFile.count and len(data) > 100:
             super().write(data[:len(data) // 2])
             self.file.flush()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().write(data)
 
 
-if point == 'write':
-    checkpoint._HashingWriter = HalfAFile
-elif point == 'fsync':
-    os.fsync = dying(os.fsync, lambda fd: is_checkpoint(os.readlink(f'/proc/self/fd/{fd}')))
-elif point in ('replace', 'replaced'):
-    os.replace = dying(os.replace, is_checkpoint, point == 'replace')
-elif point == 'symlink':
-    os.symlink = dying(os.symlink, lambda *_: True)
-elif point == 'remove':
-    os.remove = dying(os.remove, is_checkpoint)
-elif point == 'config':
-    os.replace = dying(os.replace, lambda _, to: str(to).endswith('config.yaml'))
-sys.exit(train_main(sys.argv[3:]))
+def plant(point, count):
+    if point == 'write':
+        checkpoint._HashingWriter, HalfAFile.count = HalfAFile, count
+    elif point == 'fsync':
+        os.fsync = dying(os.fsync, count, lambda fd: is_checkpoint(os.readlink(f'/proc/self/fd/{fd}')))
+    elif point in ('replace', 'replaced'):
+        os.replace = dying(os.replace, count, is_checkpoint, point == 'replace')
+    elif point == 'symlink':
+        os.symlink = dying(os.symlink, count, lambda *_: True)
+    elif point == 'remove':
+        os.remove = dying(os.remove, count, is_checkpoint)
+    elif point == 'config':
+        os.replace = dying(os.replace, count, lambda _, to: str(to).endswith('config.yaml'))
+
+
+for line in sys.stdin:
+    point, count, arguments = json.loads(line)
+    pid = os.fork()
+    if not pid:
+        os.dup2(2, 1)
+        plant(point, count)
+        os._exit(train_main(arguments))
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)

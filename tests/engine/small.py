@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections import namedtuple
 
 import numpy as np
@@ -9,7 +10,8 @@ import yaml
 from paddle import nn
 
 from passl.cli import extract_main, train_main
-from passl.modeling.backbones import BACKBONES
+from passl.hooks import HOOKS, Hook
+from passl.modeling.backbones import BACKBONES, ResNet
 from passl.utils.weights.checkpoint import load_file
 from passl.utils.config import merge
 
@@ -31,8 +33,30 @@ class SmallNet(nn.Layer):
         return self.conv2(nn.functional.relu(self.bn1(self.conv1(x))))
 
 
+@BACKBONES.register()
+class ShortResNet(ResNet):
+    """A ResNet with one block per stage."""
+
+    def _vary(self):
+        for stage in 'layer1', 'layer2', 'layer3', 'layer4':
+            setattr(self, stage, nn.Sequential(getattr(self, stage)[0]))
+
+
+@HOOKS.register()
+class LongSteps(Hook):
+    """Every step takes long enough for a signal to come in the middle of it, and nothing of the processor."""
+
+    def __init__(self, seconds, priority=None):
+        super().__init__(priority)
+        self.seconds = seconds
+
+    def train_forward_end(self, trainer):
+        time.sleep(self.seconds)
+
+
 def moco(root, **changes):
-    """Config of MoCo on the flat folder `root`/flat: 12 images, 3 steps per epoch."""
+    """Config of MoCo on the flat folder `root`/flat: 12 images, 3 steps per epoch. Its checkpoints are not measured
+    unless `best_config` is given: that takes as long as all the rest of a run."""
     cfg = {
         'epochs': 2, 'output_dir': os.path.join(root, 'out'), 'seed': 3, 'device': 'cpu', 'image_shape': [3, 32, 32],
         'model': {'name': 'MoCo', 'dim': 8, 'K': 16, 'backbone': {'name': 'SmallNet'},
@@ -46,6 +70,7 @@ def moco(root, **changes):
                          'T_max': max(2, changes['epochs'] if isinstance(changes.get('epochs'), int) else 2)},
         'optimizer': {'name': 'Momentum', 'weight_decay': 0.0001},
         'log_config': {'name': 'LogHook', 'interval': 1},
+        'best_config': {} if 'best_config' in changes else {'check': 'off'},
     }
     return merge(cfg, changes)
 
@@ -129,6 +154,12 @@ def records(run_dir, mode='train'):
     """The objects of a run's log.jsonl that have this mode."""
     with open(os.path.join(run_dir, 'log.jsonl')) as f:
         return [r for r in map(json.loads, f) if r['mode'] == mode]
+
+
+def saved(folder):
+    """Names of the checkpoints in `folder`, without the second names that some have."""
+    return sorted(n for n in os.listdir(folder) if n.endswith('.pdparams')
+                  and n not in ('latest.pdparams', 'best.pdparams'))
 
 
 def extract(argv, capsys):

@@ -1,6 +1,7 @@
 """The number of unreadable images in the log, and their names in the run folder."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -83,13 +84,12 @@ def test_those_of_the_validation_count_too(tmp_path, make_images, capsys):
     assert '1 of 9 validation images could not be read; the figures are of the others.' in log_of(run)
 
 
-@pytest.mark.parametrize('workers', [0, 2])
-def test_the_figures_of_an_evaluation_are_of_the_images_that_can_be_read(tmp_path, make_images, capsys, workers):
+def test_the_figures_of_an_evaluation_are_of_the_images_that_can_be_read(tmp_path, make_images, capsys):
     """They were of other images in their place, with the labels of those."""
     make_images(tmp_path / 'train', 4, classes=3)
     files = make_images(tmp_path / 'val', 3, classes=3, seed=1)
     cfg = clas(str(tmp_path), custom_config=[{'name': 'EvaluateHook'}], epochs=1)
-    cfg = merge(cfg, {'dataloader': {'val': {'dataset': {'max_bad': 0.5}, 'loader': {'num_workers': workers}}}})
+    cfg = merge(cfg, {'dataloader': {'val': {'dataset': {'max_bad': 0.5}, 'loader': {'num_workers': 2}}}})
     whole, _ = train(cfg, capsys)
     for i in (0, 4, 8):
         with open(files[i], 'wb'):
@@ -132,10 +132,9 @@ sys.exit(train_main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize('workers', [0, 2])
-def test_a_kill_loses_no_name(images, project_root, workers):
+def test_a_kill_loses_no_name(images, project_root):
     """The file holds what the finished steps have met, before an epoch ends."""
-    cfg = config(images, workers, custom_config=[{'name': 'KillInTheLastStep'}])
+    cfg = config(images, 2, custom_config=[{'name': 'KillInTheLastStep'}])
     done = subprocess.run([sys.executable, '-c', KILLED, '-c', write_config(cfg)], cwd=project_root, timeout=90,
                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     assert done.returncode == -signal.SIGKILL
@@ -155,12 +154,19 @@ def test_names_are_added_once_behind_a_torn_line(tmp_path):
     assert lines == ['"b"', '"gr\\udcfcn.png"', '"tor', '"a"', '']
 
 
-def test_several_processes_add_each_name_once(tmp_path, project_root):
+def add_many(path, who):
+    for i in range(150):
+        add_names(path, [f'n{i}', f'{i} by {who}'])
+
+
+def test_several_processes_add_each_name_once(tmp_path):
     path = str(tmp_path / NAMES_FILE)
-    code = ('import sys; from passl.hooks.bad_images_hook import add_names\n'
-            'for i in range(150): add_names(sys.argv[1], [f"n{i}", f"{i} by {sys.argv[2]}"])')
-    processes = [subprocess.Popen([sys.executable, '-c', code, path, str(k)], cwd=project_root) for k in range(2)]
-    assert [p.wait(timeout=120) for p in processes] == [0, 0]
+    processes = [multiprocessing.get_context('fork').Process(target=add_many, args=(path, who)) for who in range(2)]
+    for p in processes:
+        p.start()
+    for p in processes:
+        p.join(120)
+    assert [p.exitcode for p in processes] == [0, 0]
     with open(path) as f:
         lines = f.read().splitlines()
     assert len(lines) == len(set(lines)) == 450

@@ -22,11 +22,13 @@ SAID_BY = 'best_hook'
 def built(data, folder=None, **changes):
     if folder is not None:
         os.makedirs(folder, exist_ok=True)
-    return build_trainer(with_defaults(small.densecl(data, **changes)), None if folder is None else str(folder))
+    cfg = small.densecl(data, **{'best_config': {'check': 'auto'}, **changes})
+    return build_trainer(with_defaults(cfg), None if folder is None else str(folder))
 
 
 def config(data, out, epochs, **changes):
-    return small.densecl(data, **out, epochs=epochs, lr_scheduler={'T_max': None}, **changes)
+    return small.densecl(data, **out, epochs=epochs, lr_scheduler={'T_max': None}, best_config={'check': 'auto'},
+                         **changes)
 
 
 def facts(folder):

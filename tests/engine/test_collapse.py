@@ -70,7 +70,8 @@ def test_a_healthy_run_is_told_once(data, said, build):
 
 @pytest.mark.parametrize('build', [small.densecl, small.moco, simclr])
 def test_a_constant_encoder(data, said, build):
-    trainer = run(build(data, model={'backbone': {'name': 'BlindNet'}}, **LONG))
+    steps = 32 if build is simclr else 12
+    trainer = run(build(data, model={'backbone': {'name': 'BlindNet'}}, **{**LONG, 'total_iters': steps}))
     (text,) = warned(said)
     assert 'collapsing: std is 0.0000, below 0.1' in text and trainer.record['health'] == 'collapsing'
     assert 'Likely causes: a learning rate' in text and 'docs/LOSS_CURVE.md' in text
@@ -164,10 +165,10 @@ def test_blank_images(said, tmp_path):
 
 
 def test_a_queue_longer_than_the_data_is_filling_for_the_whole_run(data, said):
-    trainer = run(small.densecl(data, model={'K': 256}, **LONG))
+    trainer = run(small.densecl(data, model={'K': 256}, **{**LONG, 'total_iters': 12}))
     assert [text.split(': ', 1)[1] for _, text in said] == [
         'queue filling (2 % of its keys are real): a rising loss is normal until step 64']
-    assert trainer.record['health'] == 'filling' and trainer.record['queue_fill'] == 56.25
+    assert trainer.record['health'] == 'filling' and trainer.record['queue_fill'] == 18.75
 
 
 @pytest.mark.slow
@@ -235,13 +236,3 @@ def test_in_chinese(data, said, monkeypatch):
     run(small.moco(data, model={'backbone': {'name': 'BlindNet'}}, total_iters=12, epochs=None))
     assert '队列填充中' in said[0][1] and '在第 4 步之前，损失上升是正常的' in said[0][1]
     assert '正在坍缩：std 为 0.0000，低于 0.1' in said[1][1] and 'docs/LOSS_CURVE_ch.md' in said[1][1]
-
-
-@pytest.mark.parametrize('settings, parts', [
-    ({'check': 'on'}, ["'collapse_config.check' must be", "not 'on'", 'one of auto, off, false']),
-    ({'min_std': 2}, ["'collapse_config.min_std' must be", "not 2", 'from 0 to 1']),
-    ({'max_acc': 101}, ["'collapse_config.max_acc' must be", "not 101", 'from 0 to 100']),
-    ({'patience': 0}, ["'collapse_config.patience' must be", "not 0"]),
-    ({'min_stdd': 0.1}, ['min_std'])])
-def test_wrong_settings(data, out, capsys, settings, parts):
-    small.refused_training(small.moco(data, **out, collapse_config=settings), capsys, parts)

@@ -51,7 +51,7 @@ def test_the_cpu_of_a_gpu_machine(gpu, how):
     assert gpu == {'gpus': 1, 'device': 'cpu'}
 
 
-def test_what_cannot_be_had_is_said(gpu):
+def test_what_cannot_be_had_is_said(gpu, monkeypatch):
     gpu['gpus'] = 0
     with pytest.raises(DeviceError, match='sees no GPU.*nvidia-smi.*--no-cuda'):
         select_device('gpu')
@@ -59,6 +59,12 @@ def test_what_cannot_be_had_is_said(gpu):
         select_device('xpu', deterministic=True)
     with pytest.raises(DeviceError, match="'device' is 'tpu'; it must be one of cpu, gpu"):
         select_device('tpu')
+
+    def cannot(name):
+        raise ValueError('not compiled with it')
+    monkeypatch.setattr(paddle, 'set_device', cannot)
+    with pytest.raises(DeviceError, match="'device: xpu' is not available in this Paddle build: not.*Use --no-cuda"):
+        select_device('xpu')
 
 
 def test_words_for_the_log(gpu, monkeypatch):

@@ -13,13 +13,16 @@ from passl.utils.config import merge
 from passl.utils.weights import load_into, load_weights
 from passl.utils.weights.checkpoint import save_file
 
-from .small import call, clas, densecl, extract, moco, refused, train, write_config, write_data
+from .small import call, clas, densecl, extract, moco, refused, write_config
 
 
 @pytest.fixture(scope='module')
-def data(tmp_path_factory, make_images):
-    """Images for every test of this file; nothing is written there."""
-    return write_data(tmp_path_factory.mktemp('data'), make_images)
+def trained(data, tmp_path_factory):
+    """{function of the config: checkpoint of one epoch}."""
+    out = str(tmp_path_factory.mktemp('trained'))
+    for build in (clas, moco, densecl):
+        assert train_main(['-c', write_config(build(data, output_dir=out, epochs=1), build.__name__, out)]) == 0
+    return {build: os.path.join(out, build.__name__, 'latest.pdparams') for build in (clas, moco, densecl)}
 
 
 def export(cfg, weights, capsys, *argv):
@@ -54,12 +57,10 @@ def predict(prefix, images):
 
 
 @pytest.mark.parametrize('softmax', [True, False])
-def test_classifier(data, tmp_path, capsys, softmax):
-    cfg = clas(data, output_dir=str(tmp_path / 'out'), epochs=1)
+def test_classifier(data, out, trained, capsys, softmax):
+    cfg, weights = clas(data, **out), trained[clas]
     if not softmax:
         cfg['infer_add_softmax'] = False
-    folder, _ = train(cfg, capsys)
-    weights = os.path.join(folder, 'latest.pdparams')
     prefix, done = export(cfg, weights, capsys)
     assert f'Exported to {prefix}.*' in done.out
     with paddle.no_grad():
@@ -74,12 +75,10 @@ def test_classifier(data, tmp_path, capsys, softmax):
 
 
 @pytest.mark.parametrize('config', [moco, densecl])
-def test_backbone_of_a_self_supervised_model(data, tmp_path, capsys, config):
+def test_backbone_of_a_self_supervised_model(data, out, trained, tmp_path, capsys, config):
     """What is exported is the query encoder's map, of any image size with -1."""
-    cfg = config(data, output_dir=str(tmp_path / 'out'), epochs=1, image_shape=[3, -1, -1],
-                 save_inference_dir=str(tmp_path / 'static'))
-    folder, _ = train(cfg, capsys)
-    weights = os.path.join(folder, 'epoch_1.pdparams')
+    cfg = config(data, **out, image_shape=[3, -1, -1], save_inference_dir=str(tmp_path / 'static'))
+    weights = trained[config]
     prefix, _ = export(cfg, weights, capsys)
     model = eager(cfg, weights)
     loaded = paddle.jit.load(prefix)
@@ -91,15 +90,13 @@ def test_backbone_of_a_self_supervised_model(data, tmp_path, capsys, config):
         assert loaded(x).numpy() == pytest.approx(wanted, abs=1e-5)
 
 
-def test_export_needs_the_model_only(data, tmp_path, capsys):
-    cfg = clas(data, output_dir=str(tmp_path / 'out'), epochs=1)
-    folder, _ = train(cfg, capsys)
-    weights = os.path.join(folder, 'latest.pdparams')
-    before = sorted(os.listdir(folder))
+def test_export_needs_the_model_only(data, out, trained, tmp_path, capsys):
+    cfg, weights = clas(data, **out), trained[clas]
+    before = sorted(os.listdir(os.path.dirname(weights)))
     alone = {k: cfg[k] for k in ('model', 'output_dir')}
     alone['image_shape'] = [3, 32, 32]
     prefix, _ = export(alone, weights, capsys, '-o', f'save_inference_dir={tmp_path}/alone')
-    assert sorted(os.listdir(folder)) == before
+    assert sorted(os.listdir(os.path.dirname(weights))) == before
     assert glob.glob(str(tmp_path / 'alone' / 'model.*'))
     del alone['model']
     done = call(train_main, ['-c', write_config(alone), '--export', weights], capsys)
@@ -109,11 +106,9 @@ def test_export_needs_the_model_only(data, tmp_path, capsys):
     refused(done, 'does not fit the model', 'head.fc_cls.weight [16, 3] in the file, [16, 4] in the model')
 
 
-def test_an_export_needs_no_queues(data, tmp_path, capsys):
+def test_an_export_needs_no_queues(data, out, trained, tmp_path, capsys):
     """Of a checkpoint with a queue of another size, and of a file with the backbone alone: the same model."""
-    cfg = moco(data, output_dir=str(tmp_path / 'out'), epochs=1)
-    folder, _ = train(cfg, capsys)
-    weights, alone = os.path.join(folder, 'latest.pdparams'), str(tmp_path / 'alone.pdparams')
+    cfg, weights, alone = moco(data, **out), trained[moco], str(tmp_path / 'alone.pdparams')
     assert extract([weights, '--output', alone], capsys).code == 0
     other = merge(cfg, {'model': {'K': 32}})
     found = []

@@ -227,13 +227,6 @@ def test_the_command_line_ends_with_2_and_keeps_the_checkpoints(data, out, capsy
     assert load_file(os.path.join(folder, 'latest.pdparams'))['iteration'] == 2
 
 
-@pytest.mark.parametrize('settings, parts', [
-    ({'check': 'often'}, ["'health_config.check' must be", "not 'often'", 'auto, step, log, off']),
-    ({'max_skipped': 0}, ["'health_config.max_skipped' must be", "not 0"])])
-def test_wrong_settings(data, out, capsys, settings, parts):
-    small.refused_training(small.moco(data, **out, health_config=settings), capsys, parts)
-
-
 # --------------------------------------------------------------------------------------- as on an accelerator
 
 def test_on_log_steps_the_first_bad_step_is_named(data, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from passl.cli import train_main
 
 FIXTURES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'fixtures', 'passl_v1')
-CHEAP = ['-o', 'epochs=null', '-o', 'total_iters=2', '-o', 'log_config.interval=1',
+CHEAP = ['-o', 'epochs=null', '-o', 'total_iters=2', '-o', 'log_config.interval=1', '-o', 'best_config.check=off',
          '-o', 'dataloader.train.sampler.batch_size=2', '-o', 'dataloader.train.num_workers=0',
          '-o', 'dataloader.train.dataset.transforms.0.size=64']
 

@@ -15,11 +15,12 @@ from passl.cli import train_main
 from passl.engine import signals
 from passl.engine.signals import StopSignals
 from passl.hooks import HOOKS, Hook
+from passl.utils.config import merge
+from passl.utils.distributed.store import signals_end_at_once
 from passl.utils.weights.checkpoint import load_file
+from tests.conftest import ROOT
 
 from .small import assert_same_state, call, clas, moco, records, train, write_config
-
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 @HOOKS.register()
@@ -44,36 +45,37 @@ def sending(number, at=0, point='train_iter_begin'):
     return {'custom_config': [{'name': 'SendSignal', 'number': int(number), 'at': at, 'point': point}]}
 
 
-@pytest.mark.parametrize('number, code, word', [
-    (signal.SIGTERM, 143, 'SIGTERM'), (signal.SIGINT, 130, 'Ctrl-C'), (signal.SIGHUP, 129, 'SIGHUP'),
-    (signal.SIGUSR1, 138, 'SIGUSR1'), (signal.SIGUSR2, 140, 'SIGUSR2')])
-@pytest.mark.parametrize('point, at, left', [('train_iter_begin', 3, 4), ('train_forward_end', 3, 4),
-                                             ('train_iter_end', 4, 4)])
-def test_saves_after_the_step_and_goes_on_exactly(data, out, capfd, number, code, word, point, at, left):
-    whole, _ = train(moco(data, **out), capfd, name='whole')
-    path = write_config(moco(data, **out, **sending(number, at, point)), 'parts')
-    done = call(train_main, ['-c', path], capfd)
+@pytest.fixture(scope='module')
+def whole(data, tmp_path_factory):
+    """{unit of the schedule: run folder} of runs that no signal reaches."""
+    cfg = moco(data, output_dir=str(tmp_path_factory.mktemp('whole')))
+    for unit in 'iter', 'epoch':
+        assert train_main(['-c', write_config(merge(cfg, {'lr_config': {'unit': unit}}), unit)]) == 0
+    return {unit: os.path.join(cfg['output_dir'], unit) for unit in ('iter', 'epoch')}
+
+
+@pytest.mark.parametrize('number, code, word, point, at, last', [
+    (signal.SIGTERM, 143, 'SIGTERM', 'train_iter_begin', 3, 'iter_4'),
+    (signal.SIGTERM, 143, 'SIGTERM', 'train_iter_end', 4, 'iter_4'),
+    (signal.SIGINT, 130, 'Ctrl-C', 'train_forward_end', 3, 'iter_4'),
+    (signal.SIGHUP, 129, 'SIGHUP', 'train_forward_end', 3, 'iter_4'),
+    (signal.SIGUSR1, 138, 'SIGUSR1', 'train_forward_end', 3, 'iter_4'),
+    (signal.SIGUSR2, 140, 'SIGUSR2', 'train_iter_begin', 3, 'iter_4'),
+    # the epoch's checkpoint, with the schedule's step of that epoch, and without its evaluation
+    (signal.SIGTERM, 143, 'SIGTERM', 'train_iter_begin', 2, 'epoch_1')])
+def test_saves_after_the_step_and_goes_on_exactly(data, out, whole, capfd, number, code, word, point, at, last):
+    unit = last.split('_')[0]
+    cfg = moco(data, **out, lr_config={'unit': unit})
+    done = call(train_main, ['-c', write_config(merge(cfg, sending(number, at, point)), 'parts')], capfd)
     assert done.code == code
-    folder = os.path.join(out['output_dir'], 'parts')
+    folder, left = os.path.join(out['output_dir'], 'parts'), 3 if unit == 'epoch' else 4
     assert f'{word}: saving and leaving after this step' in done.err
     assert f'Stopped by {word} after iteration {left} of 6; everything is saved. Go on with --resume auto.' in done.out
-    assert os.readlink(os.path.join(folder, 'latest.pdparams')) == f'iter_{left}.pdparams'
-    train(moco(data, **out), capfd, '--resume', 'auto', '--allow-changes', name='parts')
-    assert_same_state(*(os.path.join(d, 'epoch_2.pdparams') for d in (whole, folder)))
-    assert [r['loss'] for r in records(whole)] == [r['loss'] for r in records(folder)]
-
-
-def test_in_the_last_step_of_an_epoch(data, out, capfd):
-    """The epoch's checkpoint, with the schedule's step of that epoch, and without its evaluation."""
-    lr = {'lr_config': {'unit': 'epoch'}}
-    whole, _ = train(moco(data, **out, **lr), capfd, name='whole')
-    path = write_config(moco(data, **out, **lr, **sending(signal.SIGTERM, 2)), 'parts')
-    done = call(train_main, ['-c', path], capfd)
-    folder = os.path.join(out['output_dir'], 'parts')
-    assert done.code == 143 and 'iteration 3 of 6' in done.out
-    assert os.listdir(folder).count('iter_3.pdparams') == 0 and load_file(f'{folder}/epoch_1.pdparams')['epoch'] == 1
-    train(moco(data, **out, **lr), capfd, '--resume', 'auto', '--allow-changes', name='parts')
-    assert_same_state(*(os.path.join(d, 'epoch_2.pdparams') for d in (whole, folder)))
+    assert os.readlink(os.path.join(folder, 'latest.pdparams')) == f'{last}.pdparams'
+    assert load_file(f'{folder}/{last}.pdparams')['epoch'] == 1 and 'iter_3.pdparams' not in os.listdir(folder)
+    train(cfg, capfd, '--resume', 'auto', '--allow-changes', name='parts')
+    assert_same_state(*(os.path.join(d, 'epoch_2.pdparams') for d in (whole[unit], folder)))
+    assert [r['loss'] for r in records(whole[unit])] == [r['loss'] for r in records(folder)]
 
 
 def test_in_the_last_step_of_all(data, out, capfd):
@@ -94,16 +96,19 @@ def test_an_evaluation_is_interrupted_and_the_epoch_saved(data, out, capfd):
 
 
 def test_before_the_loop_there_is_nothing_to_save(data, out, capfd):
-    for number, code in signals.EXIT_CODES.items():
+    for number, code in ((signal.SIGINT, 130), (signal.SIGUSR2, 140)):
         cfg = moco(data, **out, **sending(number, point='run_begin'))
         done = call(train_main, ['-c', write_config(cfg, f'n{code}')], capfd)
         assert done.code == code
         assert not [n for n in os.listdir(os.path.join(out['output_dir'], f'n{code}')) if n.endswith('.pdparams')]
 
 
-def test_handlers_are_put_back(data, out, capfd):
+def test_handlers_are_put_back_and_those_of_a_long_wait_end_the_process():
     before = [signal.getsignal(n) for n in signals.EXIT_CODES]
-    train(moco(data, **out, epochs=1), capfd)
+    with StopSignals() as stop:
+        with signals_end_at_once():
+            assert {signal.getsignal(n) for n in signals.EXIT_CODES} == {signal.SIG_DFL}
+        assert {signal.getsignal(n) for n in signals.EXIT_CODES} == {stop._handle}
     assert [signal.getsignal(n) for n in signals.EXIT_CODES] == before
 
 
@@ -144,8 +149,7 @@ with StopSignals():
 """
 
 
-@pytest.mark.parametrize('rank', [0, 1])
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+@pytest.mark.parametrize('rank, number', [(0, signal.SIGINT), (1, signal.SIGTERM)])
 def test_a_process_that_waits_for_others_can_be_ended(rank, number):
     """Paddle waits in C and keeps Python's lock: no handler of ours would run for as long."""
     with socket.socket() as free:
@@ -166,7 +170,7 @@ def test_a_process_that_waits_for_others_can_be_ended(rank, number):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('closed', ['>&-', '2>&-', '>&- 2>&-', '<&- >&- 2>&-'])
+@pytest.mark.parametrize('closed', ['2>&-', '<&- >&- 2>&-'])
 def test_closed_streams(data, out, closed):
     """The log's file would get the number of stderr, and what libraries write there would go into it."""
     path = write_config(moco(data, **out, epochs=1, custom_imports=['tests.engine.small']))

@@ -55,7 +55,7 @@ class KeepsTheStart(Hook):
         type(self).trainer = trainer
 
 
-@pytest.mark.parametrize('backbone', [{'name': 'SmallNet'}, {'name': 'ResNet', 'depth': 18}])
+@pytest.mark.parametrize('backbone', [{'name': 'SmallNet'}, {'name': 'ShortResNet', 'depth': 18}])
 def test_the_start_is_drawn_again_bit_for_bit(backbone, data, out, capsys):
     width = 512 if 'depth' in backbone else 16
     cfg = moco(data, **out, epochs=1, custom_config=[{'name': 'KeepsTheStart'}],

@@ -133,7 +133,8 @@ def _all_to_all(rows, send, receive):
     # gloo has no all-to-all: the processes meet in pairs. It numbers the messages of a process and matches
     # equal numbers, so that in every round everybody sends and receives once, be it nothing.
     ends, me = np.cumsum(send), rank()
-    parts = [rows[int(end - n):int(end)] if n else _no_rows(rows) for end, n in zip(ends, send)]
+    none = paddle.empty([0] + list(rows.shape[1:]), dtype=rows.dtype)
+    parts = [rows[int(end - n):int(end)] if n else none for end, n in zip(ends, send)]
     arrived = list(parts)
     for peer in meeting_order(me, world_size()):
         arrived[peer] = paddle.empty([receive[peer]] + list(rows.shape[1:]), dtype=rows.dtype)
@@ -144,11 +145,6 @@ def _all_to_all(rows, send, receive):
             dist.recv(arrived[peer], peer)
             dist.send(parts[peer].contiguous(), peer)
     return paddle.concat([a for a, n in zip(arrived, receive) if n])
-
-
-def _no_rows(x):
-    import paddle
-    return paddle.empty([0] + list(x.shape[1:]), dtype=x.dtype)
 
 
 def meeting_order(me: int, size: int) -> Iterator[int]:
