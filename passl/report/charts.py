@@ -128,7 +128,7 @@ def _chart(runs: Sequence[Any], row: dict[str, Any], source: str, keys: dict[str
 
 
 def columns(lines: Sequence[dict[str, Any]], across: Any) -> list[tuple[float, float, str]]:
-    """(left, width, words) of stripes that cover a chart: each says a step and, there, the values of the thick curves."""
+    """(left, width, words) of stripes that cover a chart: each says a step and what the thick curves are there."""
     places = [np.asarray(line['x']) for line in lines]
     every = np.unique(np.concatenate(places))
     chosen = every[evenly(len(every), COLUMNS)]
