@@ -12,6 +12,7 @@ from typing import Any, Callable, Optional, Sequence
 
 from . import __version__
 from .utils.errors import PasslError, suggest
+from .utils.logger import setup_logger
 from .utils.options import (Parser, build_check_parser, build_env_parser, build_extract_parser, build_train_parser,
                             not_empty)
 
@@ -112,7 +113,6 @@ def extract_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = Non
 
     def run():
         from .utils.weights.extract import extract_weight
-        from .utils.logger import setup_logger
         setup_logger()          # it logs its one sentence itself
         extract_weight(args.checkpoint, args.output, prefix=args.prefix, remove_prefix=args.remove_prefix,
                        overwrite=args.overwrite)
@@ -134,12 +134,11 @@ def import_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None
 def plot_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> int:
     """`tools/plot_log.py` and `passl plot`."""
     args = build_plot_parser(prog).parse_args(argv)
+    log = os.path.join(args.run, 'log.jsonl') if os.path.isdir(args.run) else args.run
+    output = args.output or os.path.join(os.path.dirname(log), 'loss.png')
 
     def run():
         from .pictures.curves import plot_loss
-        from .utils.logger import setup_logger
-        log = os.path.join(args.run, 'log.jsonl') if os.path.isdir(args.run) else args.run
-        output = args.output or os.path.join(os.path.dirname(log), 'loss.png')
         plot_loss(log, output)
         setup_logger().info('Wrote %s', output)
     return guarded(run)
@@ -151,7 +150,6 @@ def report_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None
     args = build_report_parser(prog).parse_args(argv)
 
     def run():
-        from .utils.logger import setup_logger
         setup_logger()
         write_report(args.runs, args.output or default_output(args.runs), args.evaluation)
     return guarded(run)
@@ -163,7 +161,6 @@ def check_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None)
 
     def run():
         from .datasets.check import check_data
-        from .utils.logger import setup_logger
         setup_logger()
         return check_data(args)
     return guarded(run)
@@ -171,12 +168,8 @@ def check_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None)
 
 def env_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> int:
     """`tools/env.py` and `passl env`; exit code 1: --check has found something that does not work."""
-    args = build_env_parser(prog).parse_args(argv)
-
-    def run():
-        from .environment.command import env
-        return env(args)
-    return guarded(run)
+    from .environment.command import env
+    return guarded(env, build_env_parser(prog).parse_args(argv))
 
 
 def evaluate_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> int:
@@ -186,7 +179,6 @@ def evaluate_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = No
 
     def run():
         from .transfer.probes.command import evaluate
-        from .utils.logger import setup_logger
         setup_logger()
         return evaluate(args)
     return guarded(run)
@@ -227,7 +219,6 @@ def visualize_main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = N
 
     def run():
         from .pictures.command import visualize
-        from .utils.logger import setup_logger
         setup_logger()
         return visualize(args)
     return guarded(run)

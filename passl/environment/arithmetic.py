@@ -140,10 +140,10 @@ def batch_norm() -> tuple[str, str]:
     return judged(values, dict.fromkeys(values, OPERATOR[0]), 'batch norm')
 
 
-def step_of_resnet(kind: Any, side: int = 64, images: int = 8, seed: int = 0) -> tuple[float, np.ndarray]:
-    """(loss, change of what trains as one vector) of a step of Momentum at ResNet-18 in `kind`, always from the same
-    start."""
-    rng = np.random.RandomState(seed)
+def step_of_resnet(kind: Any) -> tuple[float, np.ndarray]:
+    """(loss, change of what trains as one vector) of a step of Momentum at ResNet-18 in `kind`, on 8 images of 64 px;
+    always from the same start."""
+    rng = np.random.RandomState(0)
     net = nn.Sequential(build_backbone({'name': 'ResNet', 'depth': 18}), nn.AdaptiveAvgPool2D(1), nn.Flatten(),
                         nn.Linear(512, 16))
     trained = [p for p in net.parameters() if not p.stop_gradient]
@@ -154,7 +154,7 @@ def step_of_resnet(kind: Any, side: int = 64, images: int = 8, seed: int = 0) ->
     if kind != 'float32':
         net.to(dtype=kind)
     optimizer = build_optimizer({'name': 'Momentum', 'weight_decay': 1e-4}, 0.1, net)
-    x, y = rng.randn(images, 3, side, side).astype(kind), rng.randint(0, 16, images)
+    x, y = rng.randn(8, 3, 64, 64).astype(kind), rng.randint(0, 16, 8)
     before = [p.numpy().ravel() for p in trained]
     loss = F.cross_entropy(net(paddle.to_tensor(x)), paddle.to_tensor(y))
     loss.backward()

@@ -1,7 +1,7 @@
 """`passl env`: a block of facts for bug reports and, with --check, what works here and what does not."""
 
-import sys
 import argparse
+import sys
 from typing import Any, Iterable, Iterator, Optional, Sequence, Union
 
 from ..utils.distributed import dist

@@ -25,7 +25,7 @@ def launch_command(device: str, gpus: int, folder: str) -> list[str]:
             PAIR, folder, device]
 
 
-def outcomes(device: str, on_cpu: bool, gpus: int, limit: float = LIMIT) -> Iterator[tuple[str, str, str]]:
+def outcomes(device: str, on_cpu: bool, gpus: int) -> Iterator[tuple[str, str, str]]:
     """Run two processes.
 
     Args:
@@ -40,7 +40,7 @@ def outcomes(device: str, on_cpu: bool, gpus: int, limit: float = LIMIT) -> Iter
                '--no-cuda')
         return
     with tempfile.TemporaryDirectory(prefix='passl_env_') as folder:
-        how = _run(launch_command(device, 0 if on_cpu else gpus, folder), folder, limit)
+        how = _run(launch_command(device, 0 if on_cpu else gpus, folder), folder)
         ranks = [_told(os.path.join(folder, f'rank{r}.jsonl')) for r in range(2)]
         log = _log(folder)
     starts = [r.get('start') for r in ranks]
@@ -62,14 +62,14 @@ def outcomes(device: str, on_cpu: bool, gpus: int, limit: float = LIMIT) -> Iter
             yield name, *told[0]
 
 
-def _run(command, folder, limit):
+def _run(command, folder):
     """Run the launcher; how it ended, in words."""
     with open(os.path.join(folder, 'launcher'), 'w') as out:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=surroundings())
         try:
-            return f'the launcher ended with exit code {process.wait(limit)}'
+            return f'the launcher ended with exit code {process.wait(LIMIT)}'
         except subprocess.TimeoutExpired:
-            return f'it was ended after {limit} s'
+            return f'it was ended after {LIMIT} s'
         finally:
             process.terminate()             # it ends its processes
             try:

@@ -9,7 +9,7 @@ from ..modeling import build_model
 from ..solver import build_optimizer
 from .words import NOT_HERE, OK
 
-SIDE, COVER = 2048, 0.1         # matrix product that keeps the device busy, for so many seconds
+SIDE, COVER = 2048, 0.1         # side of a matrix product that keeps the device busy, for so many seconds
 SLOW = 5.0                      # seconds: a step that takes longer is not repeated
 
 
@@ -20,9 +20,9 @@ def synchronize() -> None:
         paddle.device.cuda.synchronize()
 
 
-def copies(side: int = SIDE) -> tuple[str, str]:
+def copies() -> tuple[str, str]:
     """Does the host wait when it hands a small array to a device that is busy?"""
-    a, small = paddle.ones([side, side]), np.arange(64)
+    a, small = paddle.ones([SIDE, SIDE]), np.arange(64)
     a.matmul(a)
     synchronize()
     start = time.perf_counter()

@@ -17,7 +17,7 @@ def pyplot() -> Any:
     return plt
 
 
-def save(figure: Any, path: str, dpi: int = 120) -> None:
+def save(figure: Any, path: str) -> None:
     """Write a figure in the format of its name (PNG if it has none) and close it.
 
     A PNG of more than LARGEST bytes gets fewer colours (256 down to 32), and if that is not enough fewer pixels.
@@ -25,7 +25,7 @@ def save(figure: Any, path: str, dpi: int = 120) -> None:
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     kind = os.path.splitext(path)[1][1:].lower() or 'png'
     content = io.BytesIO()
-    figure.savefig(content, format=kind, dpi=dpi)
+    figure.savefig(content, format=kind, dpi=120)
     pyplot().close(figure)
     with whole_file(path) as f:
         f.write(smaller(content.getvalue()) if kind == 'png' else content.getvalue())

@@ -132,22 +132,15 @@ def plane(pooled: np.ndarray, method: str = 'pca', seed: int = 0) -> np.ndarray:
     x = unit(pooled)
     if method == 'pca':
         return principal(x, 2)[0]
-    if method not in ('tsne', 'umap'):
-        raise ConfigError(f"Unknown embedding '{method}'; known: pca, tsne, umap.")
     try:
-        made = _tsne(len(x), seed) if method == 'tsne' else _umap(len(x), seed)
+        if method == 'tsne':
+            from sklearn.manifold import TSNE
+            made = TSNE(2, perplexity=max(1.0, min(30.0, (len(x) - 1) / 3)), init='random', random_state=seed)
+        else:
+            from umap import UMAP
+            made = UMAP(n_neighbors=max(2, min(15, len(x) - 1)), random_state=seed)
     except ImportError as e:
         raise ConfigError(f"--embedding {method} needs {'scikit-learn' if method == 'tsne' else 'umap-learn'}: {e}. "
                           "Install it with: pip install -e '.[embedding]' (in the clone), or leave --embedding out: "
                           'pca needs nothing.') from None
     return np.asarray(made.fit_transform(x), np.float64)
-
-
-def _tsne(count, seed):
-    from sklearn.manifold import TSNE
-    return TSNE(2, perplexity=max(1.0, min(30.0, (count - 1) / 3)), init='random', random_state=seed)
-
-
-def _umap(count, seed):
-    from umap import UMAP
-    return UMAP(n_neighbors=max(2, min(15, count - 1)), random_state=seed)

@@ -77,8 +77,8 @@ def table(choices: Sequence[Choice], columns: int = 10**4) -> str:
     first, second = (max(len(row[i]) for row in shown) for i in (0, 1))
     left = 6 + first + second
     return '\n'.join(textwrap.fill(f'  {what:<{first}}  {value:<{second}}  {why}', max(columns, 2 * left),
-                                   subsequent_indent=' ' * left, break_long_words=False, break_on_hyphens=False,
-                                   drop_whitespace=True) for what, value, why in shown)
+                                   subsequent_indent=' ' * left, break_long_words=False,
+                                   break_on_hyphens=False) for what, value, why in shown)
 
 
 def _shown(value):

@@ -12,7 +12,7 @@ from ..datasets.listing import list_trees
 from ..utils.errors import DataError
 from ..utils.logger import get_logger
 from ..utils.misc import evenly
-from ..utils.paddle_env import local_processes, usable_cores
+from ..utils.paddle_env import local_processes, memory_limit, usable_cores
 from .rules import Facts
 
 _SAMPLED = 300              # headers that are read, evenly over the set
@@ -101,12 +101,7 @@ def host_memory() -> int:
             free = next(int(line.split()[1]) * 1024 for line in f if line.startswith('MemAvailable'))
     except (OSError, StopIteration, ValueError):
         pass
-    try:
-        with open('/sys/fs/cgroup/memory.max') as f:
-            free = min(free, int(f.read()))
-    except (OSError, ValueError):           # no container, or no limit
-        pass
-    return free // local_processes(os.environ)
+    return min(free, memory_limit() or free) // local_processes(os.environ)
 
 
 def look_at_device(no_cuda: bool) -> tuple[str, int, Optional[str]]:

@@ -8,10 +8,11 @@ from typing import Any, Optional, Sequence
 
 import numpy as np
 
+from ..utils.misc import evenly
 from ..utils.run_log import Records, running_mean, series
 
 WIDTH, HEIGHT = 1000, 300
-POINTS = 500                # of a curve at most
+POINTS, COLUMNS = 500, 50   # of a curve and of a chart at most
 _LABEL = 9.0                # percent of the height that a label needs
 _MOST = 1e30                # numbers beyond it have no place in a chart
 Words = tuple[str, str]     # English, Chinese
@@ -120,9 +121,28 @@ def _chart(runs: Sequence[Any], row: dict[str, Any], source: str, keys: dict[str
         tuple(map(''.join, zip(row['title'], (': ', '：'), next(iter(keys.values())))))
     text = tuple(a + b for a, b in zip(row['text'], _CHANCE)) if chances else row['text']
     return {'title': title, 'text': text, 'lines': lines, 'one': source == 'train' and len(lines) == 1,
+            'columns': columns(lines, across),
             'x_ticks': [(across(t) / WIDTH * 100, steps(t)) for t in ticks(min(start, 0), end)],
             'y_ticks': [(_percent(t, low, high), short(t)) for t in ticks(low, high)],
             'guides': [(_percent(c, low, high), f'ln({k} + 1) = {c:.2f}') for k, c in chances]}
+
+
+def columns(lines: Sequence[dict[str, Any]], across: Any) -> list[tuple[float, float, str]]:
+    """(left, width, words) of stripes that cover a chart: each says a step and what the thick curves are there."""
+    places = [np.asarray(line['x']) for line in lines]
+    every = np.unique(np.concatenate(places))
+    chosen = every[evenly(len(every), COLUMNS)]
+    edges = [0, *map(across, (chosen[:-1] + chosen[1:]) / 2), WIDTH]
+    told = []
+    for step, left, right in zip(chosen, edges, edges[1:]):
+        values = []
+        for line, x in zip(lines, places):
+            nearest = int(np.abs(x - step).argmin())
+            if x[0] <= step <= x[-1] and math.isfinite(line['mean'][nearest]):
+                name = ' '.join(dict.fromkeys(line['name'])) + ' ' if len(lines) > 1 else ''
+                values.append(name + short(line['mean'][nearest]))
+        told.append((left, right - left, f"{steps(step)}: {', '.join(values) or '–'}"))
+    return told
 
 
 def _line(records: Records, key: str, exact: bool) -> Optional[dict[str, Any]]:

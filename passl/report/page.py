@@ -22,6 +22,8 @@ MARK = '<!-- written by passl report -->'
 MOST_RUNS = 8               # more curves in one chart cannot be told apart
 _PICTURES = 4_500_000       # characters of all pictures together
 _SHOWN = 60                 # differing settings
+TEMPLATES = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+                               loader=jinja2.FileSystemLoader(os.path.dirname(__file__)))
 EXAMPLES = """\
 examples:
   %(prog)s output_dir/densecl_r50
@@ -103,9 +105,7 @@ def render(runs: Sequence[Run], folders: Sequence[str] = ()) -> str:
                   'stages': stages(run), 'next': next_rows(run), 'config': run.config_text,
                   'warnings': run.warnings, 'state': clean(run.status.get('state', ''))}
                  for run, shots in zip(runs, _fitting(runs))]}
-    templates = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-                                   lstrip_blocks=True, loader=jinja2.FileSystemLoader(os.path.dirname(__file__)))
-    text = templates.get_template('page.html').render(context)
+    text = TEMPLATES.get_template('page.html').render(context)
     # a browser runs this one script and no other, whatever a log or a config may hold
     script = re.search('<script>(.*?)</script>', text, re.S)
     digest = base64.b64encode(hashlib.sha256(script[1].encode() if script else b'').digest()).decode()

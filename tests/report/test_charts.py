@@ -61,6 +61,22 @@ def test_a_path_goes_through_the_values_and_leaves_gaps():
     assert drawn[0]['x_ticks'] == [(25.0 * i, str(i)) for i in range(5)]
 
 
+def test_columns_tell_the_values_of_all_curves_at_their_step():
+    """Each reaches half-way to the next; a curve that has no value there is left out."""
+    records = [{'iteration': 10, 'std': 0.5, 'std_dense': 0.25}, {'iteration': 20, 'std': 'nan', 'std_dense': 0.3},
+               {'iteration': 40, 'std': 0.75}]
+    chart = charts.charts([run_of(records)])[0][0]
+    assert chart['columns'] == [(0, 375, '10: images 图像 0.5, cells 格子 0.25'), (375, 375, '20: cells 格子 0.3'),
+                                (750, 250, '40: images 图像 0.75')]
+    both = [run_of([{'iteration': i, 'lr': v} for i, v in log], name=name) for name, log in (
+        ('a', [(100, 0.1), (200, 0.2)]), ('b', [(140, 0.3), (10000, 0.4)]))]
+    assert [words for _, _, words in charts.charts(both)[0][0]['columns']] == [
+        '100: a 0.1', '140: a 0.1, b 0.3', '200: a 0.2, b 0.3', '10k: b 0.4']
+    many = charts.charts([run_of([{'iteration': i, 'lr': 0.1} for i in range(1, 20001)])])[0][0]['columns']
+    assert len(many) == charts.COLUMNS and many[0][2] == '1: 0.1' and many[-1][2] == '20k: 0.1'
+    assert sum(width for _, width, _ in many) == pytest.approx(WIDTH)
+
+
 def test_the_line_of_chance_lies_at_ln_of_k_plus_one():
     records = [{'iteration': i, 'loss': 5.0, 'loss_global': 6.0, 'loss_dense': 4.0} for i in (10, 20)]
     chart = charts.charts([run_of(records, chance=(99, np.log(100)))])[0][0]

@@ -162,6 +162,7 @@ def test_the_report_of_a_run(run_dir, words_on_health):
     first = next(a['src'] for tag, a in found.elements if tag == 'img').partition(',')[2]
     assert base64.b64decode(first) == (run_dir / 'pictures' / 'views.png').read_bytes()
     bands = [a for tag, a in found.elements if tag == 'i' and 'style' in a]
+    assert '25: global 全局 6, dense 稠密 4, total 总和 5' in text and '1,000: 0.06' in text            # on hover
     assert [(b['class'], b['style']) for b in bands] == [('h-filling', 'left:0.00%;width:25.00%'),
                                                          ('h-healthy', 'left:25.00%;width:75.00%')]
 
@@ -309,6 +310,8 @@ def test_a_long_run_gives_a_small_file(run_dir):
     paths = [a['d'] for tag, a in found.elements if tag == 'path']
     assert 250 <= max(p.count('L') for p in paths) <= 500
     assert len([1 for tag, _ in found.elements if tag == 'img']) >= 8
+    stripes = [a for tag, a in found.elements if tag == 'rect']
+    assert len(stripes) == 50 * len([1 for tag, _ in found.elements if tag == 'svg'])
 
 
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
