@@ -240,6 +240,7 @@ def test_workers_end_with_a_killed_main_process():
     ours, theirs = context.Pipe()
     main = context.Process(target=reading, args=(theirs,))
     main.start()
+    theirs.close()
     workers = ours.recv()
     main.kill()
     main.join()

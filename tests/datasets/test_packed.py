@@ -187,6 +187,7 @@ def test_a_killed_packing_leaves_no_finished_file(tool, folder, number):
     ours, theirs = context.Pipe()
     child = context.Process(target=pack_slowly, args=(tool, folder, theirs))
     child.start()
+    theirs.close()
     assert ours.recv() == 'now'
     assert [n.startswith('.p.pack.') and n.endswith('.tmp') for n in remains(folder)] == [True]
     os.kill(child.pid, number)
@@ -202,9 +203,9 @@ def test_a_killed_packing_leaves_no_finished_file(tool, folder, number):
         build('PackedImages', partial)
 
 
-def read_in_child(dataset, numbers, queue):
+def read_in_child(dataset, numbers, connection):
     dataset = pickle.loads(dataset) if isinstance(dataset, bytes) else dataset
-    queue.put([dataset.read_bytes(i)[0] for i in numbers])
+    connection.send([dataset.read_bytes(i)[0] for i in numbers])
 
 
 def test_two_processes_read_at_once(tool, folder):
@@ -212,17 +213,17 @@ def test_two_processes_read_at_once(tool, folder):
     _, file = pack(tool, folder, '--unlabelled')
     ours, other = build('PackedImages', file), build('PackedImages', file)
     expected = [other.read_bytes(i)[0] for i in range(14)]          # open already when the processes start
-    context = multiprocessing.get_context('fork')
-    queues = [context.SimpleQueue() for _ in range(2)]
-    children = [context.Process(target=read_in_child, args=(dataset, range(k, 14, 2), queue))
-                for k, (dataset, queue) in enumerate(zip((ours, pickle.dumps(ours)), queues))]
-    for child in children:
-        child.start()
-    got = [q.get() for q in queues]
+    context, children, ends = multiprocessing.get_context('fork'), [], []
+    for k, dataset in enumerate((ours, pickle.dumps(ours))):
+        end, theirs = context.Pipe()
+        children.append(context.Process(target=read_in_child, args=(dataset, range(k, 14, 2), theirs)))
+        children[-1].start()
+        theirs.close()
+        ends.append(end)
+    assert [end.recv() for end in ends] == [expected[0::2], expected[1::2]]
     for child in children:
         child.join(30)
         assert child.exitcode == 0
-    assert got == [expected[0::2], expected[1::2]]
     assert [ours.read_bytes(i)[0] for i in range(14)] == expected
 
 
