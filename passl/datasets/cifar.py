@@ -39,26 +39,22 @@ class _Source:
         self.path = os.path.expanduser(str(path))
         self.inner = inner
         if not os.path.exists(self.path):
-            raise DataError(f"dataroot: '{self.path}' does not exist. Nothing is downloaded: get the python "
-                            "version "
-                            f'of the data set and give its .tar.gz or the folder {inner}.')
+            raise DataError(f"dataroot: '{self.path}' does not exist. Nothing is downloaded: get the python version of "
+                            f'the data set and give its .tar.gz or the folder {inner}.')
 
     def read(self, names: Sequence[str]) -> dict[str, bytes]:
         """{name: bytes} of those `names` that are there."""
-        if os.path.isdir(self.path):
-            roots = [self.path, os.path.join(self.path, self.inner)]
-            files = [(n, os.path.join(r, n)) for n in names for r in roots if os.path.isfile(os.path.join(r,
-                                                                                                          n))]
-            found = {}
-            for name, path in files:
+        if not os.path.isdir(self.path):
+            return self._from_tar(self.path, names)
+        found = {}
+        for folder in (self.path, os.path.join(self.path, self.inner)):
+            for path in filter(os.path.isfile, (os.path.join(folder, name) for name in names)):
                 with open(path, 'rb') as f:
-                    found[name] = f.read()
-            archives = [os.path.join(self.path, f) for f in (self.inner.replace('-batches-py',
-                                                                                '-python') + '.tar.gz',
-                                                             self.inner + '.tar.gz')]
-            archive = next((a for a in archives if os.path.isfile(a)), None)
-            return found if found or archive is None else self._from_tar(archive, names)
-        return self._from_tar(self.path, names)
+                    found[os.path.basename(path)] = f.read()
+        archives = (os.path.join(self.path, stem + '.tar.gz')
+                    for stem in (self.inner.replace('-batches-py', '-python'), self.inner))
+        archive = next(filter(os.path.isfile, archives), None)
+        return found if found or archive is None else self._from_tar(archive, names)
 
     @staticmethod
     def _from_tar(path, names):

@@ -10,7 +10,7 @@ from .base import ImageDataset
 from .builder import DATASETS
 from .contents import LeftOut
 from .image import EXTENSIONS, read_file
-from .listing import is_folder, is_hidden, is_image_name, list_trees
+from .listing import class_folders, list_trees
 from .text import read_lines
 
 
@@ -57,8 +57,7 @@ def read_names(value: Union[str, os.PathLike, Sequence[str]], key: str) -> list[
         except DataError as e:
             raise DataError(f'{key}: {e}') from None
     if not names or len(set(names)) != len(names):
-        raise DataError(f'{key}: needs names that differ, got {len(names)} with {len(set(names))} different '
-                        'ones.')
+        raise DataError(f'{key}: needs names that differ, got {len(names)} with {len(set(names))} different ones.')
     return names
 
 
@@ -100,10 +99,7 @@ class ImageFolder(_FileDataset):
                  **views: Any) -> None:
         super().__init__(return_label, **views)
         root = check_folder(dataroot)
-        with os.scandir(root) as entries:
-            kinds = {e.name: is_folder(e) for e in entries if not is_hidden(e.name)}
-        folders = sorted(name for name, folder in kinds.items() if folder)
-        loose = sum(is_image_name(name) for name, folder in kinds.items() if not folder)
+        folders, loose = class_folders(root)
         self._check_shape(root, folders, loose)
         if classes is not None:
             wanted = read_names(classes, 'classes')
@@ -114,8 +110,7 @@ class ImageFolder(_FileDataset):
                                 f'classes are missing). {suggest(unknown[0], folders)}')
             folders = wanted
         if loose:
-            get_logger().warning("%d images directly in '%s' belong to no class and are left out.", loose,
-                                 root)
+            get_logger().warning("%d images directly in '%s' belong to no class and are left out.", loose, root)
         self.dataroot = root
         self.classes = folders
         tops = [os.path.join(root, name) for name in folders]
@@ -160,8 +155,6 @@ class UnlabelledFolder(_FileDataset):
                  **views: Any) -> None:
         super().__init__(return_label, **views)
         roots: Any = dataroot if isinstance(dataroot, (list, tuple)) else [dataroot]
-        if not roots:
-            raise ConfigError('dataroot must name at least one folder.')
         roots = [check_folder(root) for root in roots]
         self.tops, self.left_out = roots, LeftOut()
         self.samples, counts = list_trees(roots, recursive, left_out=self.left_out.add)

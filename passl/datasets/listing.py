@@ -39,6 +39,14 @@ def is_hidden(name: str) -> bool:
     return name.startswith('.') or is_system(name)
 
 
+def class_folders(root: str) -> tuple[list[str], int]:
+    """(sorted names of the folders directly in `root`, number of images beside them)."""
+    with os.scandir(root) as entries:
+        folders = {e.name: is_folder(e) for e in entries if not is_hidden(e.name)}
+    loose = sum(is_image_name(name) for name, folder in folders.items() if not folder)
+    return sorted(name for name, folder in folders.items() if folder), loose
+
+
 def scan(top: str, recursive: bool = True, left_out: Optional[Callable[[os.DirEntry, str], object]] = None,
          unlistable: Optional[Callable[[str, OSError], object]] = None) -> Iterator[tuple[str, list[str]]]:
     """Yields (folder relative to `top`, sorted names of its images), folders in sorted order.

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from passl.datasets import pool as crew
-from passl.datasets.check import look, pool
+from passl.datasets import pool
+from passl.datasets.check import look
 from passl.datasets.check.files import find_files
 from passl.datasets.listing import list_trees
 from passl.utils.errors import DataError
@@ -89,7 +89,7 @@ def test_a_file_that_kills_its_reader_is_named_and_survived(workers):
     for number, kind in ((0, 'kill'), (33, 'abort'), (34, 'kill'), (149, 'kill')):
         names[number] = f'{kind} {number}'
     done = []
-    records, reasons = pool.look_at_all(names, workers, done.append, fake)
+    records, reasons = look.look_at_all(names, workers, done.append, fake)
     crashed = np.flatnonzero(records['state'] == look.CRASH).tolist()
     assert crashed == [0, 33, 34, 149] and sum(done) == 150
     assert 'SIGKILL' in reasons[0] and 'code 3' in reasons[33]
@@ -113,7 +113,7 @@ def test_a_worker_killed_from_outside_costs_no_file():
     def slowly(path):
         time.sleep(0.004)
         return fake(path)
-    records, _ = pool.look_at_all(names, 2, lambda n: None, slowly)
+    records, _ = look.look_at_all(names, 2, lambda n: None, slowly)
     thread.join()
     assert killed and (records['state'] == look.OK).all() and records['bytes'].tolist() == list(range(400))
 
@@ -140,19 +140,19 @@ def test_fewer_processes_than_were_asked_for(started, tmp_path, monkeypatch):
     for i in range(70):
         cv2.imwrite(str(tmp_path / f'{i}.jpg'), picture(i, 20, 20))
     paths = sorted(map(str, tmp_path.iterdir()))
-    begin, made = crew._Worker.__init__, []
+    begin, made = pool._Worker.__init__, []
 
     def few(self, *arguments):
         if len(made) == started:
             raise OSError(errno.EMFILE, 'Too many open files')
         made.append(1)
         begin(self, *arguments)
-    monkeypatch.setattr(crew._Worker, '__init__', few)
+    monkeypatch.setattr(pool._Worker, '__init__', few)
     if not started:
         with pytest.raises(DataError, match='Too many open files. Raise the number'):
-            pool.look_at_all(paths, 3, lambda n: None)
+            look.look_at_all(paths, 3, lambda n: None)
         return
-    records, reasons = pool.look_at_all(paths, 3, lambda n: None)
+    records, reasons = look.look_at_all(paths, 3, lambda n: None)
     assert len(records) == 70 and not reasons and {look.REASONS[r['state']] for r in records} == {'ok'}
 
 
@@ -162,5 +162,5 @@ def test_no_shared_memory_of_the_system_is_needed(tmp_path, monkeypatch):
         raise OSError(errno.EROFS, 'Read-only file system')
     monkeypatch.setattr(multiprocessing.heap, 'Arena', read_only)
     cv2.imwrite(str(tmp_path / 'a.jpg'), picture(0))
-    records, _ = pool.look_at_all([str(tmp_path / 'a.jpg')], 1, lambda n: None)
+    records, _ = look.look_at_all([str(tmp_path / 'a.jpg')], 1, lambda n: None)
     assert look.REASONS[records[0]['state']] == 'ok'

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from passl.datasets import build_dataloader
-from passl.datasets.check import look, pool
+from passl.datasets.check import look
 from passl.datasets.labelled import statistics
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='fork')
@@ -79,7 +79,7 @@ def collecting(path):
 
 
 def test_check_data(garbage):
-    records, _ = pool.look_at_all([f'fine {i}' for i in range(40)], 2, lambda n: None, collecting)
+    records, _ = look.look_at_all([f'fine {i}' for i in range(40)], 2, lambda n: None, collecting)
     assert (records['state'] == look.OK).all()
 
 

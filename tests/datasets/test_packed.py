@@ -9,8 +9,8 @@ import pickle
 import shutil
 import signal
 import struct
-import subprocess
 import sys
+import time
 
 import cv2
 import numpy as np
@@ -166,24 +166,34 @@ def test_an_error_while_writing_leaves_nothing(tmp_path):
         assert os.listdir(tmp_path) == []
 
 
+def pack_slowly(tool, folder, connection):
+    """Body of a process."""
+    real = tool.Packer.prepare
+
+    def slow(self, index):
+        if index == 6:
+            connection.send('now')
+        if index >= 6:
+            time.sleep(0.5)
+        return real(self, index)
+    tool.BATCH, tool.Packer.prepare = 2, slow
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.exit(pack(tool, folder, '--unlabelled')[0])
+
+
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_killed_packing_leaves_no_finished_file(folder, project_root, number):
-    script = ("import os, sys, time; sys.path.insert(0, 'tools'); import pack_dataset as p\n"
-              "p.BATCH, real = 2, p.Packer.prepare\n"
-              "def slow(self, index):\n"
-              "    if index == 6: print('now', flush=True)\n"
-              "    if index >= 6: time.sleep(0.5)\n"
-              "    return real(self, index)\n"
-              "p.Packer.prepare = slow\n"
-              "sys.exit(p.main(sys.argv[1:]))")
-    output = os.path.join(os.path.dirname(folder), 'p.pack')
-    child = subprocess.Popen([sys.executable, '-c', script, folder, '--unlabelled', '--output', output],
-                             cwd=project_root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert child.stdout.readline() == 'now\n'
+def test_a_killed_packing_leaves_no_finished_file(tool, folder, number):
+    context = multiprocessing.get_context('fork')
+    ours, theirs = context.Pipe()
+    child = context.Process(target=pack_slowly, args=(tool, folder, theirs))
+    child.start()
+    theirs.close()
+    assert ours.recv() == 'now'
     assert [n.startswith('.p.pack.') and n.endswith('.tmp') for n in remains(folder)] == [True]
-    child.send_signal(number)
-    child.communicate(timeout=60)
-    assert child.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[number]
+    os.kill(child.pid, number)
+    child.join(60)
+    assert child.exitcode == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[number]
+    output = os.path.join(os.path.dirname(folder), 'p.pack')
     assert not os.path.exists(output)
     if number != signal.SIGKILL:
         assert remains(folder) == []
@@ -193,25 +203,27 @@ def test_a_killed_packing_leaves_no_finished_file(folder, project_root, number):
         build('PackedImages', partial)
 
 
-def read_in_child(dataset, numbers, queue):
-    queue.put([dataset.read_bytes(i)[0] for i in numbers])
+def read_in_child(dataset, numbers, connection):
+    dataset = pickle.loads(dataset) if isinstance(dataset, bytes) else dataset
+    connection.send([dataset.read_bytes(i)[0] for i in numbers])
 
 
-@pytest.mark.parametrize('method', ['fork', 'spawn'])
-def test_two_processes_read_at_once(tool, folder, method):
+def test_two_processes_read_at_once(tool, folder):
+    """One has the open file of its parent, one gets the data set pickled, as a process that is not forked does."""
     _, file = pack(tool, folder, '--unlabelled')
     ours, other = build('PackedImages', file), build('PackedImages', file)
     expected = [other.read_bytes(i)[0] for i in range(14)]          # open already when the processes start
-    context = multiprocessing.get_context(method)
-    queues = [context.SimpleQueue() for _ in range(2)]
-    children = [context.Process(target=read_in_child, args=(ours, range(k, 14, 2), q)) for k, q in enumerate(queues)]
-    for child in children:
-        child.start()
-    got = [q.get() for q in queues]
+    context, children, ends = multiprocessing.get_context('fork'), [], []
+    for k, dataset in enumerate((ours, pickle.dumps(ours))):
+        end, theirs = context.Pipe()
+        children.append(context.Process(target=read_in_child, args=(dataset, range(k, 14, 2), theirs)))
+        children[-1].start()
+        theirs.close()
+        ends.append(end)
+    assert [end.recv() for end in ends] == [expected[0::2], expected[1::2]]
     for child in children:
         child.join(30)
         assert child.exitcode == 0
-    assert got == [expected[0::2], expected[1::2]]
     assert [ours.read_bytes(i)[0] for i in range(14)] == expected
 
 
@@ -280,16 +292,15 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize('name', FOREIGN)
-def test_files_of_another_kind_and_damaged_ones(tool, folder, name):
+def test_files_of_another_kind_and_damaged_ones(tool, folder):
     _, file = pack(tool, folder, '--labelled')
-    change, match = FOREIGN[name]
-    whole = change(open(file, 'rb').read())
-    with open(file, 'wb') as f:
-        f.write(whole)
-    with pytest.raises(DataError, match=match) as e:
-        build('PackedImages', file)
-    assert '\n' not in str(e.value)
+    whole = open(file, 'rb').read()
+    for name, (change, match) in FOREIGN.items():
+        with open(file, 'wb') as f:
+            f.write(change(whole))
+        with pytest.raises(DataError, match=match) as e:
+            build('PackedImages', file)
+        assert '\n' not in str(e.value), name
 
 
 def test_what_is_no_file(folder, tmp_path):
@@ -332,13 +343,13 @@ INDEX = {                       # with a checksum that is right, as only malice 
 }
 
 
-@pytest.mark.parametrize('name', INDEX)
-def test_an_index_that_does_not_fit_is_refused(tool, folder, name):
+def test_an_index_that_does_not_fit_is_refused(tool, folder):
     _, file = pack(tool, folder, '--labelled')
     images, line, rest = parts(file)
-    put_together(file, images, *INDEX[name](line, rest))
-    with pytest.raises(DataError, match='damaged'):
-        build('PackedImages', file)
+    for name, change in INDEX.items():
+        put_together(file, images, *change(line, rest))
+        with pytest.raises(DataError, match='damaged'):
+            pytest.fail(f'{name}: {build("PackedImages", file)}')
 
 
 def test_an_image_that_claims_gigabytes_is_replaced(tmp_path, folder):

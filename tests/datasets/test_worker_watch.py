@@ -82,9 +82,8 @@ def fails(loader, epochs=1):
 @pytest.mark.parametrize('kind, parts', [
     ('SIGKILL', ['killed by SIGKILL', 'out-of-memory killer', 'lower loader.num_workers']),
     ('SIGBUS', ['SIGBUS', '/dev/shm is full', '--shm-size', 'use_shared_memory: false']),
-    ('SIGSEGV', ['SIGSEGV', 'decoder', '--resume auto']), ('crash', ['SIGSEGV', 'decoder']),
-    ('SIGABRT', ['SIGABRT', 'A library crashed']),
-    ('0', ['exit code 0', 'ended the process']), ('7', ['exit code 7']), ('137', ['exit code 137, that of SIGKILL'])])
+    ('crash', ['SIGSEGV', 'A library crashed', 'decoder', '--resume auto']),
+    ('0', ['exit code 0', 'ended the process']), ('137', ['exit code 137, that of SIGKILL'])])
 def test_a_dead_worker_is_named_at_once(kind, parts):
     message = fails(loader_with(kind))
     for part in ['A data loader worker ended, number 0 (pid ', f"while it read '{AT}'", *parts]:
@@ -108,11 +107,10 @@ def test_a_worker_is_named_whose_batches_vanish_before_it_is_dead():
                          ids=['persistent', 'pipes'])
 def test_in_every_mode(options):
     assert 'killed by SIGKILL' in fails(loader_with('SIGKILL', **options))
-    assert 'it is stopped' in fails(loader_with('SIGSTOP', timeout=1, **options))
+    assert 'it is stopped (SIGSTOP)' in fails(loader_with('SIGSTOP', timeout=1, **options))
 
 
-@pytest.mark.parametrize('kind, state', [('sleep', 'it sleeps'), ('SIGSTOP', 'it is stopped (SIGSTOP)'),
-                                         ('loop in C', 'it computes')])
+@pytest.mark.parametrize('kind, state', [('sleep', 'it sleeps'), ('loop in C', 'it computes')])
 def test_a_hanging_worker_ends_the_run_after_the_time_limit(kind, state, capfd):
     message = fails(loader_with(kind, timeout=1))
     for part in ('No batch came for 1 s (loader.timeout)', 'worker 0 (pid ', f"while it read '{AT}'; {state}",
@@ -127,7 +125,7 @@ def test_a_slow_main_process_is_no_hang():
     count = 0
     for _ in loader:
         if count == 1:
-            time.sleep(2.5)
+            time.sleep(1.6)
         count += 1
     assert count == 20
 

@@ -1,9 +1,7 @@
-"""The fuzzing of `fuzz.py` in small: the same inputs on every run, driven by hypothesis, which shrinks what fails."""
+"""The fuzzing of `fuzz.py` in small: the same inputs on every run."""
 
 import logging
-import os
 import random
-import time
 
 import pytest
 
@@ -13,35 +11,20 @@ from hypothesis import strategies as st  # noqa: E402
 
 from . import fuzz  # noqa: E402
 
-EXAMPLES = {'config': 300, 'overrides': 150, 'yaml': 600}     # the slower ones; 1000 of the others
+EXAMPLES = {'config': 100, 'overrides': 50, 'yaml': 200}      # the slower ones; 300 of the others
 QUIET = {'image'}               # libraries write to the terminal; tests/datasets has what is said about broken images
 
 
 @pytest.mark.parametrize('name', [n for n in fuzz.TARGETS if n not in QUIET])
-def test_a_value_or_an_error_of_ours(name, tmp_path, capsys):
-    target, ran, accepted = fuzz.TARGETS[name](str(tmp_path)), 0, 0
-    logging.getLogger('passl').setLevel(logging.CRITICAL)
-    began = time.monotonic()
-
-    @settings(max_examples=EXAMPLES.get(name, 1000), derandomize=True, database=None, deadline=None,
-              suppress_health_check=list(HealthCheck))
-    @given(st.integers(0, 2**32 - 1))
-    def check(seed):
-        nonlocal ran, accepted
-        ran += 1
-        accepted += target.once(target.make(random.Random(seed)))
-    try:
-        check()
-    finally:
-        logging.getLogger('passl').setLevel(logging.NOTSET)
-    with capsys.disabled():
-        os.write(1,
-                 f'[fuzz {name}: {ran} executions, {accepted} accepted, {time.monotonic() - began:.1f} s]\n'.encode())
-    assert ran >= 50 and 0 < ran - accepted if name != 'log' else ran >= 50
+def test_a_value_or_an_error_of_ours(name, tmp_path, caplog):
+    target, ran = fuzz.TARGETS[name](str(tmp_path)), EXAMPLES.get(name, 300)
+    with caplog.at_level(logging.CRITICAL, 'passl'):
+        accepted = sum(target.once(target.make(random.Random(seed))) for seed in range(ran))
+    assert accepted < ran or name == 'log'
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=300, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_bytes(tmp_path_factory, data):
     for name in ('pickle', 'safetensors'):
         folder = tmp_path_factory.getbasetemp() / f'bytes_{name}'
@@ -60,7 +43,7 @@ TREES = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | s
 
 
 @given(TREES)
-@settings(max_examples=200, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 def test_trees_come_back_from_yaml_or_are_refused(tree):
     from passl.utils.errors import PasslError
     from passl.utils.config.yaml_text import parse_yaml, to_yaml

@@ -15,8 +15,8 @@ from ..path_list import PathList
 from .files import find_files
 from .findings import Part, findings
 from .labels import check_labels
+from .look import look_at_all
 from .outputs import check_output, write_json, write_list
-from .pool import look_at_all
 from .report import text_report
 
 

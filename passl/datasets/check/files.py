@@ -10,7 +10,7 @@ from ...utils.errors import DataError
 from ..contents import LeftOut
 from ..folder import _SPLITS
 from ..image_list import missing_files, read_list
-from ..listing import is_folder, is_hidden, is_image_name, list_trees
+from ..listing import class_folders, list_trees
 from ..path_list import PathList
 
 
@@ -49,26 +49,12 @@ def _folder(path, key):
     return path
 
 
-def _class_folders(root):
-    """(sorted names of the folders, are there images beside them) directly in `root`."""
-    folders, loose = [], False
-    try:
-        with os.scandir(root) as entries:
-            for entry in entries:
-                if is_hidden(entry.name):
-                    continue
-                if is_folder(entry):
-                    folders.append(entry.name)
-                else:
-                    loose = loose or is_image_name(entry.name)
-    except OSError as e:
-        raise DataError(f"'{root}' cannot be listed: {e.strerror}.") from None
-    return sorted(folders), loose
-
-
 def _from_folder(path, labelled, recursive):
     root = _folder(path, 'PATH')
-    classes, loose = _class_folders(root)
+    try:
+        classes, loose = class_folders(root)
+    except OSError as e:
+        raise DataError(f"'{root}' cannot be listed: {e.strerror}.") from None
     splits = bool(classes) and {c.lower() for c in classes} <= _SPLITS
     if labelled is None:
         labelled = recursive and len(classes) > 1 and not loose and not splits

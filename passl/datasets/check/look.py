@@ -1,16 +1,19 @@
-"""What the check learns from one file, by the code that training reads it with."""
+"""What the check learns from the files, by the code that training reads them with."""
 
 import hashlib
 import io
 import os
 import stat
 import struct
+from collections.abc import Sequence
+from typing import Callable
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from ..image import ImageReadError, decode_image, is_turned, jpeg_size, pillow_errors, read_file, read_values
+from ..pool import run_all
 from ..values import KINDS, NARROW, Unsuitable, check_finite, depth_of, measure
 
 FORMATS = ('unknown', 'JPEG', 'PNG', 'GIF', 'BMP', 'WEBP', 'TIFF', 'PPM', 'other', 'AVIF')
@@ -159,3 +162,21 @@ def _shortened(error, path):
     """The message without the name in front."""
     text = str(error)
     return next((text[len(name) + 3:] for name in ('it', path) if text.startswith(f"'{name}' ")), text)
+
+
+def look_at_all(paths: Sequence[str], workers: int, advance: Callable[[int], object],
+                function: Callable[[str], tuple[tuple, str]] = look_at) -> tuple[np.ndarray, dict[int, str]]:
+    """Look at every file in worker processes; one that kills its reader is found out.
+
+    Args:
+        paths: a sequence of names.
+        workers: number of processes.
+        advance: called with the number of files that have just been done.
+        function: name -> (record, reason); for tests.
+
+    Returns:
+        (records [n] of dtype RECORD, {number: reason} of files with one), both independent of the number of workers.
+    """
+    records, reasons, crashed = run_all(function, paths, workers, advance, RECORD)
+    records['state'][crashed] = CRASH
+    return records, reasons

@@ -121,12 +121,9 @@ class TwoView(Views):
         ConfigError: only one of view_trans1 and view_trans2 is given.
     """
 
-    def __init__(self, transforms: Recipe,
-                 view_trans1: Recipe = None,
-                 view_trans2: Recipe = None) -> None:
+    def __init__(self, transforms: Recipe, view_trans1: Recipe = None, view_trans2: Recipe = None) -> None:
         if (view_trans1 is None) != (view_trans2 is None):
-            raise ConfigError('Give both view_trans1 and view_trans2, or neither (then both views use '
-                              'transforms).')
+            raise ConfigError('Give both view_trans1 and view_trans2, or neither (then both views use transforms).')
         shared = build_transforms(transforms, 'transforms').transforms
         super().__init__([Compose(shared + build_transforms(view, f'view_trans{i}').transforms)
                           for i, view in enumerate((view_trans1, view_trans2), 1)])
