@@ -5,7 +5,7 @@ import paddle
 import pytest
 
 from passl.modules.spread import effective_rank, spread
-from tests.modeling.tiny import contrast, unit, views
+from tests.modeling.tiny import small, unit, views
 
 
 def oracle(x):
@@ -62,7 +62,7 @@ def test_broken_features_end_no_step_here():
 
 
 def test_the_models_give_that_of_their_queries():
-    model, (a, b) = contrast(), views()
+    model, (a, b) = small(), views()
     out = model(a, b)
     _, q, dense, _ = model.query(a)
     rows = unit(dense.numpy().transpose(0, 2, 1).reshape(-1, dense.shape[1]), 1)
@@ -73,4 +73,4 @@ def test_the_models_give_that_of_their_queries():
     model.with_metrics = False
     assert not {'std', 'std_dense', 'rank', 'rank_dense'} & set(model(a, b))
     model.with_metrics = True
-    assert 'std' not in model(a[:1], b[:1]) and 'std' in contrast('MoCo')(a, b)
+    assert 'std' not in model(a[:1], b[:1]) and 'std' in small('MoCo')(a, b)
