@@ -224,7 +224,6 @@ def test_single_cells_enter_the_queue(per_image):
             assert len(set(cells)) == per_image and (cells[0] - near[0][0]) % 6 == n
         taken.append(near)
     assert len({str(t) for t in taken}) > 1 and int(model.queue2_ptr[0]) == 12 * per_image % 32
-    model.drop_keys()
     again = small(negatives={'name': 'Cells', 'per_image': per_image})
     again.eval()
     again.step = 3
