@@ -15,6 +15,7 @@ from passl.modules import kernels
 from passl.modules.contrastive_loss import info_nce
 from passl.modules.cpu import channels_last, onednn, resnet as resnet_cpu
 from passl.utils.errors import ConfigError
+from tests.utils.test_weights import resnet_names
 
 from .tiny import Narrow, outcome, residual_block
 
@@ -25,26 +26,10 @@ def parameter_count(net):
     return sum(int(np.prod(p.shape)) for n, p in net.named_parameters() if not n.endswith(('._mean', '._variance')))
 
 
-def expected_names(depth):
-    """torchvision's state dict, written down from the architecture (without num_batches_tracked)."""
-    blocks = {18: [2, 2, 2, 2], 50: [3, 4, 6, 3], 101: [3, 4, 23, 3]}[depth]
-    convs = 2 if depth == 18 else 3
-    bn = ['weight', 'bias', '_mean', '_variance']
-    names = ['conv1.weight'] + ['bn1.' + s for s in bn]
-    for stage, n in enumerate(blocks, 1):
-        for b in range(n):
-            prefix = f'layer{stage}.{b}.'
-            for i in range(1, convs + 1):
-                names += [f'{prefix}conv{i}.weight'] + [f'{prefix}bn{i}.{s}' for s in bn]
-            if b == 0 and (stage > 1 or convs == 3):
-                names += [prefix + 'downsample.0.weight'] + [f'{prefix}downsample.1.{s}' for s in bn]
-    return set(names)
-
-
 @pytest.mark.parametrize('depth, parameters, tensors', [(18, 11176512, 100), (50, 23508032, 265), (101, 42500160, 520)])
 def test_names_and_sizes(depth, parameters, tensors):
     net = ResNet(depth)
-    assert set(net.state_dict()) == expected_names(depth)
+    assert set(net.state_dict()) == set(resnet_names(depth))
     assert len(net.state_dict()) == tensors
     assert parameter_count(net) == parameters
     assert net.out_channels == (512 if depth == 18 else 2048)
@@ -52,7 +37,7 @@ def test_names_and_sizes(depth, parameters, tensors):
 
 def test_with_a_classifier():
     net = ResNet(18, num_classes=7, with_pool=True)
-    assert set(net.state_dict()) == expected_names(18) | {'fc.weight', 'fc.bias'}
+    assert set(net.state_dict()) == {*resnet_names(18), 'fc.weight', 'fc.bias'}
     assert net(paddle.randn([2, 3, 32, 32])).shape == [2, 7]
 
 

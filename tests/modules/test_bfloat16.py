@@ -13,7 +13,7 @@ from paddle.vision.models import resnet as vision
 from passl.modeling.backbones import ResNet_vd
 from passl.modules.cpu import bfloat16, channels_last as cl, onednn, resnet as resnet_cpu
 from tests.modeling.tiny import Narrow, narrow, outcome, residual_block, values, views
-from tests.modules.test_channels_last import convolved, random
+from tests.modules.test_channels_last import convolved, gradients, random
 
 needs_units = pytest.mark.skipif(bool(bfloat16.why_not()), reason=bfloat16.why_not() or 'usable')
 ROUNDING = 2**-8        # the largest relative error of a float32 that becomes a bfloat16
@@ -78,15 +78,7 @@ def test_convolution(n, c, o, size, k, stride, pad, swap):
     dy = random(*y.shape)
     (y * paddle.to_tensor(dy)).sum().backward()
     x, w, dy = rounded(inner.numpy()), rounded(layer.weight.numpy()), rounded(dy)
-    # linear in x and in w: the gradients are those of sum(dy * conv(x, w)) by the definition
-    padded, dw = np.zeros((n, c, size[0] + 2 * pad, size[1] + 2 * pad)), np.zeros(w.shape)
-    source = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
-    for a in range(dy.shape[2]):
-        for b in range(dy.shape[3]):
-            window = np.s_[:, :, a * stride:a * stride + k, b * stride:b * stride + k]
-            padded[window] += np.einsum('no,ocij->ncij', dy[:, :, a, b], w)
-            dw += np.einsum('no,ncij->ocij', dy[:, :, a, b], source[window])
-    dx = padded[:, :, pad:pad + size[0], pad:pad + size[1]]
+    dx, dw = gradients(x, w, dy, stride, pad)
     np.testing.assert_allclose(y.numpy(), convolved(x, w, (stride, stride), (pad, pad)), rtol=ROUNDING, atol=1e-4)
     np.testing.assert_allclose(inner.grad.numpy(), dx, rtol=ROUNDING, atol=1e-4)
     assert layer.weight.grad.dtype == paddle.float32

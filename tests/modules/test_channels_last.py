@@ -29,6 +29,19 @@ def convolved(x, w, stride, pad):
     return out
 
 
+def gradients(x, w, dy, stride, pad):
+    """(dx, dw) of sum(dy * conv(x, w)), which is linear in both, by the definition, in float64; square windows."""
+    k, padding = w.shape[2], ((0, 0), (0, 0), (pad, pad), (pad, pad))
+    source = np.pad(x.astype('float64'), padding)
+    dx, dw = np.zeros_like(source), np.zeros(w.shape)
+    for a in range(dy.shape[2]):
+        for b in range(dy.shape[3]):
+            window = np.s_[:, :, a * stride:a * stride + k, b * stride:b * stride + k]
+            dx[window] += np.einsum('no,ocij->ncij', dy[:, :, a, b], w)
+            dw += np.einsum('no,ncij->ocij', dy[:, :, a, b], source[window])
+    return dx[:, :, pad:pad + x.shape[2], pad:pad + x.shape[3]], dw
+
+
 SHAPES = [(2, 3, 8, (9, 7), 7, 2, 3), (3, 16, 32, (7, 7), 3, 1, 1), (2, 32, 16, (5, 9), 3, 2, 1),
           (1, 16, 16, (1, 1), 3, 1, 1), (2, 16, 48, (7, 5), 1, 1, 0), (2, 16, 48, (7, 6), 1, 2, 0),
           (2, 5, 7, (4, 6), 3, 1, 1)]
@@ -44,16 +57,7 @@ def test_convolution(n, c, o, size, k, stride, pad):
     np.testing.assert_allclose(y.numpy(), convolved(x, w, (stride, stride), (pad, pad)), atol=1e-4)
     dy = random(*y.shape)
     (y * paddle.to_tensor(dy)).sum().backward()
-    # the convolution is linear in x and in w: its gradients are those of sum(dy * conv(x, w)) by the definition
-    dx, dw = np.zeros_like(x, 'float64'), np.zeros_like(w, 'float64')
-    padded = np.zeros((n, c, size[0] + 2 * pad, size[1] + 2 * pad))
-    source = np.pad(x.astype('float64'), ((0, 0), (0, 0), (pad, pad), (pad, pad)))
-    for a in range(y.shape[2]):
-        for b in range(y.shape[3]):
-            window = np.s_[:, :, a * stride:a * stride + k, b * stride:b * stride + k]
-            padded[window] += np.einsum('no,ocij->ncij', dy[:, :, a, b], w)
-            dw += np.einsum('no,ncij->ocij', dy[:, :, a, b], source[window])
-    dx = padded[:, :, pad:pad + size[0], pad:pad + size[1]]
+    dx, dw = gradients(x, w, dy, stride, pad)
     np.testing.assert_allclose(inner.grad.numpy(), dx, atol=1e-4)
     np.testing.assert_allclose(layer.weight.grad.numpy(), dw, atol=2e-4)
 
