@@ -135,7 +135,7 @@ def test_what_is_kept_for_backward_goes():
     """After backward although the loss lives, and without backward as soon as the result goes."""
     conv, norm = nn.Conv2D(16, 16, 3, padding=1, bias_attr=False), nn.BatchNorm2D(16)
     x = paddle.to_tensor(random(8, 32, 32, 16))
-    held = _host_memory
+    held = host_memory
 
     def forward():
         return cl.norm(norm, cl.conv(conv, x), relu=True, add=x).sum()
@@ -154,7 +154,8 @@ def test_what_is_kept_for_backward_goes():
         gc.enable()
 
 
-def _host_memory():
+def host_memory():
+    """Bytes that Paddle's allocator holds."""
     return paddle.base.core.host_memory_stat_current_value('Allocated', 0)
 
 

@@ -15,6 +15,7 @@ from passl.modules import recompute as module
 from passl.modules.recompute import recompute
 from passl.utils.errors import ConfigError
 from tests.modeling.tiny import Narrow, narrow, values, views
+from tests.modules.test_channels_last import host_memory
 
 ROOT = os.path.join(os.path.dirname(__file__), '..', '..')
 
@@ -173,17 +174,13 @@ def test_what_a_forward_pass_keeps():
         x = paddle.randn([8, 3, 64, 64])
         trained = sum(p.numel().item() for p in net.parameters() if not p.stop_gradient)
         gc.collect()                # or models of other tests may go while this one is measured
-        before = allocated()
+        before = host_memory()
         loss = (net(x) ** 2).mean()
-        held.append(allocated() - before)
+        held.append(host_memory() - before)
         loss.backward()
         # gradients only: nothing of the forward pass lives as long as the loss does
-        assert 4 * trained <= allocated() - before < 4.05 * trained + 2**17
+        assert 4 * trained <= host_memory() - before < 4.05 * trained + 2**17
     assert held[1] < 0.6 * held[0] and held[2] < 0.35 * held[0], held
-
-
-def allocated():
-    return paddle.base.core.host_memory_stat_current_value('Allocated', 0)
 
 
 @pytest.mark.parametrize('value', ['all', [5], [-1], [True], 1, {'a': 1}])
