@@ -141,10 +141,12 @@ def test_our_densecl_equals_passl_v1s():
 
 
 def with_the_same_model():
-    """[(paths, model node)], one for every distinct model: with short queues, whose length is not what is tested."""
+    """[(paths, model node)], one for every distinct model: of depth 18 and with short queues. How wide a backbone of
+    each depth is: tests/modeling/test_resnet.py; that the next part fits: test_parts_fit_each_other."""
     found = {}
     for path in SHIPPED + FIXTURES:
         node = load(path)['model']
+        node['backbone']['depth'], node['neck' if 'neck' in node else 'head']['in_channels'] = 18, 512
         node = dict(node, K=512) if node['name'] in ('MoCo', 'DenseCL') else node
         found.setdefault(json.dumps(node, sort_keys=True), ([], node))[0].append(path)
     return list(found.values())
@@ -244,15 +246,15 @@ def resnet50_multiply_adds(side=224):
     return sum(seen)
 
 
-@pytest.mark.parametrize('page', ['docs/PERFORMANCE.md', 'docs/PERFORMANCE_ch.md'])
-def test_the_arithmetic_of_densecl_and_moco_on_the_page(page, monkeypatch):
+def test_the_arithmetic_of_densecl_and_moco_on_the_pages():
     """The table of multiply-adds: every figure in it from the shapes."""
-    monkeypatch.setenv('PASSL_ONEDNN', '0')         # convolutions of Paddle's layers, which the hooks see
     backbone, neck, cells, dim, keys = resnet50_multiply_adds(), 2048 * 2048 + 2048 * 128, 49, 128, 65536
     moco = [4 * backbone, 4 * neck + 2 * dim * keys]
     dense = [4 * cells * neck, cells * cells * 2048, 2 * cells * keys * dim]
-    rows = re.findall(r'^\| (?:MoCo v2|DenseCL)[^|]*\| ([^|]*) \| ([\d.]+) \| ([\d.]+) % \|$', text_of(page), re.M)
-    assert len(rows) == 6 and f'{backbone / 1e9:.3f} G' in rows[0][0]
-    for value, (_, giga, percent) in zip(moco + dense + [sum(dense)], rows):
-        digits = [len(x.partition('.')[2]) for x in (giga, percent)]
-        assert (giga, percent) == (f'{value / 1e9:.{digits[0]}f}', f'{100 * value / sum(moco):.{digits[1]}f}')
+    for page in ('docs/PERFORMANCE.md', 'docs/PERFORMANCE_ch.md'):
+        rows = re.findall(r'^\| (?:MoCo v2|DenseCL)[^|]*\| ([^|]*) \| ([\d.]+) \| ([\d.]+) % \|$', text_of(page),
+                          re.M)
+        assert len(rows) == 6 and f'{backbone / 1e9:.3f} G' in rows[0][0]
+        for value, (_, giga, percent) in zip(moco + dense + [sum(dense)], rows):
+            digits = [len(x.partition('.')[2]) for x in (giga, percent)]
+            assert (giga, percent) == (f'{value / 1e9:.{digits[0]}f}', f'{100 * value / sum(moco):.{digits[1]}f}')

@@ -4,13 +4,8 @@ import paddle
 import paddle.nn.functional as F
 
 
-def random_queue(dim: int, size: int) -> tuple[paddle.Tensor, paddle.Tensor]:
-    """(queue, pointer) to start from: [dim, size] random unit columns, and int64 [1] zero."""
-    return F.normalize(paddle.randn([dim, size]), axis=0), paddle.zeros([1], dtype='int64')
-
-
 class FeatureQueue:
-    """Writes keys into the buffers `<name>` [dim, K] and `<name>_ptr` [1] of a layer.
+    """Writes keys into the buffers `<name>` [dim, K] and `<name>_ptr` [1] of a layer: first random unit columns and 0.
 
     The buffers belong to the layer, so that they are saved, loaded and sent to other processes
     with it. Any number of keys can be written at once: the buffer wraps around, and of more than
@@ -19,9 +14,8 @@ class FeatureQueue:
 
     def __init__(self, owner: paddle.nn.Layer, name: str, dim: int, size: int) -> None:
         self.owner, self.name, self.size = owner, name, size
-        queue, pointer = random_queue(dim, size)
-        owner.register_buffer(name, queue)
-        owner.register_buffer(name + '_ptr', pointer)
+        owner.register_buffer(name, F.normalize(paddle.randn([dim, size]), axis=0))
+        owner.register_buffer(name + '_ptr', paddle.zeros([1], dtype='int64'))
 
     @property
     def tensor(self) -> paddle.Tensor:

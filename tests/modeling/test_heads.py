@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from passl.modeling import HEADS, build_head
+from passl.modeling import build_head
 from passl.modeling.heads import ClasHead, ContrastiveHead, SimCLRContrastiveHead
 from passl.modules import contrastive_loss
 from passl.modules.contrastive_loss import info_nce, nt_xent
@@ -125,7 +125,6 @@ def test_wrong_temperature(name, temperature):
         build_head({'name': name, 'temperature': temperature})
 
 
-def test_names():
-    assert set(HEADS.names()) >= {'ContrastiveHead', 'SimCLRContrastiveHead', 'ClasHead'}
+def test_a_wrong_name():
     with pytest.raises(ConfigError, match="'model.head.name'.*'ContrastiveHed'.*'ContrastiveHead'"):
         build_head({'name': 'ContrastiveHed'})

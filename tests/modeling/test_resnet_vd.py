@@ -11,12 +11,18 @@ from passl.transfer.weights.independent import Network
 from passl.utils.weights.checkpoint import save_file
 from passl.utils.errors import CheckpointError, ConfigError
 from tests.modeling.tiny import contrast, views
-from tests.transfer.nets import V18, state_of
+from tests.transfer.nets import V18, narrow_networks, state_of
 
 from .test_resnet import needs_onednn
 
 
-def trained(fast, monkeypatch, size=(2, 3, 67, 93)):
+@pytest.fixture
+def narrow(monkeypatch):
+    """With an eighth of the channels."""
+    narrow_networks(monkeypatch)
+
+
+def trained(fast, monkeypatch, size=(2, 3, 35, 61)):
     """Output, gradients, state after a training step's passes, by `resnet_cpu` or by Paddle's layers."""
     with monkeypatch.context() as m:
         if not fast:
@@ -29,7 +35,7 @@ def trained(fast, monkeypatch, size=(2, 3, 67, 93)):
         return [y.numpy()], {n: p.grad.numpy() for n, p in net.named_parameters() if p.grad is not None}, net
 
 
-def test_forward_by_numpy():
+def test_forward_by_numpy(narrow):
     net = ResNet_vd(18, pretrained=None)
     net.set_state_dict(state_of(V18))
     net.eval()
@@ -37,12 +43,12 @@ def test_forward_by_numpy():
     wanted = Network(state_of(V18), 'passl').maps(x)[-1]
     with paddle.no_grad():
         got = net(paddle.to_tensor(x)).numpy()
-    assert got.shape == (2, 512, 2, 3) and np.abs(got - wanted).max() < 1e-5 * np.abs(wanted).max()
+    assert got.shape == (2, 64, 2, 3) and np.abs(got - wanted).max() < 1e-5 * np.abs(wanted).max()
 
 
 @pytest.mark.cpu_only('kernels of oneDNN')
 @needs_onednn
-def test_both_ways_to_compute_agree(monkeypatch):
+def test_both_ways_to_compute_agree(narrow, monkeypatch):
     (y, grads, net), (y_, grads_, net_) = trained(True, monkeypatch), trained(False, monkeypatch)
     assert resnet_cpu.suits(net, paddle.zeros([1, 3, 32, 32]))
     assert np.abs(y[0] - y_[0]).max() < 1e-3 * np.abs(y_[0]).max()
@@ -54,7 +60,6 @@ def test_both_ways_to_compute_agree(monkeypatch):
 
 
 def test_sizes():
-    assert ResNet_vd(18).out_channels == 512
     net = ResNet_vd(50, with_pool=True)
     assert net.out_channels == 2048 and len(net.state_dict()) == 275
     assert net(paddle.randn([2, 3, 32, 32])).shape == [2, 2048, 1, 1]
@@ -64,7 +69,7 @@ def test_sizes():
         assert conv.weight.shape[1] == block and conv._stride == [1, 1]
 
 
-def test_frozen_stages():
+def test_frozen_stages(narrow):
     net = ResNet_vd(18, frozen_stages=1)
     net.train()
     before = {n: p.numpy().copy() for n, p in net.named_parameters()}
@@ -77,12 +82,11 @@ def test_frozen_stages():
             assert (p.grad is None) == fixed, name
 
 
-def test_pretrained_and_files_of_the_other_stem(tmp_path):
+def test_pretrained_and_files_of_the_other_stem(narrow, tmp_path):
     save_file({'encoder_q.0.' + k: v for k, v in state_of(V18).items()}, tmp_path / 'vd.pdparams')
     net = build_backbone({'name': 'ResNet_vd', 'depth': 18, 'pretrained': str(tmp_path / 'vd.pdparams')})
     assert all(np.array_equal(v.numpy(), state_of(V18)[k]) for k, v in net.state_dict().items())
     save_file(state_of(V18), tmp_path / 'bare.pdparams')
-    build_backbone({'name': 'ResNet_vd', 'depth': 18, 'pretrained': str(tmp_path / 'bare.pdparams')})
     with pytest.raises(CheckpointError, match=r'holds ResNet-18_vd \(basic blocks, deep stem\) weights, the model is a '
                                               r'ResNet-18 \(basic'):
         build_backbone({'name': 'ResNet', 'depth': 18, 'pretrained': str(tmp_path / 'bare.pdparams')})
@@ -92,12 +96,13 @@ def test_pretrained_and_files_of_the_other_stem(tmp_path):
 
 def test_densecl_and_linear_evaluation_work_on_it():
     model = contrast(backbone={'name': 'ResNet_vd'})
-    loss = model(*views(n=2), mode='train')['loss']
+    assert model.backbone.out_channels == 512
+    loss = model(*views(2, 32, 32), mode='train')['loss']
     loss.backward()
     assert np.isfinite(float(loss)) and model.backbone.conv1[0].weight.grad is not None
     assert 'encoder_k.0.conv1.0.weight' in model.state_dict()
     clas = build_model({'name': 'Classification', 'backbone': {'name': 'ResNet_vd', 'depth': 18, 'frozen_stages': 4},
                         'head': {'name': 'ClasHead', 'with_avg_pool': True, 'in_channels': 512, 'num_classes': 3}})
     clas.train()
-    clas(views(n=2)[0], paddle.to_tensor([0, 2]), mode='train')['loss'].backward()
+    clas(views(2, 32, 32)[0], paddle.to_tensor([0, 2]), mode='train')['loss'].backward()
     assert [n for n, p in clas.named_parameters() if p.grad is not None] == ['head.fc_cls.weight', 'head.fc_cls.bias']

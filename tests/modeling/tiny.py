@@ -5,24 +5,53 @@ import paddle
 from paddle import nn
 
 from passl.modeling import build_model
+from passl.modeling.backbones import BACKBONES, ResNet
+from tests.engine.small import KEYS
 
 DIM, K = 8, 32
 NECKS = {'DenseCL': 'DenseCLNeck', 'MoCo': 'NonLinearNeckV1'}
 
 
-def contrast(name='DenseCL', neck=None, backbone=None, **model):
-    """ResNet-18 with a narrow neck, dim 8, K 32; freshly seeded."""
+@BACKBONES.register()
+class Narrow(ResNet):
+    """A ResNet with a quarter of the channels: [N, 3, H, W] -> [N, C, H / 32, W / 32], C = 128 or 512."""
+
+    def _make_layer(self, block, planes, *args, **kwargs):
+        if planes == 64:
+            self.inplanes = 16
+        return super()._make_layer(block, planes // 4, *args, **kwargs)
+
+    def _vary(self):
+        self.conv1, self.bn1 = nn.Conv2D(3, 16, 7, stride=2, padding=3, bias_attr=False), nn.BatchNorm2D(16)
+        if self.num_classes:
+            self.fc = nn.Linear(self.inplanes, self.num_classes)
+        else:
+            self.out_channels = self.inplanes
+
+
+def small(name='DenseCL', neck=None, backbone=None, **model):
+    """On a backbone of two convolutions, [N, 3, H, W] -> [N, 16, H / 8, W / 8]; dim 8, K 32; freshly seeded."""
     paddle.seed(0)
     built = build_model({
-        'name': name, 'dim': DIM, 'K': K, 'm': 0.9,
-        'backbone': {'name': 'ResNet', 'depth': 18, **(backbone or {})},
-        'neck': {'name': NECKS[name], 'in_channels': 512, 'hid_channels': 16, 'out_channels': DIM, **(neck or {})},
+        'name': name, 'dim': DIM, 'K': K, 'm': 0.9, 'backbone': backbone or {'name': 'SmallNet'},
+        'neck': {'name': NECKS[name], **KEYS, **(neck or {})},
         'head': {'name': 'ContrastiveHead', 'temperature': 0.2}, **model})
     built.train()
     return built
 
 
-def views(n=4, height=64, width=64, seed=0):
+def contrast(name='DenseCL', neck=None, backbone=None, **model):
+    """As `small`, on a ResNet-18."""
+    return small(name, {'in_channels': 512, 'hid_channels': 16, **(neck or {})},
+                 {'name': 'ResNet', 'depth': 18, **(backbone or {})}, **model)
+
+
+def narrow(name='DenseCL', neck=None, backbone=None, **model):
+    """As `small`, on a ResNet-18 with a quarter of the channels."""
+    return contrast(name, {'in_channels': 128, **(neck or {})}, {'name': 'Narrow', **(backbone or {})}, **model)
+
+
+def views(n=4, height=16, width=16, seed=0):
     """Two random views [n, 3, height, width]."""
     rng = np.random.RandomState(seed)
     return [paddle.to_tensor(rng.randn(n, 3, height, width).astype('float32')) for _ in range(2)]

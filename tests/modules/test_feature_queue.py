@@ -7,7 +7,7 @@ import paddle
 import pytest
 from paddle import nn
 
-from passl.modules.feature_queue import FeatureQueue, random_queue, spread_cells
+from passl.modules.feature_queue import FeatureQueue, spread_cells
 
 DIM, K = 3, 8
 
@@ -28,10 +28,10 @@ def keys(start, n):
 
 
 def test_starts_with_random_unit_columns():
-    queue, pointer = random_queue(16, 512)
-    np.testing.assert_allclose(np.linalg.norm(queue.numpy(), axis=0), 1, atol=1e-5)
-    assert abs(queue.numpy().mean()) < 0.02
-    assert pointer.numpy().tolist() == [0] and pointer.dtype == paddle.int64
+    owner = Owner(4096)
+    np.testing.assert_allclose(np.linalg.norm(owner.queue.numpy(), axis=0), 1, atol=1e-5)
+    assert owner.queue.shape == [DIM, 4096] and abs(owner.queue.numpy().mean()) < 0.02
+    assert owner.queue_ptr.numpy().tolist() == [0] and owner.queue_ptr.dtype == paddle.int64
 
 
 @pytest.mark.parametrize('sizes', [[3, 3, 3, 3], [8], [5, 8, 2], [1] * 20, [4, 4, 4], [11], [2, 19, 3], [16],

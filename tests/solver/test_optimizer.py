@@ -245,7 +245,7 @@ def test_only_what_trains_is_given_to_the_optimizer():
     ({'name': 'SGD', 'exclude_from_weight_decay': ['.w_1']}, ["'.w_1'", 'fc.weight']),
     ({'name': 'SGD', 'exclude_from_weight_decay': 'bias'}, ["'bias'", 'list']),
     ({'name': 'SGD', 'grad_clip': {'name': 'ClipGradByGlobalNrm'}},
-     ["'optimizer.grad_clip'", "'ClipGradByGlobalNorm'"]),
+     ["'optimizer.grad_clip.name'", "'ClipGradByGlobalNorm'"]),
     ({'name': 'SGD', 'grad_clip': 1.0}, ["'optimizer.grad_clip'", '1.0', 'ClipGradByGlobalNorm']),
     ({'name': 'SGD', 'grad_clip': {'name': 'ClipGradByNorm', 'clip_nrm': 1}},
      ["'optimizer.grad_clip.clip_nrm'", "'clip_norm'"]),

@@ -1,4 +1,4 @@
-"""extract-weight, and the conversion of torch's files."""
+"""extract-weight, also of torch's files."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from passl.cli import extract_main
 from passl.utils.weights.checkpoint import load_file, save_file
 from passl.utils.errors import CheckpointError
-from passl.utils.weights.extract import convert_torch, extract_weight
+from passl.utils.weights.extract import extract_weight
 
 from .test_weights import prefixed, resnet_names
 from .torch_writer import Tensor, write_legacy, write_zip
@@ -107,15 +107,13 @@ def test_authors_pth(tmp_path, write):
     assert all(np.array_equal(back['backbone.' + k], v) for k, v in want.items())
 
 
-def test_convert_torch_keeps_every_part(tmp_path):
+def test_a_part_of_a_torch_file_that_is_no_backbone(tmp_path):
     source, want, fc = torch_state()
     write_zip(tmp_path / 'moco.pth.tar', {'epoch': 1, 'state_dict': prefixed(source, 'module.encoder_q.')})
-    assert 'Wrote 101 tensors' in convert_torch(tmp_path / 'moco.pth.tar', tmp_path / 'x.pdparams')
+    extract_weight(tmp_path / 'moco.pth.tar', tmp_path / 'x.pdparams', prefix='encoder_q')
     back = load_file(tmp_path / 'x.pdparams')
     assert list(back) == list(prefixed(want, 'encoder_q.')) + ['encoder_q.fc.weight']
     assert np.array_equal(back['encoder_q.fc.weight'], fc.T)
-    with pytest.raises(CheckpointError, match='exists already'):
-        convert_torch(tmp_path / 'moco.pth.tar', tmp_path / 'x.pdparams')
     # transposed once, not twice: the converted file is Paddle's
     extract_weight(tmp_path / 'x.pdparams', tmp_path / 'y.pdparams', prefix='encoder_q', remove_prefix=True)
     assert np.array_equal(load_file(tmp_path / 'y.pdparams')['fc.weight'], fc.T)

@@ -39,8 +39,8 @@ class FakeLayer:
 
 
 def resnet_names(depth=18):
-    """{name: tiny array} with the names of a ResNet backbone."""
-    blocks = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}[depth]
+    """{name: tiny array} with torchvision's names of a ResNet, written down from the architecture."""
+    blocks = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}[depth]
     bn = ('weight', 'bias', '_mean', '_variance')
     names = ['conv1.weight'] + [f'bn1.{k}' for k in bn]
     for s, n in enumerate(blocks, 1):

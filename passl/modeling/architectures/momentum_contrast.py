@@ -101,7 +101,7 @@ class MomentumContrast(Architecture):
         vector = [p.ndim == 2 for p in projections]
         # vectors travel normalised, the rest in the type that the encoder gave (mixed precision: half the bytes)
         outputs = [unit(p) if v else p for p, v in zip(projections, vector)]
-        first = [self.to_grid(feature)] if with_map else []
+        first = [self.grid(feature).flatten(2)] if with_map else []
         local, everything = shuffle.unshuffle(first + outputs, [False] * len(first) + vector)
         at = len(first)
         return local[:at] + [p if v else unit(p) for p, v in zip(local[at:], vector)], everything
@@ -110,10 +110,6 @@ class MomentumContrast(Architecture):
         """Backbone map [N, C, H, W] -> [N, C, rows, columns], the cells that are matched."""
         neck = self.neck
         return neck.to_grid(feature) if hasattr(neck, 'to_grid') else feature
-
-    def to_grid(self, feature: paddle.Tensor) -> paddle.Tensor:
-        """Backbone map [N, C, H, W] -> [N, C, L], L = rows x columns."""
-        return self.grid(feature).flatten(2)
 
     @staticmethod
     def _run(encoder, x):
@@ -137,8 +133,4 @@ class MomentumContrast(Architecture):
         for keys in self._waiting:
             for name, rows in keys.items():
                 self.queues[name].push(rows)
-        self._waiting = []
-
-    def drop_keys(self) -> None:
-        """Forget the remembered keys: what a forward pass that is no training step leaves."""
         self._waiting = []

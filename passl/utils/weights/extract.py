@@ -46,23 +46,8 @@ def extract_weight(ckpt: str, output: str, prefix: str = 'backbone', remove_pref
     save_file(named, output)
     kind = describe(found)
     size = sum(value.nbytes for value in named.values()) / 2**20
-    return _log(f"Wrote {len(named)} tensors{f' of {kind}' if kind else ''} ({size:.1f} MiB) from '{ckpt}' "
-                f"to '{output}', with names like '{next(iter(named))}'.")
-
-
-def convert_torch(path_in: str, path_out: str, overwrite: bool = False) -> str:
-    """Save all weights of a torch `.pth` in Paddle's names and layout; the parts keep their prefixes.
-
-    Returns:
-        One sentence for the log.
-    """
-    check_output(path_out, overwrite, path_in)
-    state = load_weights(path_in)
-    save_file(state, path_out)
-    return _log(f"Wrote {len(state)} tensors from '{path_in}' to '{path_out}'.")
-
-
-def _log(text):
+    text = (f"Wrote {len(named)} tensors{f' of {kind}' if kind else ''} ({size:.1f} MiB) from '{ckpt}' "
+            f"to '{output}', with names like '{next(iter(named))}'.")
     logging.getLogger('passl').info('%s', text)
     return text
 
