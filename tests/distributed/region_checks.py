@@ -15,12 +15,12 @@ from passl.datasets import SampleKey, build_dataset, region_cache  # noqa: E402
 from passl.utils.distributed import dist  # noqa: E402
 from passl.utils.errors import ConfigError, PasslError  # noqa: E402
 
-LIMIT = 3               # seconds: computing takes longer than the watch lets a process do nothing
+LIMIT = 6               # seconds: computing takes longer than the watch lets a process do nothing
 superpixels = region_cache.superpixels
 
 
 def slowly(img, settings):
-    time.sleep(0.2)
+    time.sleep(0.3)
     return superpixels(img, settings)
 
 

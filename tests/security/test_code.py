@@ -67,7 +67,6 @@ GETATTR = {'passl/__init__.py': 'functions of this package, by names in the file
            'passl/environment/mixed_precision.py': 'float16 or bfloat16',
            'passl/engine/trainer.py': 'names of hook points, all in the file',
            'passl/modules/feature_queue.py': "the queue's name, given by the architecture",
-           'passl/solver/builder.py': 'names of clip classes in the file',
            'passl/utils/options.py': 'destinations of the parser',
            'passl/transfer/paddleseg/run.py': 'destinations of the parser'}
 TOOLS = {'subprocess', 'importlib', 'ctypes', 'multiprocessing.connection', 'getattr', 'setattr', 'vars', 'socket'}
