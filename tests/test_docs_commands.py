@@ -50,7 +50,8 @@ def cheap(words):
     """The flags that make a training command take seconds."""
     flags = ['--no-cuda', '-o', 'epochs=1', '-o', 'dataloader.train.sampler.batch_size=4',
              '-o', 'log_config.interval=1', '-o', 'dataloader.train.loader.num_workers=0',
-             '-o', 'dataloader.train.dataset.transforms.0.size=64']
+             '-o', 'dataloader.train.dataset.transforms.0.size=64', '-o', 'model.backbone.depth=18',
+             '-o', f"model.{'head' if 'clas' in ' '.join(words) else 'neck'}.in_channels=512"]
     if 'clas' in ' '.join(words):
         flags += ['-o', 'dataloader.val.loader.num_workers=0', '-o', 'dataloader.val.dataset.transforms.0.size=64',
                   '-o', 'dataloader.val.dataset.transforms.1.size=64']
@@ -82,7 +83,7 @@ def sandbox(tmp_path_factory, make_images):
     os.rename(photo, root / 'photo.jpg')
     from passl.modeling import build_backbone
     weights = {k.replace('._mean', '.running_mean').replace('._variance', '.running_var'): v.numpy()
-               for k, v in build_backbone({'name': 'ResNet', 'depth': 50}).state_dict().items()}
+               for k, v in build_backbone({'name': 'ResNet', 'depth': 18}).state_dict().items()}
     write_zip(root / AUTHORS, {'state_dict': weights, 'author': 'somebody'})
     yield root
     shutil.rmtree(root)

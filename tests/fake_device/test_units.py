@@ -14,11 +14,13 @@ pytestmark = [pytest.mark.slow,
 
 HOOKS = [f'tests/engine/test_{name}.py' for name in ('hooks', 'no_sync', 'numerics', 'evaluator', 'amp', 'amp_resume')]
 # {what: (tests, so many pass at least, so many are skipped at most: those marked cpu_only)}. Left to whoever runs all
-# of it, for their time: names and sizes of backbones, the same anywhere; recompute, which test_training.py has, too.
+# of it, for their time: names and sizes of backbones, logged rates and pruned checkpoints, the same anywhere;
+# recompute, which test_training.py has, too.
 PARTS = {
     'models': (['tests/modeling', '--ignore-glob=*/test_resnet*.py'], 75, 1),
     'parts and hooks': (['tests/modules', 'tests/solver', *HOOKS, '--ignore-glob=*/test_recompute.py',
-                         '--ignore-glob=*/test_bfloat16.py'], 450, 8),
+                         '--ignore-glob=*/test_bfloat16.py', '-k', 'not logged_lr and not interval_and_pruning'],
+                        450, 8),
 }
 
 
