@@ -170,20 +170,21 @@ def run(data, out, **changes):
 
 def test_order_best_arms_table_and_going_on(data, tmp_path, tools, capsys):
     changes = {'batch': 4, 'stages': [{'arms': ['regions', 'paper', 'geometric_cells'], 'seeds': [0]},
-                                      {'arms': ['best1', 'best2'], 'seeds': [1]},
+                                      {'arms': ['best1'], 'seeds': [1, 2]}, {'arms': ['best2'], 'seeds': [1]},
                                       {'arms': ['best1'], 'seeds': [0], 'vary': [{'model.loss_lambda': 0.7}]}]}
     assert run(data, tmp_path, **changes) == 0
-    assert tools.trained == ['regions_s0', 'paper_s0', 'geometric_cells_s0', 'regions_s1', 'geometric_cells_s1',
-                             'regions_loss_lambda0.7_s0']
+    assert tools.trained == ['regions_s0', 'paper_s0', 'geometric_cells_s0', 'regions_s1', 'regions_s2',
+                             'geometric_cells_s1', 'regions_loss_lambda0.7_s0']
     lines = (tmp_path / 'results.md').read_text().split('\n')
     assert lines[2].startswith('| random | 1 | 20.0 ± 0.5 | -')
-    # 28 and 29: mean 28.5, t 12.706 x 0.7071 / root of 2
-    assert lines[3].startswith('| regions | 2 | 28.5 ± 6.4 | -') and lines[3].endswith('| 50 | 2 |')
+    # 28, 29 and 28: t 4.303 x 0.5774 / root of 3
+    assert lines[3].startswith('| regions | 3 | 28.3 ± 1.4 | -') and lines[3].endswith('| 50 | 2 |')
+    assert lines[6].startswith('| geometric_cells_s1 | 1 | 28.0 ± 0.5 | -')
     runs = json.loads((tmp_path / 'results.json').read_text())['runs']
     assert runs['paper_s0']['figures']['clothes8 linear-seg 100 %']['mean'] == 24.0
-    assert len((tmp_path / 'status.txt').read_text().split('\n')) == 7
+    assert len((tmp_path / 'status.txt').read_text().split('\n')) == 8
     assert run(data, tmp_path, **changes) == 0
-    assert len(tools.trained) == 6 and len((tmp_path / 'status.txt').read_text().split('\n')) == 7
+    assert len(tools.trained) == 7 and len((tmp_path / 'status.txt').read_text().split('\n')) == 8
     assert run(data, tmp_path, **changes, steps=700) == 2
     assert 'regions_s0 in' in capsys.readouterr().err
 
@@ -204,6 +205,8 @@ def test_figures_of_log_steps_and_intervals():
     assert table.near(records, 75, 'acc1') == 75.0 and table.near(records, 60, 'acc1') == 50.0
     assert table.near(records, 25, 'acc5') is None and table.over_seeds([None]) is None
     assert table.cell({'mean': 1.25, 'half': None}) == '1.2' and table.cell(None) == '-'
+    runs = {'a_s0': 1, 'b_s0': 2, 'a_s1': 3, 'c_d_s0': 4, 'c_d_s1': 5, 'c_d_s2': 6}
+    assert table.grouped(runs) == {'a_s0': [1], 'a_s1': [3], 'b': [2], 'c_d': [4, 5, 6]}
 
 
 @pytest.mark.slow

@@ -64,6 +64,18 @@ def facts_of(study, run):
             'figures': {title(c): figure(figures, run.name, c) for c in study.study['columns']}}
 
 
+def grouped(runs):
+    """{row: [what is known of its runs]}: the pre-trainings of an arm together. Two stand each by itself: the interval
+    of their mean is 13 of its standard errors wide, and says nothing."""
+    arms = {}
+    for name in runs:
+        arms.setdefault(name.rpartition('_s')[0], []).append(name)
+    rows = {}
+    for arm, names in arms.items():
+        rows.update({n: [n] for n in names} if len(names) == 2 else {arm: names})
+    return {row: [runs[n] for n in names] for row, names in rows.items()}
+
+
 def write(study, json_file, markdown, png):
     """Write the three files from what is measured so far."""
     columns, figures = study.study['columns'], study.figures()
@@ -73,9 +85,7 @@ def write(study, json_file, markdown, png):
     replace_text(json_file, json.dumps({'random': start, 'runs': runs}, indent=1) + '\n')
     lines = [['run', 'seeds', *map(title, columns), 'true matches', 'dense top-1', 'minutes'],
              ['random', '1', *(cell(c) for c in start['figures'].values()), _matches(start, study), '-', '-']]
-    groups = {}
-    for name, facts in runs.items():
-        groups.setdefault(name.rpartition('_s')[0], []).append(facts)
+    groups = grouped(runs)
     for name, several in groups.items():
         first = several[0]
         dense = [v for v in first['acc1_dense'].values() if v is not None]
@@ -98,6 +108,6 @@ def _matches(facts, study):
 def _words(study):
     chance = study.note('random')['true_matches']['0'][1]
     steps = ', '.join(map(str, study.study['dense_at']))
-    return ('± is the 95 % t interval: of the probe over its seeds where there is one pre-training, else over '
+    return ('± is the 95 % t interval: of the probe over its seeds in a row of one pre-training, else over '
             'pre-trainings. True matches: step and percent of arg-max matches within 1.5 cells of the true place '
             f'(chance {chance:.0f} at 112 px). Dense top-1: at the steps {steps} and the last.\n')
