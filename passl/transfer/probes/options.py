@@ -42,19 +42,19 @@ def _task(word):
     return word
 
 
-def _above_0(most, rule):
+def _above_0(fits, rule):
     def read(word):
         try:
             value = float(word)
         except ValueError:
             value = 0
-        if not 0 < value <= most:
+        if not (value > 0 and fits(value)):
             raise argparse.ArgumentTypeError(f"'{word}' is {rule}")
         return int(value) if value == int(value) else value
     return read
 
 
-_percent = _above_0(100, 'no share of the labels: percent, above 0 and up to 100')
+_percent = _above_0(lambda v: v <= 100, 'no share of the labels: percent, above 0 and up to 100')
 
 
 def _stage(word):
@@ -132,7 +132,7 @@ def build_evaluate_parser(prog: Optional[str] = None) -> argparse.ArgumentParser
     out = parser.add_argument_group('results')
     out.add_argument('--output', metavar='DIR', default='output_dir/evaluate', type=not_empty,
                      help='folder for table, figures and cache (default: %(default)s)')
-    out.add_argument('--cache-gb', metavar='X', type=_above_0(1e6, 'no size in GiB above 0'), default=8.0,
+    out.add_argument('--cache-gb', metavar='X', type=_above_0(lambda v: v < 1e6, 'no size in GiB above 0'), default=8.0,
                      help='bound of the cached features in GiB (default: %(default)s)')
     out.add_argument('--overwrite', action='store_true',
                      help='start anew in a folder that holds results; the former ones are moved aside')

@@ -103,7 +103,7 @@ SCHEMA = Section('config', {
     'health_config': component('what stops a run whose numbers are nan or inf', 'HealthHook'),
     'log_config': component('log lines', 'LogHook'),
     'collapse_config': component('the verdict on whether a training learns', 'CollapseHook'),
-    'best_config': component('what is measured of every checkpoint, and best.pdparams', 'BestHook'),
+    'best_config': component('what is measured of checkpoints (50 of a run at most), and best.pdparams', 'BestHook'),
     'expected': component('what is known of the recipe beforehand, compared with the run', 'ExpectedHook'),
     'visual_config': component('VisualDL, and pictures of the run', 'VisualHook'),
     'checkpoint': component('checkpoints', 'CheckpointHook'),
