@@ -37,13 +37,15 @@ def fail():
     raise RuntimeError('planted')
 
 
-faults = {'error': fail, 'sleep': lambda: time.sleep(600), 'slow': pause}
+faults = {'error': fail, 'sleep': lambda: time.sleep(600), 'slow step': pause}
 if dist.rank() == rank:
     if kind in faults:
         trainer.Trainer.train_step = once(trainer.Trainer.train_step, faults[kind])
-    if kind == 'slow':
-        save_file, evaluate = checkpoint.save_file, trainer.evaluate
+    if kind == 'slow save':
+        save_file = checkpoint.save_file
         checkpoint.save_file = lambda *a: (pause(), save_file(*a))
+    elif kind == 'slow evaluation':
+        evaluate = trainer.evaluate
         trainer.evaluate = lambda *a, **k: (pause(), evaluate(*a, **k))[1]
     elif kind == 'other code and config':
         consistency.code_hash = lambda *_: 'another'

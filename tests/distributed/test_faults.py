@@ -22,7 +22,7 @@ FAULTY = os.path.join(HERE, 'faulty.py')
 
 
 def job(tmp, cfg, kind, rank=1, iteration=2, **environment):
-    return Job(tmp, 'faulty', cfg, script=FAULTY, before=[kind, rank, iteration], environment=environment)
+    return Job(tmp, kind.replace(' ', '_'), cfg, script=FAULTY, before=[kind, rank, iteration], environment=environment)
 
 
 def status(folder):
@@ -77,15 +77,18 @@ def test_a_process_that_hangs_ends_the_job(tmp_path, images):
 
 @pytest.mark.slow
 def test_one_process_may_work_for_longer_than_gloo_waits(tmp_path, make_images):
-    """In a step, at a save and in an evaluation."""
+    """In a step, at a save and in an evaluation: three jobs, which wait at the same time."""
     make_images(tmp_path / 'train', 8, classes=2)
     make_images(tmp_path / 'val', 3, classes=2)
-    cfg = linear_config(tmp_path / 'train', tmp_path / 'val', tmp_path / 'out')
-    running = job(tmp_path, cfg, 'slow', rank=0, iteration=1)
-    assert running.wait(300) == 0, running.output()
-    assert (running.log / 'workerlog.0').read_text().count('planted: a pause of 36 s') == 3
-    assert load_file(os.path.join(running.folder, 'latest.pdparams'))['iteration'] == 2
-    assert status(running.folder)['state'] == 'done' and logged(running.folder, 'val')[0]['num_samples'] == 6
+    jobs = []
+    for what in ('step', 'save', 'evaluation'):
+        cfg = linear_config(tmp_path / 'train', tmp_path / 'val', tmp_path / what)
+        jobs.append(job(tmp_path, cfg, f'slow {what}', rank=0, iteration=1))
+    for running in jobs:
+        assert running.wait(300) == 0, running.output()
+        assert (running.log / 'workerlog.0').read_text().count('planted: a pause of 36 s') == 1
+        assert load_file(os.path.join(running.folder, 'latest.pdparams'))['iteration'] == 2
+        assert status(running.folder)['state'] == 'done' and logged(running.folder, 'val')[0]['num_samples'] == 6
 
 
 # ------------------------------------------------------------------------------------- one that is not like the other

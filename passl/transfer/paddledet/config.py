@@ -2,21 +2,21 @@
 
 import inspect
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, Union
 
 import yaml
 
-from ...utils.config import DELETE, merge
+from ...utils.config import DELETE, Dialect, apply_overrides, merge
+from ...utils.config import read_config as read_file
 from ...utils.config.kinds import is_whole
 from ...utils.errors import ConfigError, suggest
-from ...utils.config.yaml_text import MAX_TEXT, Loader, parse_yaml
+from ...utils.config.yaml_text import Loader
 
 BASE = '_BASE_'         # PaddleDetection's word for a list of files to inherit from
 TAG = '!'               # key under which the name of a tagged mapping is kept until it is built
 ARCHITECTURES = ('FasterRCNN', 'MaskRCNN')
 SCHEDULES = ('PiecewiseDecay', 'CosineDecay', 'LinearWarmup', 'ExpWarmup')
-_MAX_FILES = 50
 # settings of a run that are no component: ours, then those PaddleDetection looks for
 RUN_KEYS = {'iterations', 'total_batch', 'voc', 'masks', 'seed',
             'architecture', 'metric', 'map_type', 'num_classes', 'norm_type', 'worker_num', 'log_iter',
@@ -48,46 +48,23 @@ def _tagged(loader, suffix, node):
 ConfigLoader.add_multi_constructor('!', _tagged)
 
 
-def read_config(path: Union[str, os.PathLike], overrides: Iterable[str] = ()) -> dict[str, Any]:
+def read_config(path: Union[str, os.PathLike], overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The settings of a config file, with the files it inherits from and the overrides, as plain data.
 
     Args:
         path: `.yml` file in PaddleDetection's format. `_BASE_`: list of files relative to it.
-        overrides: texts 'a.b.0.c=value'; the value is YAML. A key may be new: what it means is checked when the
-            component is built.
+        overrides: texts 'a.b.0.c=value'; the value is YAML. The first and the last key may be new: what they mean is
+            checked when the component is built.
 
     Raises:
         ConfigError: file, line and reason.
     """
-    cfg = _read(os.path.expanduser(os.fspath(path)), (), [_MAX_FILES])
-    for text in overrides:
-        _override(cfg, text)
-    return cfg
-
-
-def _read(path, above, room):
-    if path in above:
-        raise ConfigError(f"'{path}' inherits from itself: {' -> '.join([*above, path])}.")
-    room[0] -= 1
-    if room[0] < 0:
-        raise ConfigError(f"'{path}': more than {_MAX_FILES} files are read for one config.")
-    try:
-        with open(path, encoding='utf-8') as f:
-            text = f.read(MAX_TEXT + 1)
-    except (OSError, ValueError) as e:
-        by = f" (inherited by '{above[-1]}')" if above else ''
-        raise ConfigError(f"Cannot read the config '{path}'{by}: {getattr(e, 'strerror', None) or e}.") from None
-    own = parse_yaml(text, path, ConfigLoader)
-    if not isinstance(own, dict):
-        raise ConfigError(f"'{path}' is not a mapping of keys to values.")
-    bases = own.pop(BASE, [])
-    if not isinstance(bases, list) or not all(isinstance(b, str) for b in bases):
-        raise ConfigError(f"'{path}': '{BASE}' is a list of files.")
-    merged = {}
-    for base in bases:
-        base = os.path.join(os.path.dirname(path), os.path.expanduser(base))
-        merged = _merge(merged, _read(os.path.normpath(base), (*above, path), room), path)
-    return _merge(merged, own, path)
+    cfg = read_file(path, Dialect(BASE, ConfigLoader, _merge))
+    for text in overrides:                      # a component may have no settings yet
+        component, dot, _ = text.partition('=')[0].strip().partition('.')
+        if dot:
+            cfg.setdefault(component, {})
+    return apply_overrides(cfg, overrides, schema=None, loader=ConfigLoader)
 
 
 def _merge(base, top, where):
@@ -95,24 +72,6 @@ def _merge(base, top, where):
     top = {k: dict(v, **{DELETE: True}) if isinstance(v, dict) and isinstance(base.get(k), dict)
            and v.get(TAG, base[k].get(TAG)) != base[k].get(TAG) else v for k, v in top.items()}
     return merge(base, top, where)
-
-
-def _override(cfg, text):
-    path, _, value = text.partition('=')
-    keys, node = path.strip().split('.'), cfg
-    value = parse_yaml(value, f'-o {text[:200]}', ConfigLoader)
-    for depth, key in enumerate(keys):
-        here = '.'.join(keys[:depth]) or 'the config'
-        if isinstance(node, list):
-            if not key.isdecimal() or int(key[:9]) >= len(node):
-                raise ConfigError(f"-o {text[:200]}: '{here}' is a list of {len(node)}: give an index below that.")
-            key = int(key)
-        elif not isinstance(node, dict) or not key or key == TAG:
-            raise ConfigError(f"-o {text[:200]}: there is no '{key}' below '{here}'.")
-        if depth == len(keys) - 1:
-            node[key] = value
-        else:
-            node = node.setdefault(key, {}) if isinstance(node, dict) else node[key]
 
 
 def check_config(cfg: dict[str, Any]) -> None:

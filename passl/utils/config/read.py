@@ -2,11 +2,11 @@
 
 import copy
 import os
-from typing import Any, Iterable, Optional, Union
+from typing import Any, Callable, Iterable, NamedTuple, Optional, Union
 
 from ..errors import ConfigError, suggest
 from .schema import NO_DEFAULT, SCHEMA, Section, check_section, defaults_of, raise_for, unknown_key
-from .yaml_text import MAX_DEPTH, MAX_TEXT, parse_yaml, to_yaml
+from .yaml_text import MAX_DEPTH, MAX_TEXT, Loader, parse_yaml, to_yaml
 
 BASE = '_base_'
 DELETE = '_delete_'
@@ -38,9 +38,16 @@ def load_config(path: Union[str, os.PathLike[str]], overrides: Optional[Iterable
     return cfg
 
 
-def read_config(path: Union[str, os.PathLike[str]]) -> dict[str, Any]:
+class Dialect(NamedTuple):
+    """How another program's config files differ from ours: the key of the bases, the YAML, how two files merge."""
+    base: str
+    loader: type[Loader]
+    merge: Callable[[dict, dict, str], dict]
+
+
+def read_config(path: Union[str, os.PathLike[str]], dialect: Optional[Dialect] = None) -> dict[str, Any]:
     """The YAML file with its bases, as `load_config` merges them, its keys unchecked: configs of other programs too."""
-    return _load_file(os.path.expanduser(os.fspath(path)), (), [_MAX_FILES])
+    return _load_file(os.path.expanduser(os.fspath(path)), (), [_MAX_FILES], dialect or Dialect(BASE, Loader, merge))
 
 
 def validate(cfg: dict[str, Any], training: Optional[bool] = None) -> None:
@@ -106,33 +113,33 @@ def dump_config(cfg: dict[str, Any]) -> str:
     return to_yaml(cfg)
 
 
-def _load_file(path, stack, room):
+def _load_file(path, stack, room, dialect):
     """The merged content of `path`; `stack`: real paths of the files that include it; `room`: [files still allowed]."""
     real = os.path.realpath(path)
     room[0] -= 1
     if room[0] < 0:
-        raise ConfigError(f"{path}: '{BASE}' leads to more than {_MAX_FILES} files.")
+        raise ConfigError(f"{path}: '{dialect.base}' leads to more than {_MAX_FILES} files.")
     if real in stack:
         chain = ' -> '.join(os.path.basename(p) for p in (*stack, real))
-        raise ConfigError(f"'{BASE}' goes in a circle: {chain}. Remove one of them.")
-    cfg = parse_yaml(_read(path, stack), path)
+        raise ConfigError(f"'{dialect.base}' goes in a circle: {chain}. Remove one of them.")
+    cfg = parse_yaml(_read(path, stack, dialect.base), path, dialect.loader)
     if cfg is None:
         raise ConfigError(f'{path}: the file is empty. A config is a mapping of keys to values.')
     if not isinstance(cfg, dict):
         raise ConfigError(f'{path}: a config is a mapping of keys to values, not a {type(cfg).__name__}.')
-    bases = cfg.pop(BASE, None) or []
+    bases = cfg.pop(dialect.base, None) or []
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(b, str) and b for b in bases):
-        raise ConfigError(f"{path}: '{BASE}' must be a file name or a list of file names, not {bases!r}.")
+        raise ConfigError(f"{path}: '{dialect.base}' must be a file name or a list of file names, not {bases!r}.")
     merged = {}
     for base in bases:
         base = os.path.join(os.path.dirname(path), os.path.expanduser(base))
-        merged = merge(merged, _load_file(base, (*stack, real), room), path)
-    return merge(merged, cfg, path)
+        merged = dialect.merge(merged, _load_file(base, (*stack, real), room, dialect), path)
+    return dialect.merge(merged, cfg, path)
 
 
-def _read(path, stack):
-    wanted_by = f" (named by '{BASE}' of {stack[-1]})" if stack else ''
+def _read(path, stack, base):
+    wanted_by = f" (named by '{base}' of {stack[-1]})" if stack else ''
     try:
         if stack and os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
             raise ConfigError(f"'{path}'{wanted_by} is no file but a device or a pipe.")
@@ -176,7 +183,7 @@ def merge(base: dict[str, Any], top: dict[str, Any], where: str = 'config') -> d
 
 
 def apply_overrides(cfg: dict[str, Any], overrides: Optional[Iterable[str]],
-                    schema: Optional[Section] = SCHEMA) -> dict[str, Any]:
+                    schema: Optional[Section] = SCHEMA, loader: type[Loader] = Loader) -> dict[str, Any]:
     """New dict: `cfg` after the overrides 'a.b.0.c=value', in their order.
 
     A key that is missing may be added where the schema knows it, and to a component (model,
@@ -197,7 +204,7 @@ def apply_overrides(cfg: dict[str, Any], overrides: Optional[Iterable[str]],
         if BASE in keys or DELETE in keys:
             raise ConfigError(f"-o {_cut(text)}: '{BASE}' and '{DELETE}' work in files only.")
         try:
-            value = parse_yaml(value, f'-o {_cut(text)}')
+            value = parse_yaml(value, f'-o {_cut(text)}', loader)
         except ConfigError as e:
             raise ConfigError(f"{e} If the value is meant as text, write -o '{_cut(path)}=\"...\"'.") from None
         try:
