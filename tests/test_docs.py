@@ -8,8 +8,7 @@ import shlex
 
 import pytest
 
-from passl import cli
-from passl.pictures.options import build_visualize_parser
+from passl.pictures.options import build_plot_parser, build_visualize_parser
 from passl.planning.command import build_pretrain_parser
 from passl.report.page import build_report_parser
 from passl.transfer.embedding.command import build_embed_parser
@@ -32,7 +31,7 @@ CJK = re.compile(r'[\u4e00-\u9fff]')
 VISUALIZE = 'tools/visualize.py'
 STUDY = 'tools/studies/small_crops/study.py'
 PARSERS = {'tools/train.py': build_train_parser, 'tools/pretrain.py': build_pretrain_parser,
-           'tools/extract_weight.py': build_extract_parser, 'tools/plot_log.py': cli.build_plot_parser,
+           'tools/extract_weight.py': build_extract_parser, 'tools/plot_log.py': build_plot_parser,
            'tools/report.py': build_report_parser,
            'tools/check_data.py': build_check_parser,
            'tools/env.py': build_env_parser,

@@ -1,9 +1,10 @@
 """Curves of a run, and bars of a comparison."""
 
+import argparse
 import os
 from typing import Any, Optional, Sequence
 
-
+from ..utils.logger import get_logger
 from ..utils.run_log import chance_of, read_config_text, read_log, running_mean, series
 from .canvas import pyplot, save
 
@@ -21,6 +22,14 @@ def _draw(axes, records, keys, window):
             axes.plot(steps, running_mean(values, window), color=colour, linewidth=2, label=label)
             drawn += 1
     return drawn
+
+
+def run_plot(args: argparse.Namespace) -> None:
+    """Carry out `passl plot`."""
+    log = os.path.join(args.run, 'log.jsonl') if os.path.isdir(args.run) else args.run
+    output = args.output or os.path.join(os.path.dirname(log), 'loss.png')
+    plot_loss(log, output)
+    get_logger().info('Wrote %s', output)
 
 
 def plot_loss(jsonl_path: str, out_png: str) -> None:

@@ -1,4 +1,4 @@
-"""The flags of `passl visualize`. Needs no Paddle."""
+"""The flags of `passl visualize` and `passl plot`. Needs no Paddle."""
 
 import argparse
 from typing import Optional
@@ -34,6 +34,15 @@ def _side(text):
     if side % 32:
         raise argparse.ArgumentTypeError(f"'{text}' must be a multiple of 32: the last stage divides the side by 32")
     return side
+
+
+def build_plot_parser(prog: Optional[str] = None) -> Parser:
+    """Parser of `tools/plot_log.py` and `passl plot`; the namespace has: run, output."""
+    parser = Parser(prog=prog, description='Draw loss, accuracy and learning rate of a run as a PNG.')
+    parser.add_argument('run', metavar='RUN', type=not_empty, help='run folder, or its log.jsonl')
+    parser.add_argument('--output', metavar='PNG', type=not_empty,
+                        help='file to write (default: loss.png in the run folder)')
+    return parser
 
 
 def build_visualize_parser(prog: Optional[str] = None) -> Parser:

@@ -2,8 +2,9 @@
 
 import argparse
 import os
+import sys
 import tempfile
-from typing import Any, Optional, Sequence
+from typing import Any, Iterable, Optional
 
 from ..datasets.regions import require_slic
 from ..utils.config import apply_overrides, validate
@@ -38,14 +39,24 @@ def positive_number(text: str) -> float:
     return value
 
 
+class _Parser(Parser):
+    """Keeps the words, as `words`, for the first line of the config."""
+
+    def parse_args(self, args: Optional[Iterable[str]] = None, namespace: Any = None) -> Any:
+        words = sys.argv[1:] if args is None else list(args)
+        found = super().parse_args(words, namespace)
+        found.words = words
+        return found
+
+
 def build_pretrain_parser(prog: Optional[str] = None) -> Parser:
     """Parser of `passl pretrain` and `tools/pretrain.py`.
 
     The namespace has: data, out, backbone, method, init, val, hours, epochs, override, plan, resume, overwrite,
-    no_cuda.
+    no_cuda, words.
     """
-    parser = Parser(prog=prog, description='Pre-train a backbone on a folder of images, with settings that follow from '
-                                           'the images and the device.', epilog=EXAMPLES)
+    parser = _Parser(prog=prog, description='Pre-train a backbone on a folder of images, with settings that follow '
+                                            'from the images and the device.', epilog=EXAMPLES)
     parser.add_argument('data', metavar='DATA', type=not_empty, help='folder of images, flat or nested')
     parser.add_argument('--out', metavar='RUN', type=not_empty,
                         help='run folder (default: output_dir/pretrain_<name of the data>); its config is RUN.yaml')
@@ -70,7 +81,7 @@ def build_pretrain_parser(prog: Optional[str] = None) -> Parser:
     return parser
 
 
-def run_pretrain(args: argparse.Namespace, words: Sequence[str] = ()) -> int:
+def run_pretrain(args: argparse.Namespace) -> int:
     """Do what the command line asks for; the exit code."""
     from .facts import facts_of
     setup_logger(rank=dist.rank())
@@ -103,7 +114,7 @@ def run_pretrain(args: argparse.Namespace, words: Sequence[str] = ()) -> int:
                       extra={'short': f'{facts.images} images. The plan, and why:\n{table(choices, COLUMNS)}'})
     if args.plan:
         return 0
-    text = config_text(cfg, choices, ['passl', 'pretrain', *words])
+    text = config_text(cfg, choices, ['passl', 'pretrain', *args.words])
     on_main(replace_text, config, text)
     get_logger().info('Written: %s', config)
     return train_plan(args, config, text, ['--overwrite'] * args.overwrite)
@@ -198,5 +209,4 @@ def pretrain(data: str, out: Optional[str] = None, **options: Any) -> int:
             words.append('--' + name.replace('_', '-'))
         elif value not in (None, False):
             words += ['--' + name.replace('_', '-'), str(value)]
-    args = build_pretrain_parser('passl pretrain').parse_args(words)
-    return run_pretrain(args, words)
+    return run_pretrain(build_pretrain_parser('passl pretrain').parse_args(words))

@@ -1,5 +1,6 @@
 """The page: what the runs tell, set into page.html. One file, in two languages, that loads nothing from anywhere."""
 
+import argparse
 import base64
 import hashlib
 import os
@@ -44,6 +45,11 @@ def build_report_parser(prog: Optional[str] = None) -> Parser:
                         help='show the results that `passl evaluate --output DIR` has written; repeatable (those in '
                              'the run folders are found)')
     return parser
+
+
+def run_report(args: argparse.Namespace) -> None:
+    """Carry out `passl report`."""
+    write_report(args.runs, args.output or default_output(args.runs), args.evaluation)
 
 
 def default_output(runs: Sequence[str]) -> str:

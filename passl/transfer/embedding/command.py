@@ -3,7 +3,6 @@
 import argparse
 from typing import Optional
 
-from ...utils.logger import setup_logger
 from ...utils.options import Parser, not_empty
 from ..probes.options import add_value_range, image_side
 
@@ -46,7 +45,6 @@ def build_embed_parser(prog: Optional[str] = None) -> argparse.ArgumentParser:
 
 def run_embed(args: argparse.Namespace) -> int:
     """Carry out `passl embed`; 0."""
-    setup_logger()
     from .work import embed
     embed(**vars(args))
     return 0

@@ -1,8 +1,8 @@
 """The command line of `passl transfer-det` and `tools/transfer_det.py`. Needs neither Paddle nor PaddleDetection."""
 
 import argparse
-from collections.abc import Sequence
-from typing import Optional
+from collections.abc import Iterable
+from typing import Any, Optional
 
 from ...utils.options import Parser, not_empty, override, positive_int
 
@@ -19,6 +19,19 @@ PaddleDetection has an environment of its own: bash tools/detection_environment.
 """
 
 
+class _Parser(Parser):
+    """Ends with exit code 2 also where flags do not go together."""
+
+    def parse_args(self, args: Optional[Iterable[str]] = None, namespace: Any = None) -> Any:
+        found = super().parse_args(args, namespace)
+        if bool(found.weights) != bool(found.evaluate_only or found.predict):
+            self.error('--evaluate-only and --predict need --weights FILE' if not found.weights else
+                       '--weights goes with --evaluate-only or --predict; a training starts from --pretrained')
+        if not found.weights and not found.pretrained:
+            self.error('a training needs --pretrained WEIGHTS (or: --pretrained none)')
+        return found
+
+
 def build_transfer_det_parser(prog: Optional[str] = None) -> argparse.ArgumentParser:
     """Parser of `tools/transfer_det.py` and `passl transfer-det`.
 
@@ -28,8 +41,8 @@ def build_transfer_det_parser(prog: Optional[str] = None) -> argparse.ArgumentPa
     Args:
         prog: program name in the help, for example 'passl transfer-det'.
     """
-    parser = Parser(prog=prog, description='Fine-tune a detector on pre-trained weights with PaddleDetection, evaluate '
-                                           'it, or draw its predictions.', epilog=EXAMPLES)
+    parser = _Parser(prog=prog, description='Fine-tune a detector on pre-trained weights with PaddleDetection, '
+                                            'evaluate it, or draw its predictions.', epilog=EXAMPLES)
     parser.add_argument('-c', '--config-file', metavar='FILE', required=True, type=not_empty,
                         help="config in PaddleDetection's format (required)")
     parser.add_argument('-o', '--override', metavar='KEY=VALUE', action='append', default=[], type=override,
@@ -54,15 +67,3 @@ def build_transfer_det_parser(prog: Optional[str] = None) -> argparse.ArgumentPa
     parser.add_argument('--overwrite', action='store_true',
                         help='start anew in a folder that holds a run; the former one is moved aside')
     return parser
-
-
-def parse_transfer_det(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> argparse.Namespace:
-    """The namespace of a command line; ends the program with exit code 2 where flags do not go together."""
-    parser = build_transfer_det_parser(prog)
-    args = parser.parse_args(argv)
-    if bool(args.weights) != bool(args.evaluate_only or args.predict):
-        parser.error('--evaluate-only and --predict need --weights FILE' if not args.weights else
-                     '--weights goes with --evaluate-only or --predict; a training starts from --pretrained')
-    if not args.weights and not args.pretrained:
-        parser.error('a training needs --pretrained WEIGHTS (or: --pretrained none)')
-    return args

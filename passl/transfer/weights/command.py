@@ -3,7 +3,7 @@
 import argparse
 from typing import Any, Optional
 
-from ...utils.logger import setup_logger
+from ...utils.logger import get_logger
 from ...utils.options import Parser, not_empty
 
 EXPORT_EXAMPLES = """\
@@ -67,7 +67,7 @@ def build_import_parser(prog: Optional[str] = None) -> argparse.ArgumentParser:
 def run_export(args: argparse.Namespace) -> int:
     """Carry out `passl export`; 0."""
     from .exporting import export_weights
-    log = setup_logger()
+    log = get_logger()
     made = export_weights(args.checkpoint, args.target, args.output, args.encoder, args.overwrite, args.proof)
     log.info('%s', summary(made, args.checkpoint, args.output))
     log.info('Use: %s', made['use'])
@@ -77,7 +77,7 @@ def run_export(args: argparse.Namespace) -> int:
 def run_import(args: argparse.Namespace) -> int:
     """Carry out `passl import`; 0."""
     from .importing import import_weights
-    log = setup_logger()
+    log = get_logger()
     made = import_weights(args.file, args.output, args.library, args.prefix, args.overwrite)
     log.info('%s', summary(made, args.file, args.output))
     return 0

@@ -1,5 +1,6 @@
 """Takes one part of a checkpoint, usually the backbone, into a file of its own. Needs no Paddle."""
 
+import argparse
 import logging
 import os
 from typing import Optional, Union
@@ -10,6 +11,11 @@ from .key_names import describe
 from .load import backbone_weights, check_finite, load_weights, prefixes, select_prefix
 
 _ENDINGS = ('.pdparams', '.safetensors')
+
+
+def run_extract(args: argparse.Namespace) -> None:
+    """Carry out `passl extract-weight`."""
+    extract_weight(args.checkpoint, args.output, args.prefix, args.remove_prefix, args.overwrite)
 
 
 def extract_weight(ckpt: str, output: str, prefix: str = 'backbone', remove_prefix: bool = False,
