@@ -91,7 +91,8 @@ def build_evaluate_parser(prog: Optional[str] = None) -> argparse.ArgumentParser
     what.add_argument('--tasks', metavar='LIST', type=_list_of(_task),
                       help=f'of {",".join(TASKS)} (with --worth: k-NN and linear by default)')
     what.add_argument('--weights', metavar='FILE', nargs='+', required=True, type=not_empty,
-                      help="checkpoints or weight files of a ResNet 18 to 152; the word 'random' is the random start")
+                      help="checkpoints or weight files of a ResNet 18 to 152; 'random' is the random start with seed "
+                           "0, 'random:1' the one with seed 1")
     what.add_argument('--names', metavar='NAME', nargs='+', type=not_empty, help='names in the table, one per file')
     what.add_argument('--depth', type=int, choices=(18, 34, 50, 101, 152),
                       help='of the random start (default: that of the first file)')

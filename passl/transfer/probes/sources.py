@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Optional
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import paddle
 
 RANDOM = 'random'
+_OTHER_START = re.compile(RANDOM + r':(\d{1,6})')
 
 
 class Source:
@@ -24,16 +26,17 @@ class Source:
 
     Attributes:
         name: for the table.
-        path: the file, or 'random'.
+        path: the file, 'random' or 'random:SEED'.
         depth: of the ResNet; kind: 'ResNet' or 'ResNet_vd' (three convolutions in the stem).
         digest: hash of the backbone's tensors and names, the same in whatever format they are stored; of the random
-            start: of its kind and depth.
+            start: of its kind, depth and seed.
     """
 
     def __init__(self, name: str, path: str, depth: int, state: Optional[dict[str, np.ndarray]] = None,
                  kind: str = 'ResNet') -> None:
         self.name, self.path, self.depth, self.kind, self._state = name, path, depth, kind, state
-        self.digest = f'random-{kind}-{depth}' if state is None else digest_of(state)
+        self._start = start_seed(path) or 0
+        self.digest = f"random{self._start or ''}-{kind}-{depth}" if state is None else digest_of(state)
 
     def build(self, seed: int = 0) -> 'paddle.nn.Layer':
         """The backbone in eval mode; `seed` matters for the random start only.
@@ -41,7 +44,7 @@ class Source:
         Raises:
             CheckpointError: not every tensor of the backbone is in the file.
         """
-        seed_everything(seed)
+        seed_everything(self._start + seed)
         net = build_backbone({'name': self.kind, 'depth': self.depth}, 'weights')
         if self._state is not None:
             load_into(net, self._state, f'backbone of {self.name}', source=f"'{self.path}'")
@@ -72,6 +75,12 @@ def load_backbone(file: str, depth: Optional[int] = None, seed: int = 0) -> 'pad
     return source.build(seed)
 
 
+def start_seed(path: str) -> Optional[int]:
+    """0 of 'random', N of 'random:N', None of a file."""
+    other = _OTHER_START.fullmatch(path)
+    return int(other[1]) if other else 0 if path == RANDOM else None
+
+
 def digest_of(state: Mapping[str, np.ndarray]) -> str:
     """SHA-256 (16 digits) of {name: array}, independent of the order."""
     total = hashlib.sha256()
@@ -100,7 +109,7 @@ def find_sources(paths: Sequence[str], names: Optional[Sequence[str]] = None,
     """The Sources of a command line.
 
     Args:
-        paths: weight files of any kind that `load_weights` reads, and 'random'.
+        paths: weight files of any kind that `load_weights` reads, 'random' and 'random:SEED'.
         names: one per path, or None.
         depth: of the random start; default: that of the first file, whose kind it always has.
 
@@ -112,7 +121,7 @@ def find_sources(paths: Sequence[str], names: Optional[Sequence[str]] = None,
         raise ConfigError(f'--names gives {len(names)} names for {len(paths)} --weights. Give one for each.')
     if names and len(set(names)) != len(names):
         raise ConfigError(f'--names must differ, got {" ".join(names)}.')
-    states = [None if path == RANDOM else _backbone(path) for path in paths]
+    states = [_backbone(path) if start_seed(path) is None else None for path in paths]
     depths = [None if state is None else resnet_depth(state) for state in states]
     kinds = [None if state is None else 'ResNet_vd' if has_deep_stem(state) else 'ResNet' for state in states]
     start = next((x for x in [depth, *depths] if x), None)
@@ -122,7 +131,7 @@ def find_sources(paths: Sequence[str], names: Optional[Sequence[str]] = None,
     sources = []
     for i, path in enumerate(paths):
         taken = {s.name for s in sources}
-        name = names[i] if names else RANDOM if path == RANDOM and RANDOM not in taken else default_name(path, taken)
+        name = names[i] if names else path if states[i] is None and path not in taken else default_name(path, taken)
         own = depths[i] or start
         assert own is not None          # otherwise None in depths
         sources.append(Source(name, path, own, states[i], kinds[i] or start_kind))

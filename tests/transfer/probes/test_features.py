@@ -109,6 +109,10 @@ def test_random_start_takes_the_depth_of_the_files(backbone_file):
     assert start.depth == mine.depth == 18 and start.name == 'random'
     a, b, c = (start.build(seed).state_dict()['layer4.1.conv2.weight'].numpy() for seed in (0, 0, 1))
     assert np.array_equal(a, b) and not np.array_equal(a, c)
+    other, = sources.find_sources(['random:1'], depth=18)
+    assert np.array_equal(other.build().state_dict()['layer4.1.conv2.weight'].numpy(), c)
+    assert other.name == 'random:1' and len({start.digest, other.digest, mine.digest}) == 3
+    assert [sources.start_seed(p) for p in ('random', 'random:0', 'random:12', 'random.pdparams')] == [0, 0, 12, None]
 
 
 @pytest.mark.skipif('ResNet_vd' not in BACKBONES.names(), reason='no ResNet_vd in this version')

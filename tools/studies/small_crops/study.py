@@ -74,6 +74,7 @@ class Study:
         self.data, self.out, self.more = os.path.abspath(args.data), os.path.abspath(args.output), args.override
         self.made = os.path.join(self.out, 'data')
         self.runs, self.probed = [], []        # Runs; names of those with figures
+        self.starts = {f'random_s{k}': f'random:{k}' for k in range(self.study['starts'])}
         self.images = prepare.prepare(self.data, self.made, self.study['classes'])
         self.labelled = len(prepare.files_below(self.data, prepare.POOL[:1]))
 
@@ -169,8 +170,8 @@ class Study:
     # probes
     def probe(self):
         """All probes of all runs so far; `passl evaluate` measures only what is new."""
-        names = ['random', *self.probed]
-        weights = ['random', *(self.place('weights', f'{n}.pdparams') for n in names[1:])]
+        names = [*self.starts, *self.probed]
+        weights = [*self.starts.values(), *(self.place('weights', f'{n}.pdparams') for n in self.probed)]
         for probe, text in self.study['probes'].items():
             words = [w.replace('{data}', self.data).replace('{made}', self.made) for w in shlex.split(text)]
             self.command('tools/evaluate.py', *words, '--weights', *weights, '--names', *names, '--no-cuda',

@@ -80,11 +80,12 @@ def write(study, json_file, markdown, png):
     """Write the three files from what is measured so far."""
     columns, figures = study.study['columns'], study.figures()
     start = {'true_matches': study.note('random')['true_matches'],
-             'figures': {title(c): figure(figures, 'random', c) for c in columns}}
+             'figures': {title(c): over_seeds([figure(figures, name, c) for name in study.starts]) for c in columns}}
     runs = {run.name: facts_of(study, run) for run in study.runs}
     replace_text(json_file, json.dumps({'random': start, 'runs': runs}, indent=1) + '\n')
     lines = [['run', 'seeds', *map(title, columns), 'true matches', 'dense top-1', 'minutes'],
-             ['random', '1', *(cell(c) for c in start['figures'].values()), _matches(start, study), '-', '-']]
+             ['random', str(len(study.starts)), *(cell(c) for c in start['figures'].values()), _matches(start, study),
+              '-', '-']]
     groups = grouped(runs)
     for name, several in groups.items():
         first = several[0]
