@@ -5,24 +5,26 @@ from passl.pictures.curves import running_mean
 
 
 def draw(cells, curves, title, path):
-    """Figures with their intervals, and how often the dense task was solved along the way.
+    """A dot for every pre-training with the interval of the probe, and how often the dense task was solved on the way.
 
     Args:
-        cells: {name: {'mean', 'half'} or None}, the random start first.
+        cells: {name: [{'mean', 'half'} or None of each of its pre-trainings]}, the random start first.
         curves: {name: [[step, percent]]}.
         title: of the figures. path: PNG to write.
     """
     plt = pyplot()
-    shown = [(n, c) for n, c in cells.items() if c]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 0.9 + 0.32 * max(6, len(shown))), constrained_layout=True)
-    for place, (name, cell) in enumerate(shown):
-        left.errorbar(cell['mean'], place, xerr=cell['half'] or 0, fmt='o', capsize=3,
-                      color='#888888' if not place else '#1f4e9c')
-        left.annotate(f"{cell['mean']:.1f}", (cell['mean'], place), (0, 5), textcoords='offset points', ha='center',
-                      fontsize=8)
-    left.axvline(shown[0][1]['mean'], color='#888888', linewidth=1, linestyle=':')
+    shown = [(n, [c for c in several if c]) for n, several in cells.items() if any(several)]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 0.9 + 0.42 * max(6, len(shown))), constrained_layout=True)
+    for place, (name, several) in enumerate(shown):
+        for k, cell in enumerate(several):
+            half, y = cell['half'] or 0, place + 0.28 * (k - (len(several) - 1) / 2)
+            left.errorbar(cell['mean'], y, xerr=half, fmt='o', markersize=4, capsize=2,
+                          color='#888888' if not place else '#1f4e9c')
+            left.annotate(f"{cell['mean']:.1f}", (cell['mean'] + half, y), (4, 0), textcoords='offset points',
+                          va='center', fontsize=7)
+    left.axvline(max(cell['mean'] for cell in shown[0][1]), color='#888888', linewidth=1, linestyle=':')
     left.set(yticks=range(len(shown)), yticklabels=[n for n, _ in shown], xlabel=title)
-    left.margins(y=0.12)
+    left.margins(x=0.12, y=0.1)
     left.invert_yaxis()
     for name, curve in curves.items():
         if curve:

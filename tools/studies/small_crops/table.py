@@ -96,9 +96,13 @@ def write(study, json_file, markdown, png):
                       f"{statistics.mean(f['minutes'] for f in several):.0f}"])
     lines.insert(1, ['---'] * len(lines[0]))
     first = title(columns[0])
-    cells = {name: over_seeds([f['figures'][first] for f in several]) for name, several in groups.items()}
-    curves = {name: several[0]['curve']['acc1_dense'] for name, several in groups.items()}
-    picture.draw({'random start': start['figures'][first], **cells}, curves, f'{first}, percent', png)
+    cells = {'random start': [figure(figures, name, columns[0]) for name in study.starts]}
+    curves = {}
+    for name, facts in runs.items():
+        arm = name.rpartition('_s')[0]
+        cells.setdefault(arm, []).append(facts['figures'][first])
+        curves.setdefault(arm, facts['curve']['acc1_dense'])
+    picture.draw(cells, curves, f'{first}, percent', png)
     replace_text(markdown, '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines) + '\n\n' + _words(study))
 
 
