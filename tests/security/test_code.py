@@ -22,7 +22,8 @@ ALLOWED = {
     'passl/utils/config/registry.py': {
         'importlib': 'code of the user, after consent (engine.run.permitted_imports), and installed entry points',
         'vars': 'whether a class defines a constructor'},
-    'passl/cli.py': {'setattr': 'the streams of this process, by names in the file'},
+    'passl/cli.py': {'setattr': 'the streams of this process, by names in the file',
+                     'importlib': 'modules of this package, by the table in the file'},
     'passl/datasets/labelled/checked.py': {'load': 'np.load(allow_pickle=False) of what was remembered'},
     'passl/transfer/probes/results.py': {'load': 'np.load(allow_pickle=False) of what this command has measured'},
     'passl/transfer/lost.py': {'ctypes': 'a number in memory that forked processes share'},
@@ -59,7 +60,7 @@ ALLOWED = {
 }
 # getattr with a name from outside is a door; with one from the code it is none
 GETATTR = {'passl/__init__.py': 'functions of this package, by names in the file',
-           'passl/cli.py': 'the streams of this process',
+           'passl/cli.py': 'the streams of this process, and functions by the table in the file',
            'passl/engine/signals.py': 'names of signals in the file',
            'passl/datasets/loader.py': 'names of signals in the file',
            'passl/environment/arithmetic.py': 'names of switches in the file',
