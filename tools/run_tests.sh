@@ -3,7 +3,7 @@
 #   bash tools/run_tests.sh                            all but the slow ones, on Paddle 3.3.1
 #   bash tools/run_tests.sh --all                      the slow ones too (they train, or start several processes)
 #   bash tools/run_tests.sh --cov=passl tests/engine   other arguments go to pytest
-#   PADDLE_VERSION=2.6.2 bash tools/run_tests.sh       those that use Paddle, in a second environment
+#   PADDLE_VERSION=2.6.2 bash tools/run_tests.sh       the core's, in a second environment
 #   PASSL_TEST_EXTRAS=seg bash tools/run_tests.sh      only tests/transfer/seg, all of it, in an environment with
 #                                                      PaddleSeg; with PADDLE_VERSION=2.6.2 its quick ones
 # environment variables: PYTHON, PASSL_VENV (default ./.venv), PASSL_TEST_WORKERS (default 2)
