@@ -6,7 +6,7 @@
 #   PADDLE_VERSION=2.6.2 bash tools/run_tests.sh       the core's, in a second environment
 #   PASSL_TEST_EXTRAS=seg bash tools/run_tests.sh      only tests/transfer/seg, all of it, in an environment with
 #                                                      PaddleSeg; with PADDLE_VERSION=2.6.2 its quick ones
-# environment variables: PYTHON, PASSL_VENV (default ./.venv), PASSL_TEST_WORKERS (default 2)
+# environment variables: PYTHON, PASSL_VENV (default ./.venv), PASSL_TEST_WORKERS (default 2, with --all 3)
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
@@ -14,12 +14,14 @@ DEFAULT_VERSION=3.3.1
 version=${PADDLE_VERSION:-$DEFAULT_VERSION}
 venv=${PASSL_VENV:-$ROOT/.venv}
 extras=${PASSL_TEST_EXTRAS:-}
-options=(-n "${PASSL_TEST_WORKERS:-2}" --dist loadfile --timeout 600)
+workers=2
+options=(--dist loadfile --timeout 600)
 options+=(--timeout-method thread --max-worker-restart 2)      # ends what waits in C, too; it is tried again, then all ends
 quick=(-m 'not slow')
 arguments=()
 for argument in "$@"; do
-    if [ "$argument" = --all ]; then quick=(); else arguments+=("$argument"); fi
+    if [ "$argument" = --all ]; then quick=(); workers=3      # slow ones wait more than they compute
+    else arguments+=("$argument"); fi
 done
 cd "$ROOT"
 if [ -n "$extras" ]; then           # a library with pins of its own: apart from the other tests, all of its own
@@ -40,5 +42,5 @@ fi
 make_environment "$venv" -e ".[cpu,${extras:+$extras,}test]" "paddlepaddle==$version"
 echo "Tests on Paddle $version, $("$PY" --version)"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-COVERAGE_FILE=$venv/.coverage "$PY" -m pytest "${options[@]}" ${quick+"${quick[@]}"} -o "cache_dir=$venv/pytest_cache" \
-    ${arguments+"${arguments[@]}"} </dev/null
+COVERAGE_FILE=$venv/.coverage "$PY" -m pytest -n "${PASSL_TEST_WORKERS:-$workers}" "${options[@]}" \
+    ${quick+"${quick[@]}"} -o "cache_dir=$venv/pytest_cache" ${arguments+"${arguments[@]}"} </dev/null
