@@ -58,12 +58,19 @@ def test_wrong_command(argv, words, capsys):
     assert all(w in err for w in words)
 
 
+ENTRIES = {'extract-weight': 'extract_main', 'check-data': 'check_main'}      # the others are named as their command
+
+
 @pytest.mark.parametrize('command', cli.COMMANDS)
 def test_subcommands_have_help_and_a_function(command, capsys):
     with pytest.raises(SystemExit) as e:
         cli.main([command, '--help'])
     assert e.value.code == 0
-    assert f'usage: passl {command}' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f'usage: passl {command}' in out
+    with pytest.raises(SystemExit):
+        getattr(cli, ENTRIES.get(command, command.replace('-', '_') + '_main'))(['--help'], prog=f'passl {command}')
+    assert capsys.readouterr().out == out           # what tools/*.py call is this command
     module, name = cli.COMMANDS[command].run.split(':')
     run = getattr(importlib.import_module('passl.' + module), name)
     assert inspect.signature(run).bind('the parsed arguments')

@@ -49,7 +49,8 @@ make_environment() {
     if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ] || ! (cd / && "$PY" -c \
             "import importlib.util as u, sys; sys.exit(not (u.find_spec('passl') and u.find_spec('paddle')))"); then
         echo "Installing $* (some 600 MB with Paddle; the whole log is in $venv/pip.log)"
-        rm -f "$venv"/.passl-installed-*        # --no-compile: half the time; Python compiles what is imported
+        rm -f "$venv"/.passl-installed-*
+        # --no-compile: half the time, and Python compiles what is imported
         (cd "$ROOT" && PYTHONUNBUFFERED=1 "$PY" -m pip install --progress-bar off --no-compile --log "$venv/pip.log" "$@" \
             </dev/null | grep --line-buffered -E '^ *(Collecting|Downloading|Building|Installing|Successfully)' \
             | cut -c1-110; exit "${PIPESTATUS[0]}") || fail "The installation failed: see above and $venv/pip.log"

@@ -61,7 +61,10 @@ def read_config(path: Union[str, os.PathLike], overrides: Sequence[str] = ()) ->
     """
     cfg = read_file(path, Dialect(BASE, ConfigLoader, _merge))
     for text in overrides:                      # a component may have no settings yet
-        component, dot, _ = text.partition('=')[0].strip().partition('.')
+        path = text.partition('=')[0].strip()
+        if TAG in path.split('.'):
+            raise ConfigError(f"-o {text[:200]}: '{TAG}' is no key. Write {TAG}Name {{key: value}} as the value.")
+        component, dot, _ = path.partition('.')
         if dot:
             cfg.setdefault(component, {})
     return apply_overrides(cfg, overrides, schema=None, loader=ConfigLoader)

@@ -107,7 +107,8 @@ def test_inheritance_and_overrides(tmp_path):
     assert cfg['EvalDataset'] == {TAG: 'VOCDataSet', 'anno_path': 'x'}
     assert cfg['TrainDataset'][TAG] == 'COCODataSet' and cfg['TrainDataset']['image_dir'] == 'y'
     assert cfg['FPN'] == {'out_channel': 64, 'norm_type': 'sync_bn'} and cfg['RPNHead']['in_channel'] == 3
-    for wrong in ('TrainReader.sample_transforms.9=1', 'iterations.x=1', 'a=!!python/name:os'):
+    for wrong in ('TrainReader.sample_transforms.9=1', 'iterations.x=1', 'a=!!python/name:os',
+                  'TrainDataset.!=COCODataSet', '!=x'):
         with pytest.raises(ConfigError):
             read_config(FPN, [wrong])
     with pytest.raises(ConfigError, match='No config file'):

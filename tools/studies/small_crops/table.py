@@ -64,14 +64,19 @@ def facts_of(study, run):
             'figures': {title(c): figure(figures, run.name, c) for c in study.study['columns']}}
 
 
-def grouped(runs):
-    """{row: [what is known of its runs]}: the pre-trainings of an arm together. Two stand each by itself: the interval
-    of their mean is 13 of its standard errors wide, and says nothing."""
+def by_arm(runs):
+    """{arm: [names of its runs]}, in the order of `runs`."""
     arms = {}
     for name in runs:
         arms.setdefault(name.rpartition('_s')[0], []).append(name)
+    return arms
+
+
+def grouped(runs):
+    """{row: [what is known of its runs]}: the pre-trainings of an arm together. Two stand each by itself: the interval
+    of their mean is 13 of its standard errors wide, and says nothing."""
     rows = {}
-    for arm, names in arms.items():
+    for arm, names in by_arm(runs).items():
         rows.update({n: [n] for n in names} if len(names) == 2 else {arm: names})
     return {row: [runs[n] for n in names] for row, names in rows.items()}
 
@@ -97,11 +102,9 @@ def write(study, json_file, markdown, png):
     lines.insert(1, ['---'] * len(lines[0]))
     first = title(columns[0])
     cells = {'random start': [figure(figures, name, columns[0]) for name in study.starts]}
-    curves = {}
-    for name, facts in runs.items():
-        arm = name.rpartition('_s')[0]
-        cells.setdefault(arm, []).append(facts['figures'][first])
-        curves.setdefault(arm, facts['curve']['acc1_dense'])
+    arms = by_arm(runs)
+    cells.update({arm: [runs[n]['figures'][first] for n in names] for arm, names in arms.items()})
+    curves = {arm: runs[names[0]]['curve']['acc1_dense'] for arm, names in arms.items()}
     picture.draw(cells, curves, f'{first}, percent', png)
     replace_text(markdown, '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines) + '\n\n' + _words(study))
 
