@@ -69,7 +69,7 @@ setup(
         'regions': ['scikit-image>=0.19'],
         # `passl visualize --embedding tsne` and `umap`
         'embedding': ['scikit-learn>=1.0', 'umap-learn>=0.5'],
-        'test': ['pytest>=7.3', 'pytest-cov>=4.0', 'pytest-timeout>=2.1', 'pytest-xdist>=3.0', 'hypothesis>=6.0',
+        'test': ['pytest>=7.3', 'pytest-cov>=4.0', 'pytest-timeout>=2.1', 'pytest-xdist>=3.8', 'hypothesis>=6.0',
                  'scikit-image>=0.19', 'setuptools>=70.1'],         # which builds wheels by itself
         # what `make lint` and `make types` run
         'dev': ['ruff>=0.9', 'mypy>=1.8', 'types-PyYAML'],

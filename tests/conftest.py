@@ -37,6 +37,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
+    items.sort(key=lambda item: item.get_closest_marker('slow') is None)    # the slow ones first: no worker ends alone
     if config.getoption('--device') != 'cpu':
         for item in items:
             marker = item.get_closest_marker('cpu_only')

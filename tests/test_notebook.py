@@ -47,7 +47,7 @@ def test_the_cells_run(tmp_path, monkeypatch, capfd):
         if cell['cell_type'] != 'code' or 'install' in cell['metadata'].get('tags', ()):
             continue
         source = re.sub(r'^!(.*)$', r"shell(f'\1')", ''.join(cell['source']), flags=re.M)
-        source, tiny = re.subn(r'IMAGES, HOURS = 400, 0\.1 ', 'IMAGES, HOURS = 20, 0.003 ', source)
+        source, tiny = re.subn(r'IMAGES, HOURS = 400, 0\.1 ', 'IMAGES, HOURS = 20, 0.0005 ', source)
         exec(compile(source, PAGE, 'exec'), names)      # noqa: S102  our own page
     said = capfd.readouterr().out
     assert said.count('The plan, and why') == 2 and 'ResNet 512' in said and '(20, 512)' in said

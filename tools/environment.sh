@@ -1,5 +1,6 @@
 # Sourced by quickstart.sh and run_tests.sh: makes or reuses a virtual environment with this clone in it.
-# Honours PYTHON (the interpreter to use) and PASSL_VENV (where the environment is).
+# Honours PYTHON (the interpreter to use) and PASSL_VENV (where the environment is); BELOW: a folder of packages that need
+# not be installed again, unless in another version.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -43,12 +44,13 @@ make_environment() {
         "$python" -m venv --clear "$venv" || fail "$python -m venv $venv failed (see above)."
     fi
     PY=$venv/bin/python
+    [ -z "${BELOW:-}" ] || echo "$BELOW" >"$("$PY" -c 'import site; print(site.getsitepackages()[0])')/below.pth"
     # The installation is skipped when the same requirements were installed from this very setup.py.
     stamp=$venv/.passl-installed-$(echo "$*" | cksum | cut -d' ' -f1)
     want="$ROOT $* $(cksum <"$ROOT/setup.py")"
     if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ] || ! (cd / && "$PY" -c \
             "import importlib.util as u, sys; sys.exit(not (u.find_spec('passl') and u.find_spec('paddle')))"); then
-        echo "Installing $* (some 600 MB with Paddle; the whole log is in $venv/pip.log)"
+        echo "Installing $* (up to 600 MB, with Paddle; the whole log is in $venv/pip.log)"
         rm -f "$venv"/.passl-installed-*
         # --no-compile: half the time, and Python compiles what is imported
         (cd "$ROOT" && PYTHONUNBUFFERED=1 "$PY" -m pip install --progress-bar off --no-compile --log "$venv/pip.log" "$@" \

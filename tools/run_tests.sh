@@ -20,13 +20,12 @@ options+=(--timeout-method thread --max-worker-restart 2)      # ends what waits
 quick=(-m 'not slow')
 arguments=()
 for argument in "$@"; do
-    if [ "$argument" = --all ]; then quick=(); workers=3      # slow ones wait more than they compute
+    if [ "$argument" = --all ]; then quick=(); workers=3; options+=(--no-loadscope-reorder)     # slow ones wait, and come first
     else arguments+=("$argument"); fi
 done
 cd "$ROOT"
-if [ -n "$extras" ]; then           # a library with pins of its own: apart from the other tests, all of its own
+if [ -n "$extras" ]; then           # a library with pins of its own: apart from the other tests, above their packages
     [ -d "tests/transfer/$extras" ] || fail "PASSL_TEST_EXTRAS=$extras: there is no tests/transfer/$extras."
-    venv=$venv-$extras
     [ "$version" != "$DEFAULT_VERSION" ] || quick=()
     arguments+=("tests/transfer/$extras")
 fi
@@ -39,7 +38,12 @@ if [ "$version" != "$DEFAULT_VERSION" ]; then
         arguments+=(--ignore=tests/{engine/test_pictures.py,transfer/det,datasets/test_odd_files.py})
     fi
 fi
-make_environment "$venv" -e ".[cpu,${extras:+$extras,}test]" "paddlepaddle==$version"
+make_environment "$venv" -e '.[cpu,test]' "paddlepaddle==$version"
+if [ -n "$extras" ]; then
+    BELOW=$("$PY" -c 'import site; print(site.getsitepackages()[0])')
+    venv=$venv-$extras
+    make_environment "$venv" -e ".[cpu,$extras,test]" "paddlepaddle==$version"
+fi
 echo "Tests on Paddle $version, $("$PY" --version)"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 COVERAGE_FILE=$venv/.coverage "$PY" -m pytest -n "${PASSL_TEST_WORKERS:-$workers}" "${options[@]}" \

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..utils.config import with_defaults
 from ..utils.errors import CheckpointError, ConfigError
-from ..utils.logger import get_logger
+from ..utils.logger import warn_for_all
 
 # settings that do not change a number of the training, and how long it goes
 _HARMLESS = ('output_dir', 'timestamp', 'device', 'epochs', 'total_iters', 'log_config', 'visual_config',
@@ -77,7 +77,7 @@ def check_changes(stored: dict[str, Any], cfg: dict[str, Any], refuse: bool, pat
                           '\nGo on with the former settings (config.yaml in the run folder), start another run with '
                           '-o output_dir=DIR, or go on with the changed ones all the same: --allow-changes.')
     for name, a, b in found:
-        get_logger().warning('Config differs from the resumed run: %s: %s -> %s', name, _short(a), _short(b))
+        warn_for_all(f'Config differs from the resumed run: {name}: {_short(a)} -> {_short(b)}')
     return [name for name, *_ in found]
 
 

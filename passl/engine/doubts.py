@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING, Any, Optional
 
 from ..datasets.preprocess.geometric import RandomResizedCrop
-from ..utils.logger import get_logger
+from ..utils.logger import warn_for_all
 from ..utils.misc import CELL, power_of_two
 
 if TYPE_CHECKING:
@@ -60,4 +60,4 @@ def tell_doubts(trainer: 'Trainer') -> None:
     found = doubts(len(trainer.train_loader.dataset), side or 224, trainer.global_batch_size, trainer.max_iters, rate,
                    'densecl' if hasattr(model, 'loss_lambda') else 'moco', model.negatives)
     for sentence in found:
-        get_logger().warning('Doubtful: %s', sentence)
+        warn_for_all(f'Doubtful: {sentence}')

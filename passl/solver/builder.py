@@ -10,7 +10,7 @@ from paddle.regularizer import L2Decay
 
 from ..utils.config.kinds import Flag, NotNegative, Share, is_number, is_whole, mistake
 from ..utils.errors import ConfigError
-from ..utils.logger import get_logger
+from ..utils.logger import warn_for_all
 from ..utils.config.registry import Registry, accepted_arguments, build_from_config
 
 OPTIMIZERS = Registry('optimizer')
@@ -81,23 +81,22 @@ def _with_length(cfg, length, iters_per_epoch, where):
                 f'the rate would stay at its end. Remove {end}, which then follows the length of the training '
                 f'(-o {where}.{end}=null), or set it to {epochs(length)}.')
         if steps > length and not (is_whole(warmup) and warmup >= length):
-            _warn(f"'{where}.{end}' is {epochs(steps)} epochs, but the schedule runs for {epochs(length)}: the "
-                  'training ends before the rate has come down. Right for a run that --resume will make longer, else '
-                  f'remove {end} (-o {where}.{end}=null).')
+            warn_for_all(
+                f"'{where}.{end}' is {epochs(steps)} epochs, but the schedule runs for {epochs(length)}: the "
+                'training ends before the rate has come down. Right for a run that --resume will make longer, else '
+                f'remove {end} (-o {where}.{end}=null).')
     for key in ('warmup_steps', 'step_size'):
         if is_whole(cfg.get(key)) and cfg[key] >= length:
-            _warn(f"'{where}.{key}' is {epochs(cfg[key])} epochs, but the schedule runs for {epochs(length)}: the rate "
-                  f'never gets beyond that. Lower {key}.')
+            warn_for_all(
+                f"'{where}.{key}' is {epochs(cfg[key])} epochs, but the schedule runs for {epochs(length)}: the rate "
+                f'never gets beyond that. Lower {key}.')
     marks = cfg.get('milestones')
     late = [m for m in marks if m >= length] if isinstance(marks, list) else []
     if late:
-        _warn(f"'{where}.milestones': {', '.join(map(epochs, late))} lie behind the end of the training "
-              f'({epochs(length)} epochs): there the rate is not lowered any more. Set the milestones for this length.')
+        warn_for_all(
+            f"'{where}.milestones': {', '.join(map(epochs, late))} lie behind the end of the training "
+            f'({epochs(length)} epochs): there the rate is not lowered any more. Set the milestones for this length.')
     return cfg
-
-
-def _warn(text):
-    get_logger().warning('%s', text)
 
 
 def _as_numbers(cfg, registry, where):

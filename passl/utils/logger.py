@@ -68,6 +68,12 @@ def get_logger() -> logging.Logger:
     return logging.getLogger(NAME)
 
 
+def warn_for_all(text: str) -> None:
+    """Warn of what every process of the job finds alike: process 0 says it."""
+    if _rank == 0:
+        get_logger().warning('%s', text)
+
+
 def setup_logger(run_dir: Optional[str] = None, rank: int = 0) -> logging.Logger:
     """Set up the project's logger; may be called again (the former outputs are closed).
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from passl.utils import logger as module
-from passl.utils.logger import JsonLines, get_logger, read_json_lines, setup_logger
+from passl.utils.logger import JsonLines, get_logger, read_json_lines, setup_logger, warn_for_all
 
 
 def test_console_and_file_get_one_line_each(tmp_path, capsys):
@@ -60,10 +60,17 @@ def test_a_foreign_handler_is_kept():
 def test_other_ranks_report_warnings_only(tmp_path, capsys):
     logger = setup_logger(tmp_path, rank=3)
     logger.info('quiet')
+    warn_for_all('quiet: process 0 says so')
     logger.warning('loud')
     text = (tmp_path / 'log.txt').read_text()
     assert 'quiet' not in text and text.endswith('WARNING: [rank 3] loud\n')
     assert capsys.readouterr().out == text
+
+
+def test_process_0_says_what_all_find(capsys):
+    setup_logger()
+    warn_for_all('100 % of it')
+    assert capsys.readouterr().out.endswith('WARNING: 100 % of it\n')
 
 
 def test_lines_do_not_tear_a_bar(monkeypatch):
