@@ -184,6 +184,7 @@ def planned(args: argparse.Namespace, facts: Facts, hours: Optional[float], seco
     """
     choices = [Choice('backbone', 'backbone', args.backbone, why)]
     choices += plan(facts, args.method, dense_loss(facts, _can_make_regions()), args.epochs, hours, seconds)
+    choices += [Choice('-o', 'override', '', f'{text}, whatever stands above') for text in args.override]
     return choices, config_of(args, choices)
 
 

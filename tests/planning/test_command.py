@@ -67,9 +67,10 @@ def test_half_precision_and_large_crops(tmp_path):
 
 def test_a_plan_alone_writes_nothing(images, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert pretrain(images, '--plan', '--no-cuda', '--backbone', 'resnet18') == 0
+    assert pretrain(images, '--plan', '--no-cuda', '--backbone', 'resnet18', '-o', 'model.K=32') == 0
     out = capsys.readouterr().out
-    for words in ('24 images, short side 40 px', 'are enlarged', 'at most half of 24 images', 'to be replaced by'):
+    for words in ('24 images, short side 40 px', 'are enlarged', 'at most half of 24 images', 'to be replaced by',
+                  'model.K=32, whatever stands above'):
         assert words in out
     assert os.listdir(tmp_path) == ['images']
 
