@@ -19,7 +19,8 @@ def view():
 
 
 def densecl_config(dataroot, output_dir, batch_size=4, epochs=2, workers=0, size=32, K=16, **more):
-    """Config dict of a tiny pre-training without figures of its checkpoints; `more` replaces or adds top-level keys."""
+    """Config dict of a tiny pre-training without pictures or figures of its checkpoints; `more` replaces or adds
+    top-level keys."""
     cfg = {
         'epochs': epochs, 'output_dir': str(output_dir), 'seed': 3, 'device': 'cpu', 'custom_imports': [SMALL_NET],
         'model': {'name': 'DenseCL', 'backbone': {'name': 'SmallNet'}, 'neck': {'name': 'DenseCLNeck', **KEYS},
@@ -32,6 +33,7 @@ def densecl_config(dataroot, output_dir, batch_size=4, epochs=2, workers=0, size
         'lr_scheduler': {'name': 'CosineAnnealingDecay', 'learning_rate': 0.05, 'T_max': epochs},
         'optimizer': {'name': 'Momentum', 'weight_decay': 1e-4},
         'log_config': {'name': 'LogHook', 'interval': 1}, 'best_config': {'check': 'off'},
+        'visual_config': {'pictures': False},
     }
     cfg.update(more)
     return cfg
