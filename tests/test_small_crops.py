@@ -144,6 +144,7 @@ class FakeTools:
                 f.write(json.dumps({'mode': 'train', 'iteration': 1000, 'acc1_dense': 50.0, 'time': 0.12}) + '\n')
         elif words[0] == 'tools/evaluate.py':
             out, names = words[words.index('--output') + 1], words[words.index('--names') + 1:words.index('--no-cuda')]
+            assert len(set(names)) == len(names)
             os.makedirs(out, exist_ok=True)
             rows = [{'task': 'linear-seg', 'setting': 100, 'figure': 'miou', 'cells': {
                 n: {'mean': self.worth.get(n.rpartition('_s')[0], 20.0) + int(n[-1:] == '1'), 'half': 0.5, 'values': []}
@@ -170,7 +171,7 @@ def run(data, out, **changes):
 
 def test_order_best_arms_table_and_going_on(data, tmp_path, tools, capsys):
     changes = {'batch': 4, 'stages': [{'arms': ['regions', 'paper', 'geometric_cells'], 'seeds': [0]},
-                                      {'arms': ['best1'], 'seeds': [1, 2]}, {'arms': ['best2'], 'seeds': [1]},
+                                      {'arms': ['best1'], 'seeds': [1, 2]}, {'arms': ['best2', 'regions'], 'seeds': [1]},
                                       {'arms': ['best1'], 'seeds': [0], 'vary': [{'model.loss_lambda': 0.7}]}]}
     assert run(data, tmp_path, **changes) == 0
     assert tools.trained == ['regions_s0', 'paper_s0', 'geometric_cells_s0', 'regions_s1', 'regions_s2',

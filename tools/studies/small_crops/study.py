@@ -88,6 +88,8 @@ class Study:
         self.measure_start()
         for stage in self.study['stages']:
             for run in self._runs_of(stage):
+                if run.name in [r.name for r in self.runs]:         # a former stage has it
+                    continue
                 new = self.train(run)
                 self.runs.append(run)
                 if stage.get('probe', True):
