@@ -89,7 +89,7 @@ def test_what_is_prepared(data, tmp_path):
 
 def share_by_loops(index, places, rows, columns, radius):
     """The definition, a pair of cells at a time."""
-    hits, near = [], []
+    hits = []
     for pairs, (query, key) in zip(index, places):
         for cell, chosen in enumerate(pairs):
             at = []
@@ -102,9 +102,8 @@ def share_by_loops(index, places, rows, columns, radius):
                 continue
             close = [np.hypot(at[0] - k // columns - 0.5, at[1] - k % columns - 0.5) <= radius
                      for k in range(rows * columns)]
-            hits.append(close[chosen])
-            near.append(np.mean(close))
-    return 100 * np.mean(hits), 100 * np.mean(near)
+            hits.append((close[chosen], np.mean(close), chosen == cell))
+    return 100 * np.mean(hits, 0)
 
 
 def test_true_match_share_is_that_of_loops():
@@ -120,7 +119,7 @@ def test_true_match_share_of_equal_and_mirrored_views():
     places = np.array([[[0.2, 0.3, 0.5, 0.5, 0, 0], [0.2, 0.3, 0.5, 0.5, 1, 0]]], np.float32)
     mirrored = np.arange(16).reshape(4, 4)[:, ::-1].reshape(1, 16)
     # of 16 x 16 pairs 16 are equal, 48 neighbours along an axis and 36 along a diagonal
-    assert matches.true_match_share(mirrored, places, 4, 4) == (100.0, 100 * (16 + 48 + 36) / 256)
+    assert matches.true_match_share(mirrored, places, 4, 4) == (100.0, 100 * (16 + 48 + 36) / 256, 0.0)
     assert matches.true_match_share((mirrored + 8) % 16, places, 4, 4)[0] == 0.0
 
 
@@ -157,7 +156,7 @@ class FakeTools:
 def tools(monkeypatch):
     fake = FakeTools({'regions': 28.0, 'paper': 24.0, 'geometric_cells': 27.0})
     monkeypatch.setattr(study.Study, 'command', staticmethod(fake))
-    monkeypatch.setattr(study.Study, 'matched', lambda self, weights, settings: [60.0, 33.0])
+    monkeypatch.setattr(study.Study, 'matched', lambda self, weights, settings: [60.0, 33.0, 50.0])
     return fake
 
 
@@ -171,7 +170,8 @@ def run(data, out, **changes):
 
 def test_order_best_arms_table_and_going_on(data, tmp_path, tools, capsys):
     changes = {'batch': 4, 'stages': [{'arms': ['regions', 'paper', 'geometric_cells'], 'seeds': [0]},
-                                      {'arms': ['best1'], 'seeds': [1, 2]}, {'arms': ['best2', 'regions'], 'seeds': [1]},
+                                      {'arms': ['best1'], 'seeds': [1, 2]},
+                                      {'arms': ['best2', 'regions'], 'seeds': [1]},
                                       {'arms': ['best1'], 'seeds': [0], 'vary': [{'model.loss_lambda': 0.7}]}]}
     assert run(data, tmp_path, **changes) == 0
     assert tools.trained == ['regions_s0', 'paper_s0', 'geometric_cells_s0', 'regions_s1', 'regions_s2',
@@ -227,6 +227,6 @@ def test_two_steps_for_real(data, tmp_path):
     facts = result['runs']['regions_s0']
     assert [step for step, _ in facts['curve']['loss_dense']] == [1, 2] and set(facts['true_matches']) == {'2'}
     assert 0 < facts['figures']['nuclei linear-seg 100 %']['mean'] < 100
-    share, chance = result['random']['true_matches']['0']
-    assert 0 < chance < share <= 100
+    share, chance, same = result['random']['true_matches']['0']
+    assert 0 < chance < share <= 100 and 0 <= same <= 100
     assert os.listdir(tmp_path / 'weights') == ['regions_s0.pdparams']

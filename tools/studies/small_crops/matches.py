@@ -29,7 +29,8 @@ def true_places(places, rows, columns):
 
 
 def true_match_share(index, places, rows, columns, radius=RADIUS):
-    """(share of matches within `radius` cells of the true place, the same of a random match), both in percent.
+    """(share of matches within `radius` cells of the true place, the same of a random match, share of matches with the
+    cell at the same place of the key view, wherever the views lie in the image), in percent.
 
     Only query cells whose centre lies in the key view count.
 
@@ -41,7 +42,8 @@ def true_match_share(index, places, rows, columns, radius=RADIUS):
     cells = np.stack(np.meshgrid(np.arange(rows) + 0.5, np.arange(columns) + 0.5, indexing='ij'), -1).reshape(-1, 2)
     near = np.linalg.norm(true[:, :, None] - cells, axis=-1) <= radius                  # [N, Lq, Lk]
     hit = np.take_along_axis(near, np.asarray(index)[:, :, None], 2)[..., 0]
-    return 100 * float(hit[inside].mean()), 100 * float(near[inside].mean())
+    same = np.asarray(index) == np.arange(rows * columns)
+    return tuple(100 * float(what[inside].mean()) for what in (hit, near, same))
 
 
 def measure(weights, dataset, batch=32):

@@ -149,7 +149,7 @@ class Study:
                              'of the study goes on from this point.')
 
     def matched(self, weights, settings):
-        """[share, chance] of `matches.measure` on the photographs that are held out, in crops as in training."""
+        """What `matches.measure` tells on the photographs that are held out, in crops as in training."""
         from studies.small_crops import matches
 
         from passl.datasets import build_dataset

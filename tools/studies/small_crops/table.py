@@ -88,7 +88,7 @@ def write(study, json_file, markdown, png):
              'figures': {title(c): over_seeds([figure(figures, name, c) for name in study.starts]) for c in columns}}
     runs = {run.name: facts_of(study, run) for run in study.runs}
     replace_text(json_file, json.dumps({'random': start, 'runs': runs}, indent=1) + '\n')
-    lines = [['run', 'seeds', *map(title, columns), 'true matches', 'dense top-1', 'minutes'],
+    lines = [['run', 'seeds', *map(title, columns), 'true matches (same place)', 'dense top-1', 'minutes'],
              ['random', str(len(study.starts)), *(cell(c) for c in start['figures'].values()), _matches(start, study),
               '-', '-']]
     groups = grouped(runs)
@@ -110,7 +110,8 @@ def write(study, json_file, markdown, png):
 
 
 def _matches(facts, study):
-    return ', '.join(f'{step}: {share:.0f}' for step, (share, _) in facts['true_matches'].items()) or '-'
+    shares = facts['true_matches'].items()
+    return ', '.join(f'{step}: {true:.0f} ({same:.0f})' for step, (true, _, same) in shares) or '-'
 
 
 def _words(study):
@@ -118,4 +119,5 @@ def _words(study):
     steps = ', '.join(map(str, study.study['dense_at']))
     return ('± is the 95 % t interval: of the probe over its seeds in a row of one pre-training, else over '
             'pre-trainings. True matches: step and percent of arg-max matches within 1.5 cells of the true place '
-            f'(chance {chance:.0f} at 112 px). Dense top-1: at the steps {steps} and the last.\n')
+            f'(chance {chance:.0f} at 112 px), and of those with the same cell of the other view. '
+            f'Dense top-1: at the steps {steps} and the last.\n')
