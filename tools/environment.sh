@@ -1,5 +1,5 @@
 # Sourced by quickstart.sh and run_tests.sh: makes or reuses a virtual environment with this clone in it.
-# Honours PYTHON (the interpreter to use) and PASSL_VENV (where the environment is); BELOW: a folder of packages that need
+# Honours PYTHON (the interpreter to use) and PASSL_VENV (where the environment is); PASSL_BELOW: a folder of packages that need
 # not be installed again, unless in another version.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -44,7 +44,7 @@ make_environment() {
         "$python" -m venv --clear "$venv" || fail "$python -m venv $venv failed (see above)."
     fi
     PY=$venv/bin/python
-    [ -z "${BELOW:-}" ] || echo "$BELOW" >"$("$PY" -c 'import site; print(site.getsitepackages()[0])')/below.pth"
+    [ -z "${PASSL_BELOW:-}" ] || echo "$PASSL_BELOW" >"$("$PY" -c 'import site; print(site.getsitepackages()[0])')/below.pth"
     # The installation is skipped when the same requirements were installed from this very setup.py.
     stamp=$venv/.passl-installed-$(echo "$*" | cksum | cut -d' ' -f1)
     want="$ROOT $* $(cksum <"$ROOT/setup.py")"

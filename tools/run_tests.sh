@@ -40,7 +40,7 @@ if [ "$version" != "$DEFAULT_VERSION" ]; then
 fi
 make_environment "$venv" -e '.[cpu,test]' "paddlepaddle==$version"
 if [ -n "$extras" ]; then
-    BELOW=$("$PY" -c 'import site; print(site.getsitepackages()[0])')
+    PASSL_BELOW=$("$PY" -c 'import site; print(site.getsitepackages()[0])')
     venv=$venv-$extras
     make_environment "$venv" -e ".[cpu,$extras,test]" "paddlepaddle==$version"
 fi
