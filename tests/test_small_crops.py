@@ -129,7 +129,7 @@ class FakeTools:
     """Stands for Study.command: writes what the tools would have written. The higher `worth[name]`, the better."""
 
     def __init__(self, worth):
-        self.worth, self.trained = worth, []
+        self.worth, self.trained, self.probes = worth, [], 0
 
     def __call__(self, *words):
         options = [w for flag, w in zip(words, words[1:]) if flag == '-o']
@@ -144,6 +144,7 @@ class FakeTools:
         elif words[0] == 'tools/evaluate.py':
             out, names = words[words.index('--output') + 1], words[words.index('--names') + 1:words.index('--no-cuda')]
             assert len(set(names)) == len(names)
+            self.probes += 1
             os.makedirs(out, exist_ok=True)
             rows = [{'task': 'linear-seg', 'setting': 100, 'figure': 'miou', 'cells': {
                 n: {'mean': self.worth.get(n.rpartition('_s')[0], 20.0) + int(n[-1:] == '1'), 'half': 0.5, 'values': []}
@@ -184,7 +185,10 @@ def test_order_best_arms_table_and_going_on(data, tmp_path, tools, capsys):
     runs = json.loads((tmp_path / 'results.json').read_text())['runs']
     assert runs['paper_s0']['figures']['clothes8 linear-seg 100 %']['mean'] == 24.0
     assert len((tmp_path / 'status.txt').read_text().split('\n')) == 8
+    assert tools.probes == 7 * len(SHIPPED['probes'])
     assert run(data, tmp_path, **changes) == 0
+    # before each stage with a best arm if there is something new, and at the end
+    assert tools.probes == (7 + 4) * len(SHIPPED['probes'])
     assert len(tools.trained) == 7 and len((tmp_path / 'status.txt').read_text().split('\n')) == 8
     assert run(data, tmp_path, **changes, steps=700) == 2
     assert 'regions_s0 in' in capsys.readouterr().err

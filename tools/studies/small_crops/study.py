@@ -74,6 +74,7 @@ class Study:
         self.data, self.out, self.more = os.path.abspath(args.data), os.path.abspath(args.output), args.override
         self.made = os.path.join(self.out, 'data')
         self.runs, self.probed = [], []        # Runs; names of those with figures
+        self.shown = 0                         # so many of the runs are measured and written down
         self.starts = {f'random_s{k}': f'random:{k}' for k in range(self.study['starts'])}
         self.images = prepare.prepare(self.data, self.made, self.study['classes'])
         self.labelled = len(prepare.files_below(self.data, prepare.POOL[:1]))
@@ -84,9 +85,11 @@ class Study:
         return path
 
     def do_all(self):
-        """Every run of every stage, each measured as soon as it is trained."""
+        """Every run of every stage, each measured as soon as it is trained; those of former times together."""
         self.measure_start()
         for stage in self.study['stages']:
+            if any(arm.startswith('best') for arm in stage['arms']):
+                self.show()
             for run in self._runs_of(stage):
                 if run.name in [r.name for r in self.runs]:         # a former stage has it
                     continue
@@ -94,10 +97,17 @@ class Study:
                 self.runs.append(run)
                 if stage.get('probe', True):
                     self.probed.append(run.name)
-                    self.probe()
-                table.write(self, *(self.place(f'results.{end}') for end in ('json', 'md', 'png')))
                 if new:
+                    self.show()
                     self._tell(run)
+        self.show()
+
+    def show(self):
+        """Measure and write down what is not yet."""
+        if self.shown != len(self.runs):
+            self.shown = len(self.runs)
+            self.probe()
+            table.write(self, *(self.place(f'results.{end}') for end in ('json', 'md', 'png')))
 
     def _runs_of(self, stage):
         arms = [self._best(int(a[4:])) if a.startswith('best') else a for a in stage['arms']]
