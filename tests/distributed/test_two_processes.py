@@ -22,7 +22,7 @@ def launching(log_dir, script, *arguments, processes=2, **environment):
     command = [sys.executable, '-m', 'paddle.distributed.launch', '--nproc_per_node', str(processes),
                '--log_dir', str(log_dir)]
     env = {k: v for k, v in os.environ.items() if not k.startswith('PADDLE_')}
-    return command + [script, *map(str, arguments)], {
+    return command + [str(script), *map(str, arguments)], {
         'cwd': ROOT, 'text': True, 'env': dict(env, OMP_NUM_THREADS='1', PYTHONPATH=ROOT, **environment)}
 
 
