@@ -33,8 +33,8 @@ if [ "$version" != "$DEFAULT_VERSION" ]; then
     venv=$venv-paddle$version
     if [ -z "$extras" ] && [ ${#arguments[@]} -eq 0 ]; then         # the core: what another Paddle may do otherwise
         mapfile -t arguments < <(grep -rlE --include='test_*.py' '\<paddle\>|build_dataloader' tests/datasets tests/utils)
-        arguments+=(tests/test_{costs,gpu_kernels,parity}.py)
-        arguments+=(tests/{distributed,engine,modeling,modules,planning,solver,transfer})
+        arguments+=(tests/test_{configs,costs,gpu_kernels,parity}.py)
+        arguments+=(tests/{distributed,engine,environment,modeling,modules,planning,solver,transfer})
         arguments+=(--ignore=tests/{engine/test_pictures.py,transfer/det,datasets/test_odd_files.py})
     fi
 fi

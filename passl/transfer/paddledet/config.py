@@ -61,10 +61,10 @@ def read_config(path: Union[str, os.PathLike], overrides: Sequence[str] = ()) ->
     """
     cfg = read_file(path, Dialect(BASE, ConfigLoader, _merge))
     for text in overrides:                      # a component may have no settings yet
-        path = text.partition('=')[0].strip()
-        if TAG in path.split('.'):
+        key = text.partition('=')[0].strip()
+        if TAG in key.split('.'):
             raise ConfigError(f"-o {text[:200]}: '{TAG}' is no key. Write {TAG}Name {{key: value}} as the value.")
-        component, dot, _ = path.partition('.')
+        component, dot, _ = key.partition('.')
         if dot:
             cfg.setdefault(component, {})
     return apply_overrides(cfg, overrides, schema=None, loader=ConfigLoader)
