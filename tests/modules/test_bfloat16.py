@@ -61,15 +61,17 @@ def test_a_library_that_computes_something_else_is_not_used(monkeypatch):
 # --- the layers ------------------------------------------------------------------------------------------------------
 
 @needs_units
-@pytest.mark.parametrize('n, c, o, size, k, stride, pad, swap', [
-    (2, 3, 64, (19, 17), 7, 2, 3, False), (3, 64, 32, (7, 7), 3, 1, 1, False), (2, 16, 48, (7, 6), 1, 2, 0, False),
-    (2, 5, 7, (6, 7), 3, 1, 1, False), (2, 32, 48, (3, 4), 3, 1, 1, True), (3, 32, 64, (5, 6), 3, 2, 1, True),
-    (2, 16, 16, (4, 4), 3, 1, 0, True)])
-def test_convolution(n, c, o, size, k, stride, pad, swap):
+@pytest.mark.parametrize('n, c, o, size, k, stride, pad, dilation, swap', [
+    (2, 3, 64, (19, 17), 7, 2, 3, 1, False), (3, 64, 32, (7, 7), 3, 1, 1, 1, False),
+    (2, 16, 48, (7, 6), 1, 2, 0, 1, False), (2, 5, 7, (6, 7), 3, 1, 1, 1, False), (2, 32, 48, (3, 4), 3, 1, 1, 1, True),
+    (3, 32, 64, (5, 6), 3, 2, 1, 1, True), (2, 16, 16, (4, 4), 3, 1, 0, 1, True),
+    (2, 32, 48, (3, 4), 3, 1, 2, 2, False)])
+def test_convolution(n, c, o, size, k, stride, pad, dilation, swap):
     """Of rounded operands all sums are float32: only tensors that are bfloat16 are rounded once more."""
-    layer = nn.Conv2D(c, o, k, stride=stride, padding=pad, bias_attr=False)
+    layer = nn.Conv2D(c, o, k, stride=stride, padding=pad, dilation=dilation, bias_attr=False)
     layer.weight.set_value(random(o, c, k, k))
-    kernel = onednn.convolution((n, c, *size), (o, c, k, k), (stride, stride), (pad, pad), paddle.bfloat16)
+    kernel = onednn.convolution((n, c, *size), (o, c, k, k), (stride, stride), (pad, pad), paddle.bfloat16,
+                                (dilation, dilation))
     assert kernel.swap == swap
     inner = paddle.to_tensor(random(n, c, *size), stop_gradient=False)
     y = cl.conv(layer, cl.to_channels_last(inner, paddle.bfloat16))
@@ -78,8 +80,9 @@ def test_convolution(n, c, o, size, k, stride, pad, swap):
     dy = random(*y.shape)
     (y * paddle.to_tensor(dy)).sum().backward()
     x, w, dy = rounded(inner.numpy()), rounded(layer.weight.numpy()), rounded(dy)
-    dx, dw = gradients(x, w, dy, stride, pad)
-    np.testing.assert_allclose(y.numpy(), convolved(x, w, (stride, stride), (pad, pad)), rtol=ROUNDING, atol=1e-4)
+    dx, dw = gradients(x, w, dy, stride, pad, dilation)
+    np.testing.assert_allclose(y.numpy(), convolved(x, w, (stride, stride), (pad, pad), dilation), rtol=ROUNDING,
+                               atol=1e-4)
     np.testing.assert_allclose(inner.grad.numpy(), dx, rtol=ROUNDING, atol=1e-4)
     assert layer.weight.grad.dtype == paddle.float32
     np.testing.assert_allclose(layer.weight.grad.numpy(), dw, rtol=1e-5, atol=2e-4)

@@ -17,47 +17,50 @@ def random(*shape):
     return np.random.RandomState(sum(shape)).randn(*shape).astype('float32')
 
 
-def convolved(x, w, stride, pad):
+def convolved(x, w, stride, pad, dilation=1):
     """[N, C, H, W] with [O, C, k_h, k_w], by the definition, in float64."""
     x = np.pad(x.astype('float64'), ((0, 0), (0, 0), (pad[0], pad[0]), (pad[1], pad[1])))
-    rows, columns = ((x.shape[2 + i] - w.shape[2 + i]) // stride[i] + 1 for i in (0, 1))
+    rows, columns = ((x.shape[2 + i] - dilation * (w.shape[2 + i] - 1) - 1) // stride[i] + 1 for i in (0, 1))
     out = np.zeros((x.shape[0], w.shape[0], rows, columns))
     for i in range(w.shape[2]):
         for j in range(w.shape[3]):
-            part = x[:, :, i:i + stride[0] * rows:stride[0], j:j + stride[1] * columns:stride[1]]
+            part = x[:, :, i * dilation:i * dilation + stride[0] * rows:stride[0],
+                     j * dilation:j * dilation + stride[1] * columns:stride[1]]
             out += np.einsum('ncab,oc->noab', part[:, :, :rows, :columns], w[:, :, i, j].astype('float64'))
     return out
 
 
-def gradients(x, w, dy, stride, pad):
+def gradients(x, w, dy, stride, pad, dilation=1):
     """(dx, dw) of sum(dy * conv(x, w)), which is linear in both, by the definition, in float64; square windows."""
-    k, padding = w.shape[2], ((0, 0), (0, 0), (pad, pad), (pad, pad))
+    k, padding = dilation * (w.shape[2] - 1) + 1, ((0, 0), (0, 0), (pad, pad), (pad, pad))
     source = np.pad(x.astype('float64'), padding)
     dx, dw = np.zeros_like(source), np.zeros(w.shape)
     for a in range(dy.shape[2]):
         for b in range(dy.shape[3]):
-            window = np.s_[:, :, a * stride:a * stride + k, b * stride:b * stride + k]
+            window = np.s_[:, :, a * stride:a * stride + k:dilation, b * stride:b * stride + k:dilation]
             dx[window] += np.einsum('no,ocij->ncij', dy[:, :, a, b], w)
             dw += np.einsum('no,ncij->ocij', dy[:, :, a, b], source[window])
     return dx[:, :, pad:pad + x.shape[2], pad:pad + x.shape[3]], dw
 
 
-SHAPES = [(2, 3, 8, (9, 7), 7, 2, 3), (3, 16, 32, (7, 7), 3, 1, 1), (2, 32, 16, (5, 9), 3, 2, 1),
-          (1, 16, 16, (1, 1), 3, 1, 1), (2, 16, 48, (7, 5), 1, 1, 0), (2, 16, 48, (7, 6), 1, 2, 0),
-          (2, 5, 7, (4, 6), 3, 1, 1)]
+SHAPES = [(2, 3, 8, (9, 7), 7, 2, 3, 1), (3, 16, 32, (7, 7), 3, 1, 1, 1), (2, 32, 16, (5, 9), 3, 2, 1, 1),
+          (1, 16, 16, (1, 1), 3, 1, 1, 1), (2, 16, 48, (7, 5), 1, 1, 0, 1), (2, 16, 48, (7, 6), 1, 2, 0, 1),
+          (2, 5, 7, (4, 6), 3, 1, 1, 1), (2, 16, 32, (7, 9), 3, 1, 2, 2), (1, 16, 8, (9, 8), 3, 2, 4, 4),
+          (2, 3, 5, (6, 11), 3, 1, 0, 2)]
 
 
-@pytest.mark.parametrize('n, c, o, size, k, stride, pad', SHAPES)
-def test_convolution(n, c, o, size, k, stride, pad):
-    layer = nn.Conv2D(c, o, k, stride=stride, padding=pad, bias_attr=False)
+@pytest.mark.parametrize('n, c, o, size, k, stride, pad, dilation', SHAPES)
+def test_convolution(n, c, o, size, k, stride, pad, dilation):
+    layer = nn.Conv2D(c, o, k, stride=stride, padding=pad, dilation=dilation, bias_attr=False)
     x, w = random(n, c, *size), random(o, c, k, k)
     layer.weight.set_value(w)
     inner = paddle.to_tensor(x, stop_gradient=False)
     y = cl.from_channels_last(cl.conv(layer, cl.to_channels_last(inner)))
-    np.testing.assert_allclose(y.numpy(), convolved(x, w, (stride, stride), (pad, pad)), atol=1e-4)
+    np.testing.assert_allclose(y.numpy(), convolved(x, w, (stride, stride), (pad, pad), dilation),
+                               atol=1e-4)
     dy = random(*y.shape)
     (y * paddle.to_tensor(dy)).sum().backward()
-    dx, dw = gradients(x, w, dy, stride, pad)
+    dx, dw = gradients(x, w, dy, stride, pad, dilation)
     np.testing.assert_allclose(inner.grad.numpy(), dx, atol=1e-4)
     np.testing.assert_allclose(layer.weight.grad.numpy(), dw, atol=2e-4)
 

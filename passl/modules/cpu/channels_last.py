@@ -82,7 +82,7 @@ def _unknown(layer):
 
 
 def _ordinary_conv(layer):
-    return (layer.bias is None and layer._groups == 1 and list(layer._dilation) == [1, 1]
+    return (layer.bias is None and layer._groups == 1
             and layer._padding_mode == 'zeros' and layer._data_format == 'NCHW'
             and layer._padding_algorithm == 'EXPLICIT' and len(layer._updated_padding) == 2
             and layer.weight.dtype == paddle.float32)
@@ -111,7 +111,7 @@ def conv(layer: nn.Conv2D, x: paddle.Tensor) -> paddle.Tensor:
     x = _dense(x)
     w = layer.weight
     kernel = onednn.convolution(_shape(x), tuple(w.shape), tuple(layer._stride), tuple(layer._updated_padding),
-                                x.dtype)
+                                x.dtype, tuple(layer._dilation))
     if not paddle.is_grad_enabled():
         return kernel.forward(x, w)
     return _Convolution.apply(x, w, kernel)

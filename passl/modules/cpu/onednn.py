@@ -152,23 +152,23 @@ class Convolution:
     """Convolution of one shape, without bias, in the three forms that training needs.
 
     Args:
-        x, w: shapes (N, C, H, W) and (O, C, k_h, k_w); stride, pad: two numbers each.
+        x, w: shapes (N, C, H, W) and (O, C, k_h, k_w); stride, pad, dilation: two numbers each.
         dtype: of the tensors [N, H, W, C]. Weights [O, C, k_h, k_w] and their gradients are float32 in any case.
     """
 
     def __init__(self, x: tuple[int, ...], w: tuple[int, ...], stride: tuple[int, ...], pad: tuple[int, ...],
-                 dtype: Any) -> None:
+                 dtype: Any, dilation: tuple[int, ...] = (1, 1)) -> None:
         self.lib = lib = library()
         self.dtype = dtype
-        size = [(x[2 + i] + 2 * pad[i] - w[2 + i]) // stride[i] + 1 for i in (0, 1)]
+        size = [(x[2 + i] + 2 * pad[i] - dilation[i] * (w[2 + i] - 1) - 1) // stride[i] + 1 for i in (0, 1)]
         self.out, self.x_shape, self.w_shape = [x[0], *size, w[0]], [x[0], x[2], x[3], x[1]], list(w)
         self.x, self.y = _described(x, NHWC, dtype), _described((x[0], w[0], *size), NHWC, dtype)
         self.plain, self.free, self.diff = _described(w, OIHW), _described(w, None, dtype), _described(w, None)
         self.stride, self.pad = stride, pad
-        self.window = (_dims(stride), _dims([0, 0]), _dims(pad), _dims(pad))
+        self.window = (_dims(stride), _dims([d - 1 for d in dilation]), _dims(pad), _dims(pad))
         # where the weights outweigh small maps, oneDNN's own gradient in bfloat16 takes three to five times as long
         self.swap = (dtype == paddle.bfloat16 and size[0] * size[1] <= 16 and w[2] * w[3] > 1
-                     and math.prod(w) > math.prod(x))
+                     and math.prod(w) > math.prod(x) and tuple(dilation) == (1, 1))
         self.fwd = _Primitive('convolution_forward', lib.engine, FORWARD, DIRECT, self.x, self.free, None, self.y,
                               *self.window, None)
         inner = self.fwd.queried(Q_WEIGHTS)

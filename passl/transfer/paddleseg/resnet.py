@@ -47,7 +47,7 @@ class DilatedResNet(ResNet):
             _reshape_stage(getattr(self, f'layer{number}'), stride, dilation)
 
     def forward(self, x: Tensor) -> Any:       # list[Tensor]; in paddle.vision it is a Tensor
-        return self.stages(x)       # without dilation by the CPU kernels of pre-training
+        return self.stages(x)       # on a CPU by the kernels of pre-training
 
 
 def _reshape_stage(stage, stride, dilation):

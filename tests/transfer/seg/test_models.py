@@ -7,6 +7,8 @@ import paddle
 import pytest
 
 from passl.modeling import build_backbone
+from passl.modules import kernels
+from passl.modules.cpu import channels_last
 from passl.transfer.paddleseg import library
 from passl.utils.errors import CheckpointError, ConfigError
 from passl.utils.weights.key_names import resnet_depth
@@ -53,6 +55,20 @@ def test_every_sth_place_is_what_the_pre_trained_network_computes(depth, output_
         assert got.shape == (1, want.shape[1], step * want.shape[2], step * want.shape[3])
         assert np.abs(got[:, :, ::step, ::step] - want).max() < 1e-4 * np.abs(want).max()
         assert np.abs(want).max() > 0.1
+
+
+@pytest.mark.skipif(bool(channels_last.why_not()), reason=channels_last.why_not() or 'usable')
+def test_the_kernels_of_pre_training_compute_it(monkeypatch):
+    net, x, found = DilatedResNet(18, 8), image(64, n=2), []
+    for find in (kernels.find, lambda *_: None):
+        monkeypatch.setattr(kernels, 'find', find)
+        assert bool(kernels.find('resnet', net, x)) == (not found)
+        net.clear_gradients()
+        last = net(x)[-1]
+        (last * last).mean().backward()
+        found.append([last.numpy()] + [p.grad.numpy() for p in net.parameters() if not p.stop_gradient])
+    for ours, paddles in zip(*found):
+        assert np.abs(ours - paddles).max() < 1e-3 * np.abs(paddles).max()
 
 
 @pytest.mark.parametrize('make', PLAIN, ids=lambda m: m.__name__)
