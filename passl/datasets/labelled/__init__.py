@@ -16,6 +16,8 @@ from .voc_objects import VocMultilabel
 
 Roots = Union[str, os.PathLike, Sequence[Union[str, os.PathLike]]]
 Splits = Union[None, str, Sequence[Optional[str]]]
+_SPLITS = {('coco', 'train'): 'train2017', ('coco', 'val'): 'val2017',
+           ('ade20k', 'train'): 'training', ('ade20k', 'val'): 'validation'}
 
 
 def _build(table, kind, root, split, options, what):
@@ -43,6 +45,20 @@ def parse_options(texts: Iterable[str]) -> dict[str, Any]:
             raise ConfigError(f'--option {key}: {why}.')
         options[key] = parse_yaml(value, f'--option {key}')
     return options
+
+
+def usual_split(kind: str, root: Roots, part: str) -> Splits:
+    """What a data set calls its part 'train' or 'val': COCO and ADE20K have other names; any other text stays as it is.
+
+    An own set in COCO's format may have instances_train.json in place of instances_train2017.json.
+    """
+    if isinstance(root, (list, tuple)):
+        return [usual_split(kind, r, part) for r in root]       # type: ignore[misc]
+    name = _SPLITS.get((kind, part), part)
+    if kind == 'coco':
+        file = os.path.join(os.path.expanduser(str(root)), 'annotations', 'instances_{}.json')
+        return part if os.path.isfile(file.format(part)) and not os.path.isfile(file.format(name)) else name
+    return name
 
 
 def build_segmentation(kind: str, root: Roots, split: Splits = None, **options: Any) -> Union[Segmentation, Joined]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any, Optional, Union
 
 from ...datasets.folder import check_folder
-from ...datasets.labelled import Joined, Segmentation, build_segmentation
+from ...datasets.labelled import Joined, Segmentation, build_segmentation, usual_split
 from ...datasets.labelled.checked import check_pairs, judge_masks
 from ...utils.errors import ConfigError, DataError
 from .config import DATASETS
@@ -13,7 +13,6 @@ from .config import DATASETS
 # PaddleSeg's name of a layout -> ours, which may stand in a config as well
 KINDS = {'Dataset': 'folder', 'PascalVOC': 'voc', 'Cityscapes': 'cityscapes', 'ADE20K': 'ade20k',
          **{kind: kind for kind in ('folder', 'list', 'voc', 'cityscapes', 'ade20k', 'coco')}}
-_SPLITS = {'ade20k': {'train': 'training', 'val': 'validation'}, 'coco': {'train': 'train2017', 'val': 'val2017'}}
 _THEIRS = ('type', 'dataset_root', 'mode', 'transforms', 'num_classes', 'edge')
 _LISTS = ('train_path', 'val_path', 'test_path')
 
@@ -65,7 +64,7 @@ def read_part(cfg: dict[str, Any], part: str) -> Optional[Union[Segmentation, Jo
     if kind in ('folder', 'list') and 'classes' not in options and not os.path.isfile(labels):
         said = cfg['model'].get('num_classes') or data.get('num_classes')
         options.update({'classes': said} if said else {})
-    pairs = build_segmentation(kind, root, _SPLITS.get(kind, {}).get(mode, mode), **options)
+    pairs = build_segmentation(kind, root, usual_split(kind, root, mode), **options)
     _agree(cfg, part, pairs)
     return pairs
 

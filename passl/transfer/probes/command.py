@@ -10,7 +10,7 @@ from typing import Optional
 import cv2
 from tqdm import tqdm
 
-from ...datasets.labelled import build_segmentation, parse_options
+from ...datasets.labelled import build_segmentation, parse_options, usual_split
 from ...datasets.labelled.checked import judge_masks
 from ...engine.device import select_device
 from ...engine.run_folder import RunFolder
@@ -30,12 +30,10 @@ from .seg_data import SegmentationSplit
 from .sources import find_sources
 
 CACHE = 'cache'
-_SPLITS = {'ade20k': ('training', 'validation'), 'coco': ('train2017', 'val2017')}         # others: train, val
 
 
-def _splits(args, kind):
-    usual = _SPLITS.get(kind, ('train', 'val'))
-    train, val = args.train_split or usual[0], args.val_split or usual[1]
+def _splits(args, kind, root):
+    train, val = args.train_split or usual_split(kind, root, 'train'), args.val_split or usual_split(kind, root, 'val')
     if train == val:
         raise ConfigError(f"--train-split and --val-split are both '{train}': the figures would be those of images "
                           'that were learned by heart.')
@@ -68,15 +66,15 @@ def load_data(args: argparse.Namespace) -> tuple[Optional[list[ClassificationSpl
     reader = Reader(args.value_range)
     if of_images:
         whole = [build_classification(args.data_format, args.data, split, args.image_size, reader)
-                 for split in _splits(args, args.data_format)]
+                 for split in _splits(args, args.data_format, args.data)]
         check_pair(whole[0], whole[1])
         for split in whole:
             check_labels(args.tasks, split)
     if of_masks:
         kind = (args.seg_format or args.data_format) if args.seg_data else args.data_format
         options = parse_options(args.option)
-        sets = [build_segmentation(kind, args.seg_data or args.data, split, **options)
-                for split in _splits(args, kind)]
+        root = args.seg_data or args.data
+        sets = [build_segmentation(kind, root, split, **options) for split in _splits(args, kind, root)]
         for one in sets:
             one.read_in(args.value_range, reader.doubt)
         dense = [SegmentationSplit(d, args.image_size, title) for d, title in zip(sets, ('train', 'val'))]

@@ -111,9 +111,9 @@ def build_evaluate_parser(prog: Optional[str] = None) -> argparse.ArgumentParser
     data.add_argument('--option', metavar='KEY=VALUE', action='append', default=[], type=override,
                       help='option of the data set with masks, for example unpaired=drop; repeatable')
     data.add_argument('--train-split', metavar='NAME', type=not_empty,
-                      help='default: train; with ade20k training, with coco train2017')
+                      help='default: train; with ade20k training, with coco train2017 or train')
     data.add_argument('--val-split', metavar='NAME', type=not_empty,
-                      help='default: val; with ade20k validation, with coco val2017')
+                      help='default: val; with ade20k validation, with coco val2017 or val')
     add_value_range(data)
     how = parser.add_argument_group('how')
     how.add_argument('--labels-at', metavar='LIST', type=_list_of(_percent),

@@ -41,14 +41,15 @@ def by_check_data(task, kind, root, split, options, monkeypatch):
 def by_evaluate(kind, root, splits, options):
     """The two sets with masks of `passl evaluate`."""
     words = ['--tasks', 'linear-seg', '--weights', 'random', '--data', str(root), '--data-format', kind,
-             '--train-split', splits[0], '--val-split', splits[1], *(w for o in options for w in ('--option', o))]
+             *(w for o in options for w in ('--option', o))]
+    words += ['--train-split', splits[0], '--val-split', splits[1]] if splits else []
     return [split.dataset for split in load_data(build_evaluate_parser().parse_args(words))[1]]
 
 
 def by_transfer_seg(kind, root, splits, options):
     """The two sets of `passl transfer-seg`, which PaddleSeg reads through them."""
     words = []
-    for part, split in zip(seg_config.DATASETS, splits):
+    for part, split in zip(seg_config.DATASETS, splits or ('train', 'val')):
         settings = {'type': TYPES.get(kind, kind), 'mode': split}
         words += [f'{part}.{key}={value}' for key, value in settings.items()]
         words += [f'{part}.{option}' for option in options]
@@ -118,6 +119,14 @@ def listed(root):
         write_file(f'{root}/{split}.txt', ''.join(f'images/{split}/{n}\tmasks/{split}/{n[:-4]}.png\n' for n in names))
 
 
+def own_names(root):
+    """COCO's format as tools for labelling write it: images/train, annotations/instances_train.json."""
+    render_coco(root)
+    for part in ('train', 'val'):
+        shutil.move(root / f'{part}2017', root / 'images' / part)
+        os.rename(root / f'annotations/instances_{part}2017.json', root / f'annotations/instances_{part}.json')
+
+
 # kind, what is written, folder that is given, splits, options, number of pairs
 ACCEPTED = {
     'cityscapes as downloaded': ('cityscapes', city(False), '', ('train', 'val'), (), (3, 2)),
@@ -136,6 +145,7 @@ ACCEPTED = {
     'list': ('list', listed, '', ('train', 'val'), (), (6, 3)),
     'ADE20K': ('ade20k', render_ade20k, '', ('training', 'validation'), (), (4, 2)),
     'COCO': ('coco', render_coco, '', ('train2017', 'val2017'), (), (4, 2)),
+    "COCO's format, own names": ('coco', own_names, '', ('train', 'val'), (), (4, 2)),
 }
 
 
@@ -148,6 +158,9 @@ def test_the_same_pairs_of_masks(name, tmp_path, monkeypatch):
     assert [len(pairs) for pairs, _ in checked] == list(numbers)
     assert [content(ds) for ds in by_evaluate(kind, root, splits, options)] == checked
     assert [content(ds) for ds in by_transfer_seg(kind, root, splits, options)] == checked
+    if splits != ('trainaug', 'val'):           # the usual ones need no flag
+        assert [content(ds) for ds in by_evaluate(kind, root, (), options)] == checked
+        assert [content(ds) for ds in by_transfer_seg(kind, root, (), options)] == checked
 
 
 def test_both_ways_of_giving_voc_and_cityscapes_are_the_same_labels(tmp_path, monkeypatch):
