@@ -29,6 +29,8 @@ def _build(table, kind, root, split, options, what):
     if not isinstance(kind, str):
         raise ConfigError(f"{what}: the kind must be one of {', '.join(table.names())}, not {kind!r}.")
     cfg = {'name': kind, 'root': root, **options}
+    if split is None and kind == 'coco':
+        split = usual_split(kind, root, 'train')
     if split is not None or kind == 'folder':
         cfg['split'] = split
     return build_from_config(cfg, table, what)

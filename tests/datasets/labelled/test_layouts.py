@@ -30,7 +30,8 @@ def by_check_data(task, kind, root, split, options, monkeypatch):
     name = f'{task}_statistics'
     look = getattr(check_labels, name)
     monkeypatch.setattr(check_labels, name, lambda ds, *more: seen.append(ds) or look(ds, *more))
-    words = [str(root), f'--{task}', kind, '--split', split, *(w for o in options for w in ('--option', o))]
+    words = [str(root), f'--{task}', kind, *(['--split', split] if split else []),
+             *(w for o in options for w in ('--option', o))]
     try:
         check_labels.check_labels(build_check_parser().parse_args(words), 1)
     finally:
@@ -158,6 +159,8 @@ def test_the_same_pairs_of_masks(name, tmp_path, monkeypatch):
     assert [len(pairs) for pairs, _ in checked] == list(numbers)
     assert [content(ds) for ds in by_evaluate(kind, root, splits, options)] == checked
     assert [content(ds) for ds in by_transfer_seg(kind, root, splits, options)] == checked
+    if kind == 'coco':
+        assert content(by_check_data('segmentation', kind, root, None, options, monkeypatch)) == checked[0]
     if splits != ('trainaug', 'val'):           # the usual ones need no flag
         assert [content(ds) for ds in by_evaluate(kind, root, (), options)] == checked
         assert [content(ds) for ds in by_transfer_seg(kind, root, (), options)] == checked
