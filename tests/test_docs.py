@@ -110,9 +110,12 @@ def test_languages_agree(page):
 
 @pytest.mark.parametrize('page', [twin(p) for p in ENGLISH])
 def test_chinese_text_has_chinese_punctuation(page):
-    """Beside a Han character; code, links' targets and comments stay as they are."""
+    """Beside a Han character, and between other words of a line that has one; thousands, code, links' targets and
+    comments stay as they are."""
     text = re.sub(r'`[^`]*`|\]\([^)\s]*\)|<!--.*?-->|https?://\S+', 'x', prose(read(page)), flags=re.S)
     assert re.findall(r'.{0,20}(?:[\u4e00-\u9fff][,;:!?(]|[,;:!?][\u4e00-\u9fff]).{0,20}', text) == []
+    mixed = '\n'.join(line for line in text.splitlines() if CJK.search(line))
+    assert re.findall(r'.{0,20}[\w)%](?:[,;](?=\w)(?<!\d,(?=\d{3}\b))|[,;:]$).{0,20}', mixed, re.M) == []
 
 
 @pytest.mark.parametrize('page', PAGES)
