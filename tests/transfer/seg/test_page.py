@@ -11,10 +11,10 @@ from passl.cli import check_main, transfer_seg_main
 from passl.utils.weights.checkpoint import save_file
 from passl.utils.weights import backbone_weights, load_weights
 from tests.conftest import ROOT
+from tests.datasets.labelled.render import render_coco
 from tests.test_docs import FENCE, read
 
-SHORTER = {'240': '2', '300': '3', '112': '32', '128': '40', '150': '2',
-           '64,64': '32,32', '=64': '=40'}
+SHORTER = {'240': '2', '300': '3', '--iters 200': '--iters 2', '112': '32', '128': '40'}
 SMALL = ['--log-iters', '1', '--num-workers', '0']
 TINY = ['-o', 'model.channels=8', '-o', 'model.aux_channels=4', '-o', 'train_dataset.transforms.0.short_size=40',
         '-o', 'train_dataset.transforms.2.crop_size=[32,32]', '-o', 'val_dataset.transforms.0.short_size=36']
@@ -38,6 +38,7 @@ def test_the_shown_commands_run(folders, whole18, tmp_path, monkeypatch):
     os.mkdir('data')
     os.symlink(folders, 'data/my_seg')
     os.symlink(f'{folders}/images/val', 'photos')
+    render_coco(tmp_path / 'data/nuclei20')
     save_file(backbone_weights(load_weights(whole18)), 'densecl_r18.pdparams')
     ran = []
     for words in commands():
