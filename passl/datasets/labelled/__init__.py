@@ -58,8 +58,9 @@ def usual_split(kind: str, root: Roots, part: str) -> Splits:
         return [usual_split(kind, r, part) for r in root]       # type: ignore[misc]
     name = _SPLITS.get((kind, part), part)
     if kind == 'coco':
-        file = os.path.join(os.path.expanduser(str(root)), 'annotations', 'instances_{}.json')
-        return part if os.path.isfile(file.format(part)) and not os.path.isfile(file.format(name)) else name
+        own, usual = (os.path.join(os.path.expanduser(str(root)), 'annotations', f'instances_{n}.json')
+                      for n in (part, name))
+        return part if os.path.isfile(own) and not os.path.isfile(usual) else name
     return name
 
 
