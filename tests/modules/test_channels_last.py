@@ -56,8 +56,7 @@ def test_convolution(n, c, o, size, k, stride, pad, dilation):
     layer.weight.set_value(w)
     inner = paddle.to_tensor(x, stop_gradient=False)
     y = cl.from_channels_last(cl.conv(layer, cl.to_channels_last(inner)))
-    np.testing.assert_allclose(y.numpy(), convolved(x, w, (stride, stride), (pad, pad), dilation),
-                               atol=1e-4)
+    np.testing.assert_allclose(y.numpy(), convolved(x, w, (stride, stride), (pad, pad), dilation), atol=1e-4)
     dy = random(*y.shape)
     (y * paddle.to_tensor(dy)).sum().backward()
     dx, dw = gradients(x, w, dy, stride, pad, dilation)

@@ -8,6 +8,7 @@ no place among data (`foreign`) ends the reading. There is no way from a file to
 """
 
 import struct
+import sys
 from typing import IO, Any, Callable, Iterable, Optional
 
 from .foreign import is_data
@@ -17,6 +18,7 @@ from .safe_arrays import (LONGEST_NAME, MAX_STEPS, OPAQUE_BYTES, DamagedError, D
 # What Paddle adds to a state dict for its own bookkeeping: structured name -> automatic name.
 _BOOKKEEPING = 'StructuredToParameterName@@'
 _LONGEST_NUMBER = 1024          # bytes: the time to print or multiply whole numbers grows with their square
+_SET_BYTES = sys.getsizeof(set())       # 216: the most that one step makes without being counted otherwise
 
 
 class SafeUnpickler:
@@ -109,6 +111,10 @@ class SafeUnpickler:
             self.push(Global(f'{module}.{name}', build))
         else:
             self.push_opaque(f'{module}.{name}')
+
+    def push_set(self) -> None:
+        self.room.take(_SET_BYTES)
+        self.push(set())
 
     def push_opaque(self, name: str) -> None:
         self.room.take(OPAQUE_BYTES)
@@ -211,7 +217,7 @@ _OPCODES = {
     b'}': lambda u: u.push({}),
     b']': lambda u: u.push([]),
     b')': lambda u: u.push(()),
-    b'\x8f': lambda u: u.push(set()),
+    b'\x8f': lambda u: u.push_set(),
     b'\x91': lambda u: u.push({check_key(item) for item in u.pop_mark()}),           # frozenset
     b't': lambda u: u.push(tuple(u.pop_mark())),
     b'\x85': lambda u: u.push(tuple(u.pop_n(1))),
