@@ -262,6 +262,10 @@ def test_refused_in_bounded_time_and_memory(tmp_path, name):
     assert done.error.__cause__ is None or not isinstance(done.error.__cause__, MemoryError)
 
 
+def test_empty_sets_count_among_what_a_file_may_take(tmp_path):
+    refused(tmp_path, pickled(b'(' + b'\x8f' * 10**6 + b't'), match='far more memory', megabytes=200)
+
+
 def nested_zip(depth, data):
     """A zip file whose entry i holds the entries i + 1 ... as they stand in the file: `depth` times the same bytes."""
     names = [b'archive/data/%d' % i for i in range(depth)]
