@@ -44,7 +44,6 @@ def _on_sigterm(parent):
 
 def init_worker(worker_id: int) -> None:
     """Runs first in every worker process."""
-    forked()
     parent = multiprocessing.parent_process()
     parent = None if parent is None else parent.pid
     cv2.setNumThreads(0)                    # the workers are the parallelism
@@ -62,6 +61,7 @@ def init_worker(worker_id: int) -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
         if parent is not None and os.getppid() != parent:          # it died before the line above
             _end_worker()
+    forked()
 
 
 class ImageLoader(paddle.io.DataLoader):

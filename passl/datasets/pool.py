@@ -20,9 +20,9 @@ _PATIENCE = 2.0             # seconds after which a worker looks whether its par
 
 def _work(function, items, dtype, connection, current, parent):
     """Body of a worker: ranges of numbers come in, ([records], [(number, reason)]) go out."""
-    forked()
     signal.signal(signal.SIGINT, signal.SIG_IGN)        # the parent ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    forked()
     cv2.setNumThreads(0)
     code = 0
     try:

@@ -1,27 +1,34 @@
-"""Forked processes leave the garbage of their parent alone.
+"""Forked processes leave the garbage of their parent alone, and get no signal before they have their handlers.
 
 An unreachable object of the parent may need a thread to end, and threads are not forked: the end of a data loader of
-Paddle's waits for ever in such a process. So none is collected there.
+Paddle's waits for ever in such a process. So none is collected there. And a signal to all processes of a job may come
+in the milliseconds in which a worker has Paddle's handlers, which end it, while the parent still needs it to save.
 """
 
 import contextlib
 import gc
+import signal
 from typing import Iterator
+
+_HELD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @contextlib.contextmanager
 def forking() -> Iterator[None]:
-    """Block in which processes are forked; each of them calls `forked` first of all."""
+    """Block in which processes are forked; each of them calls `forked` once it has its handlers of signals."""
     enabled = gc.isenabled()
     gc.disable()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if enabled:
             gc.enable()
 
 
 def forked() -> None:
-    """From here on this process collects its own garbage only."""
+    """From here on this process collects its own garbage only, and the signals that were held back arrive."""
     gc.freeze()
     gc.enable()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)

@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from paddle.base import core
 
 from passl.datasets import SampleKey, build_dataloader, build_dataset
 from passl.datasets.base import ImageDataset
@@ -232,6 +233,24 @@ def reading(connection):
     next(batches)
     connection.send([p.pid for p in multiprocessing.active_children()])
     time.sleep(600)
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_workers_start_ends_none(monkeypatch, number):
+    """A stopped job gets signals in all its processes, and a worker that starts then has Paddle's handlers first."""
+    paddles = core._set_process_signal_handler
+
+    def disturbed():
+        paddles()
+        os.kill(os.getpid(), number)
+    monkeypatch.setattr(core, '_set_process_signal_handler', disturbed)
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        loader = build_dataloader(config(workers=2))
+        assert sum(1 for _ in loader) == len(loader) > 0
+        assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        signal.signal(number, before)
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='uses /proc and prctl')
