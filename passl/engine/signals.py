@@ -20,9 +20,9 @@ class StopSignals:
     """Context in which SIGTERM, SIGINT, SIGHUP and SIGUSR1/2 are remembered instead of ending the process at once.
 
     Until `armed` is set there is nothing to save: the signals end the process through Python (exit codes of a shell:
-    143, 130, ...), so that data workers and shared memory are cleaned up. Then the first one only sets `received`; a
-    second Ctrl-C, more than a second later, ends the process at once, without saving. SIGHUP stays ignored where it is
-    (nohup). Signals can only be handled in the main thread; elsewhere nothing is changed.
+    143, 130, ...), so that data workers and shared memory are cleaned up. Then the first one only sets `received`, and
+    others change nothing, but for a second Ctrl-C more than a second later, which ends the process at once. SIGHUP
+    stays ignored where it is (nohup). Signals can only be handled in the main thread; elsewhere nothing is changed.
 
     Attributes:
         received: None, or the number of the first signal.
@@ -56,14 +56,16 @@ class StopSignals:
         return _NAMES.get(self.received or 0, '')
 
     def _handle(self, number, _frame):
-        again = self.received is not None
-        if not self.armed or (again and number == signal.SIGINT and time.monotonic() - self._at > _SECOND):
+        if self.received is not None:       # on its way out, and even when all is saved: the launcher sends three
+            if number == signal.SIGINT and time.monotonic() - self._at > _SECOND:
+                raise KeyboardInterrupt
+            return
+        if not self.armed:
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
             sys.exit(EXIT_CODES[number])
-        if not again:
-            self.received, self._at = number, time.monotonic()
-            hint = ' Press Ctrl-C again to leave at once, without saving.' if number == signal.SIGINT else ''
-            # not the logger: the signal may have come while it was writing; and the terminal may be gone
-            with contextlib.suppress(OSError):
-                os.write(2, f'\n{_NAMES[number]}: saving and leaving after this step.{hint}\n'.encode())
+        self.received, self._at = number, time.monotonic()
+        hint = ' Press Ctrl-C again to leave at once, without saving.' if number == signal.SIGINT else ''
+        # not the logger: the signal may have come while it was writing; and the terminal may be gone
+        with contextlib.suppress(OSError):
+            os.write(2, f'\n{_NAMES[number]}: saving and leaving after this step.{hint}\n'.encode())

@@ -204,6 +204,8 @@ def test_a_second_ctrl_c_leaves_at_once(monkeypatch, capfd):
     stop._handle(signal.SIGINT, None)
     now[0] += 5
     stop._handle(signal.SIGTERM, None)      # nothing new
+    stop.armed = False                      # saved, and leaving
+    stop._handle(signal.SIGTERM, None)
     assert (stop.received, stop.exit_code) == (signal.SIGINT, 130)
     assert capfd.readouterr().err.count('\n') == 2
     with pytest.raises(KeyboardInterrupt):
