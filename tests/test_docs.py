@@ -108,6 +108,12 @@ def test_languages_agree(page):
     assert sorted(set(re.findall(r'\d+\.\d+', english))) == sorted(set(re.findall(r'\d+\.\d+', chinese)))
 
 
+@pytest.mark.parametrize('page', [p for p in PAGES if 'SETTINGS' not in p])
+def test_no_paragraph_stands_twice(page):
+    paragraphs = [p for p in re.split(r'\n\s*\n', prose(read(page))) if len(p) > 60]
+    assert sorted(paragraphs) == sorted(set(paragraphs))
+
+
 @pytest.mark.parametrize('page', [twin(p) for p in ENGLISH])
 def test_chinese_text_has_chinese_punctuation(page):
     """Beside a Han character, and between other words of a line that has one; thousands, code, links' targets and
