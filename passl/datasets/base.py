@@ -126,7 +126,7 @@ class ImageDataset(Carries, Findings, Dataset):
         self._unfinished = None
         self._check_recipe()
         self.samples = []
-        self.classes = []
+        self.classes: list[str] = []
         self._make_shared()
 
     def read_bytes(self, index: int) -> tuple[bytes, str]:

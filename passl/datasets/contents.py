@@ -56,7 +56,10 @@ class LeftOut:
     """
 
     def __init__(self) -> None:
-        self.kinds, self.systems, self.hidden, self.examples = collections.Counter(), collections.Counter(), 0, []
+        self.kinds: collections.Counter[str] = collections.Counter()
+        self.systems: collections.Counter[str] = collections.Counter()
+        self.hidden = 0
+        self.examples: list[str] = []
 
     def add(self, entry: os.DirEntry, folder: str) -> None:
         """Note an entry that `listing.scan` passes over in `folder`."""

@@ -164,10 +164,10 @@ def read_values(data: bytes, depth: Depth, name: object = 'image', max_pixels: i
         if depth.turned and upright:        # OpenCV's versions differ in what they turn
             raise Unsuitable(f'holds {depth.words} and is to be turned, which is not done for such files. Save it '
                              'upright.')
-        values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        if values is None or values.shape[:2] != depth.size:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if pixels is None or pixels.shape[:2] != depth.size:
             raise ValueError('OpenCV cannot read it')
-        return values if depth.channels == 1 else values[..., 2::-1]
+        return pixels if depth.channels == 1 else pixels[..., 2::-1]
 
 
 def _with_opencv(data, reduction, upright=True):

@@ -93,7 +93,7 @@ def _as_words(line):
     return ''
 
 
-def _as_path(line, root):
+def _as_path(line: str, root: str) -> str:
     """A name that leads to a file if it is read in another way."""
     name = line.rsplit(None, 1)[0] if line.rsplit(None, 1)[-1].isdecimal() else line
     found = other_name(root, name, {})

@@ -117,7 +117,7 @@ def list_trees(tops: Sequence[str], recursive: bool = True, labelled: bool = Fal
             folders.append(os.path.join(top, inside, ''))
             counts.append(len(images))
             trees.append(tree)
-    trees, counts = np.asarray(trees, np.int32), np.asarray(counts, np.int64)
-    paths = PathList(Names(b''.join(blocks)), Names.of(folders), counts,
-                     np.repeat(trees, counts) if labelled else None)
-    return paths, np.bincount(trees, counts, len(tops)).astype(np.int64)
+    tree_of, count_of = np.asarray(trees, np.int32), np.asarray(counts, np.int64)
+    paths = PathList(Names(b''.join(blocks)), Names.of(folders), count_of,
+                     np.repeat(tree_of, count_of) if labelled else None)
+    return paths, np.bincount(tree_of, count_of, len(tops)).astype(np.int64)

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 import cv2
 import paddle
@@ -17,6 +17,9 @@ from ..utils.errors import DataError
 from ..utils.forking import forked, forking
 from .base import generators_kept
 from .worker_watch import STACK_SIGNAL, WorkerWatch, end_workers, not_started, remove_batches, starting
+
+if TYPE_CHECKING:
+    from ..modules.input_normalize import InputNormalize
 
 
 _NOTICE = 30.0          # seconds
@@ -44,8 +47,8 @@ def _on_sigterm(parent):
 
 def init_worker(worker_id: int) -> None:
     """Runs first in every worker process."""
-    parent = multiprocessing.parent_process()
-    parent = None if parent is None else parent.pid
+    main = multiprocessing.parent_process()
+    parent = None if main is None else main.pid
     cv2.setNumThreads(0)                    # the workers are the parallelism
     os.environ['OMP_NUM_THREADS'] = '1'
     for name in ('SIGINT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2'):     # the main process's to handle: it may save first
@@ -76,7 +79,7 @@ class ImageLoader(paddle.io.DataLoader):
       normalised here, on the device, or by the model that `hand_over` was called for.
     """
 
-    input_transform = None
+    input_transform: Optional['InputNormalize'] = None
     handed_over = False
     batch_timeout = 0
     _kept = None            # persistent workers: (Paddle's iterator, watch)

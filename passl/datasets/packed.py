@@ -207,7 +207,7 @@ def write_packed(output: Union[str, os.PathLike], batches: Iterable[Sequence[byt
     """
     with _new_file(output) as f:
         f.write(bytes(_HEAD.size))          # without its mark until all else stands
-        sizes = []
+        sizes: list[int] = []
         for batch in batches:
             f.writelines(batch)
             sizes += map(len, batch)

@@ -55,7 +55,7 @@ class PathList(Sequence):
         labels: class numbers [len(names)], or None.
     """
 
-    __hash__ = None
+    __hash__ = None         # type: ignore[assignment]  # how Python says that there is no hash
 
     def __init__(self, names: Names, folders: Names, counts: Union[Sequence[int], np.ndarray],
                  labels: Union[None, Sequence[int], np.ndarray] = None) -> None:
@@ -91,7 +91,7 @@ class PathList(Sequence):
 
     def endings(self) -> dict[str, int]:
         """How many names end in '.jpg' and so on."""
-        found = collections.Counter()
+        found: collections.Counter[str] = collections.Counter()
         for end, count in collections.Counter(n.rpartition('.')[2] for n in self._names.part(0, len(self))).items():
             found['.' + end.lower()] += count
         return dict(found)

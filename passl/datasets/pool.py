@@ -6,7 +6,7 @@ import multiprocessing.connection
 import os
 import signal
 import traceback
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Optional, Sequence
 
 import cv2
 import numpy as np
@@ -58,7 +58,7 @@ class _Worker:
         with forking():
             self.process.start()
         other.close()
-        self.task = None
+        self.task: Optional[range] = None
 
     def give(self, task: range) -> None:
         self.task = task
@@ -88,7 +88,9 @@ class _Tasks:
     """Ranges of numbers still to be done; an item that has killed two workers is given up."""
 
     def __init__(self, number: int, size: int) -> None:
-        self._next, self._number, self._size, self._again, self._deaths = 0, number, size, [], {}
+        self._next, self._number, self._size = 0, number, size
+        self._again: list[range] = []
+        self._deaths: dict[int, int] = {}
 
     def take(self) -> range:
         """The next numbers; an empty range when there are no more."""
@@ -128,7 +130,9 @@ def run_all(function: Callable[[Any], tuple[Any, str]], items: Sequence, workers
         workers), all independent of the number of workers. The record of the latter is zero.
     """
     job = multiprocessing.get_context('fork'), function, items, dtype
-    tasks, records, reasons, given_up = _Tasks(len(items), task), np.zeros(len(items), dtype), {}, []
+    tasks, records = _Tasks(len(items), task), np.zeros(len(items), dtype)
+    reasons: dict[int, str] = {}
+    given_up: list[int] = []
     crew = []
     try:
         for _ in range(min(workers, -(-len(items) // task))):

@@ -10,7 +10,7 @@ from ..utils.seed import derive_seed
 
 class SampleKey(NamedTuple):
     """What the loader asks a data set for: an index, and the seed of its random augmentation."""
-    index: int
+    index: int          # type: ignore[assignment]  # hides tuple.index, which nobody asks for
     seed: int
 
 

@@ -8,6 +8,8 @@ what two crops share, so that a few hundred steps of contrastive learning show a
 depends on (seed, index) only; NumPy's RandomState keeps its stream across versions.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -18,7 +20,7 @@ TEXTURES = ('striped', 'checked', 'dotted', 'ringed', 'plain')
 CLASSES = tuple(f'{t}_{s}' for t in TEXTURES for s in SHAPES)
 
 _SHIFT = 4                      # fillPoly takes 1/16 pixels
-_grids = {}
+_grids: dict[int, Sequence[np.ndarray]] = {}
 
 
 def _grid(size):

@@ -38,7 +38,7 @@ _STATES = {'D': 'it waits for a disk or a network file system', 'T': 'it is stop
            't': 'it is held by a debugger', 'R': 'it computes', 'S': 'it sleeps', 'X': 'state unknown'}
 
 
-_LIVE = weakref.WeakSet()
+_LIVE: weakref.WeakSet['WorkerWatch'] = weakref.WeakSet()
 
 
 def remove_batches(pid: int) -> None:
@@ -90,9 +90,10 @@ class WorkerWatch(threading.Thread):
         self._dataset = dataset
         self._timeout = timeout
         self._tick = min(1.0, timeout / 4) if timeout else 1.0
-        self._waited = None                     # seconds for which the main thread has waited; None: it does not
+        self._waited: Optional[float] = None    # seconds for which the main thread has waited; None: it does not
+        self._waker: Optional[int]
         self._wake, self._waker = os.pipe()
-        self.reason = None
+        self.reason: Optional[str] = None
         _LIVE.add(self)
         self.start()
 
@@ -183,9 +184,9 @@ class WorkerWatch(threading.Thread):
         dead = [(n, w) for n, w in enumerate(self._workers) if not w.is_alive()]
         if not dead:
             return None
-        ends = [(_end_of(w), self._file(n), w.pid, n) for n, w in dead]
-        texts = [f'number {n} (pid {pid}): {how}{file}' for (how, _), file, pid, n in ends]
-        causes = list(dict.fromkeys(cause for (_, cause), *_ in ends))
+        found = [(_end_of(w), self._file(n), w.pid, n) for n, w in dead]
+        texts = [f'number {n} (pid {pid}): {how}{file}' for (how, _), file, pid, n in found]
+        causes = list(dict.fromkeys(cause for (_, cause), *_ in found))
         return f'A data loader worker ended, {"; ".join(texts)[:2000]}. {" ".join(causes)}'
 
     def _late(self, batches):

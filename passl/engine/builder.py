@@ -155,7 +155,7 @@ def build_hooks(cfg: dict[str, Any], val_interval: Optional[int] = None) -> list
 
 def check_order(hooks: Sequence[Hook]) -> None:
     """What a hook reads in `trainer.record` must have been written by hooks before it."""
-    written = set()
+    written: set[str] = set()
     for hook in sorted(hooks, key=lambda h: h.priority):
         for name in set(hook.reads) - written:
             writer = next((h for h in hooks if name in h.writes), None)

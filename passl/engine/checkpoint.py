@@ -125,7 +125,8 @@ def newest(folder: str) -> tuple[Optional[str], Any]:
 
     Each file is read once. What does not tell its iteration is looked at first: it is damaged, or of somebody else.
     """
-    names, found = checkpoints(folder), (None, None)
+    names = checkpoints(folder)
+    found: tuple[Optional[str], Any] = (None, None)
     untold = [n for n in names if _age(os.path.join(folder, n))[0] < 0]
     for name in untold + [n for n in names if n not in untold]:
         path = os.path.join(folder, name)

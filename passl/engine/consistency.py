@@ -28,9 +28,9 @@ def code_hash(plugins: Iterable[ModuleType] = ()) -> str:
     for path in files:
         _add(digest, os.path.relpath(path, root), path)
     for module in plugins:
-        path = getattr(module, '__file__', None)
-        if path and os.path.isfile(path):
-            _add(digest, module.__name__, path)
+        own = getattr(module, '__file__', None)
+        if own and os.path.isfile(own):
+            _add(digest, module.__name__, own)
     return digest.hexdigest()[:16]
 
 

@@ -34,7 +34,7 @@ def evaluate(model: Architecture, loader: Iterable[Sequence[paddle.Tensor]], aut
         {'acc1': ..., 'acc5': ..., 'num_samples': n, 'time': seconds}, equal on every process; None if interrupted.
     """
     start = time.perf_counter()
-    right, count, unreadable = [0.0] * len(topk), 0, 0
+    right, count, unreadable = [0.0] * len(topk), 0.0, 0.0
     show = dist.is_main() and sys.stderr.isatty()
     stopped = False
     with quiet(model):

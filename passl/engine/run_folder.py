@@ -85,7 +85,10 @@ class RunFolder:
                  resumes: bool = False) -> None:
         self.folder, self.way_out, self.resumes = os.path.normpath(folder), way_out, resumes
         self.saves = os.path.normpath(saves or folder)
-        self.locks, self.claimed, self.facts, self._content = {}, False, {}, {}
+        self.claimed = False
+        self.locks: dict[str, FileLock] = {}
+        self.facts: dict[str, Any] = {}
+        self._content: dict[Optional[str], Any] = {}
 
     def __enter__(self):
         return self

@@ -31,7 +31,8 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: Optional[int] = None
-        self.armed, self._at, self._before = False, 0.0, {}
+        self.armed, self._at = False, 0.0
+        self._before: dict[int, object] = {}        # {signal: its handler until then}
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():

@@ -66,14 +66,18 @@ class Trainer:
                  signals: Optional[StopSignals] = None) -> None:
         self.cfg, self.model, self.run_dir, self.seed = cfg, model, run_dir, seed
         self.train_loader, self.val_loader = train_loader, val_loader
-        self.optimizer, self.lr_scheduler, self.scaler, self.auto_cast = optimizer, lr_scheduler, scaler, auto_cast
+        parts: Any = optimizer, lr_scheduler, scaler, auto_cast
+        self.optimizer, self.lr_scheduler, self.scaler, self.auto_cast = parts
         self.hooks = sorted(hooks, key=lambda h: h.priority)
         self.accumulate_steps = accumulate_steps
         self.iters_per_epoch = len(train_loader) // accumulate_steps if train_loader is not None else 0
         self.max_iters = max_iters
         self.parallel = dist.wrap(model) if train_loader is not None else model
         self.iteration, self.epoch, self.loaded_epoch = 0, 1, 0
-        self.outputs, self.record, self.val_results, self.saved_files = {}, {}, {}, []
+        self.outputs: dict[str, Any] = {}
+        self.record: dict[str, Any] = {}
+        self.val_results: dict[str, float] = {}
+        self.saved_files: list[str] = []
         self.last_checkpoint: Optional[str] = None
         self.on_cpu, self.met, self.is_log_step = paddle.get_device() == 'cpu', False, False
         self.signals, self.stopping = signals or StopSignals(), False

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from typing import Any, Iterable, Iterator, Optional, Sequence
+from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, Sequence
 
 from ..utils.paddle_env import require_paddle, tune_cpu
 from .words import advised, in_words, last_error
@@ -44,7 +44,7 @@ class _Child:
         self.process = subprocess.Popen([sys.executable, '-m', 'passl.environment.child', kind, device, *jobs],
                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.errors, text=True,
                                         errors='replace', env=surroundings())
-        self.lines = queue.Queue()
+        self.lines: queue.Queue[Optional[str]] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self):
@@ -138,11 +138,13 @@ def main(kind: str, device: str, *jobs: str) -> None:
 
     if not answer(import_paddle if kind == 'facts' else lambda: choose_device(device)):
         return
+    known: Mapping[str, Callable[[], object]]
     if kind == 'facts':
         from .paddle_facts import FACTS
         known = {**FACTS, 'device': lambda: choose_device(device)}
     else:
-        from .checks import CHECKS as known
+        from .checks import CHECKS
+        known = CHECKS
     for name in jobs:
         answer(known[name])
 

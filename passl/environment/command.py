@@ -62,7 +62,8 @@ def tell_facts(device: str) -> dict[str, Any]:
     """
     for name, function in facts.FIRST:
         tell(name, facts.told(function))
-    found, reasons = {'failed': None}, []
+    found: dict[str, Any] = {'failed': None}
+    reasons = []
     for name, value, failed in child.results('facts', device, ASKED_OF_PADDLE):
         if name == 'Paddle':
             found['failed'] = failed

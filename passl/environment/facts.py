@@ -25,9 +25,10 @@ VARIABLES = re.compile(r'(FLAGS|NCCL|PADDLE|MKL)_\w+|OMP_NUM_THREADS|CUDA_VISIBL
                        r'PASSL_ONEDNN')
 SECRET = re.compile('KEY|TOKEN|SECRET|PASS(?!L_)|AUTH|CREDENTIAL', re.I)
 GIB = 2**30
+Fact = Callable[[], Union[str, list[str], None]]         # gives text, a list of lines, or nothing to tell
 
 
-def told(function: Callable[[], Union[str, list[str], None]]) -> Union[str, list[str], None]:
+def told(function: Fact) -> Union[str, list[str], None]:
     """What a fact's function gives, as text; an exception says why there is nothing. None: nothing to tell."""
     try:
         return function()
@@ -173,7 +174,7 @@ def text() -> str:
 
 
 # before and after what is asked of Paddle
-FIRST = (('PASSL', passl), ('Python', python), ('Paddle wheel', paddle_wheel))
+FIRST: tuple[tuple[str, Fact], ...] = (('PASSL', passl), ('Python', python), ('Paddle wheel', paddle_wheel))
 LAST = (('NumPy', lambda: module('numpy')), ('OpenCV', lambda: module('cv2')), ('Pillow', lambda: module('PIL')),
         ('protobuf', lambda: version_of('protobuf') or 'not installed'), ('also', extras), ('OS', system),
         ('C library', glibc), ('driver', driver), ('CPU', cpu), ('cores', cores), ('memory', memory),

@@ -33,7 +33,7 @@ ROWS = 3
 
 def steps_to_try() -> list[int]:
     """Steps whose permutation leaves some pair of processes without a row to send, and steps where all send."""
-    kinds = {True: [], False: []}
+    kinds: dict[bool, list[int]] = {True: [], False: []}
     for step in range(1000):
         owner = shared_permutation(ROWS * dist.world_size(), 0, step).reshape([-1, ROWS]) // ROWS
         empty = any(r not in owner[to] for r in range(dist.world_size()) for to in range(dist.world_size()))

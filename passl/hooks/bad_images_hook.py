@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 try:
     import fcntl
 except ImportError:             # no file locks there
-    fcntl = None
+    fcntl = None                # type: ignore[assignment]  # mypy knows no module that may be None
 
 NAMES_FILE = 'bad_images.txt'
 
@@ -64,9 +64,9 @@ class BadImagesHook(Hook):
 
     def __init__(self, priority: Optional[Order] = None) -> None:
         super().__init__(priority)
-        self.names = None       # all that are known here; None before the first call
-        self.fresh = set()      # found by this process, not yet told to the others
-        self.events = {}        # {part: number of finds seen}
+        self.names: Optional[set[str]] = None       # all that are known here; None before the first call
+        self.fresh: set[str] = set()            # found by this process, not yet told to the others
+        self.events: dict[str, int] = {}        # {part: number of finds seen}
         self.writable = True
 
     def _dataset(self, trainer, part):

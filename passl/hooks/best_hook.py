@@ -45,7 +45,8 @@ class BestHook(Hook):
                  priority: Optional[Order] = None) -> None:
         super().__init__(priority)
         self.check, self.images, self.side = check or 'off', images, side       # YAML reads a bare off as false
-        self.failed, self.measured_at = False, None
+        self.failed = False
+        self.measured_at: Optional[int] = None
 
     def checkpoint_saved(self, trainer: 'Trainer') -> None:
         wanted = self.check != 'off' and getattr(trainer.model, 'negatives', None) is not None

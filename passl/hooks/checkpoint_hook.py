@@ -57,8 +57,9 @@ class CheckpointHook(Hook):
         self.keep = max_keep_ckpts if max_keep_ckpts and max_keep_ckpts > 0 else None
         self.keep_every = keep_every
         self.seconds = every_minutes and 60.0 * every_minutes
-        self.saved_iteration = None
-        self.last, self.retry_at, self.retry_after = 0.0, None, _FIRST_RETRY
+        self.saved_iteration: Optional[int] = None
+        self.last, self.retry_after = 0.0, _FIRST_RETRY
+        self.retry_at: Optional[float] = None
         self.place = None
 
     def run_begin(self, trainer: 'Trainer') -> None:

@@ -52,7 +52,8 @@ class CollapseHook(Hook):
                                        'chance_patience': chance_patience, 'early_epochs': early_epochs}
 
     def run_begin(self, trainer: 'Trainer') -> None:
-        self.judge, self.told = Judge(**self.limits), None
+        self.judge = Judge(**self.limits)
+        self.told: Optional[str] = None
 
     def figures_read(self, trainer: 'Trainer') -> None:
         if self.check == 'off' or not is_main() or getattr(trainer.model, 'negatives', None) is None:

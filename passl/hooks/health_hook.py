@@ -1,7 +1,7 @@
 """Stops a run whose numbers break, before they reach the weights, and keeps the images of the step."""
 
 import math
-from typing import Literal, Optional, TYPE_CHECKING
+from typing import Any, Literal, Optional, TYPE_CHECKING
 
 import paddle
 
@@ -52,7 +52,8 @@ class HealthHook(Hook):
         self.skipped = self.skipped_in_a_row = 0
 
     def train_iter_begin(self, trainer: 'Trainer') -> None:
-        self.batches, self.outputs = [], []
+        self.batches: list[Any] = []
+        self.outputs: list[dict[str, Any]] = []
 
     def train_forward_end(self, trainer: 'Trainer') -> None:
         self.batches.append(trainer.batch)

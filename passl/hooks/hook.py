@@ -66,8 +66,9 @@ class Hook:
         writes: those that this one adds on every log step.
     """
 
-    priority = Priority.NORMAL
-    reads, writes = (), ()
+    priority: float = Priority.NORMAL
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
 
     def __init__(self, priority: Optional[Order] = None) -> None:
         if priority is not None:

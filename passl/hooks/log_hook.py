@@ -43,7 +43,8 @@ class LogHook(Hook):
                  priority: Optional[Order] = None) -> None:
         super().__init__(priority)
         self.interval, self.by_epoch, self.progress_bar = interval, by_epoch, progress_bar
-        self.bar = self.json = None
+        self.bar: Any = None
+        self.json: Optional[JsonLines] = None
         self.step_time, self.unlogged = AverageMeter(), 0       # of the whole run: the estimate of the end
 
     def run_begin(self, trainer: 'Trainer') -> None:

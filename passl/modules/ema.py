@@ -79,7 +79,7 @@ class WeightAverage:
         self.source, self.target = source, target
         _fused_works()              # here, and not in a step: it reads from the device
         self._everything: Optional[list[paddle.Tensor]] = None
-        self._arranged_for = None
+        self._arranged_for: Optional[list[tuple[bool, paddle.dtype]]] = None
         self._fused: Optional[tuple[list[paddle.Tensor], list[paddle.Tensor], tuple]] = None
         self._single: list[tuple[paddle.Tensor, paddle.Tensor]] = []
 

@@ -21,7 +21,7 @@ class InputNormalize:
     def __init__(self, factor: Optional[Sequence[float]] = None, offset: Optional[Sequence[float]] = None,
                  divisor: Optional[float] = None) -> None:
         self.constants = [None if v is None else np.asarray(v, np.float32) for v in (divisor, factor, offset)]
-        self._on_device = {}
+        self._on_device: dict[str, list[Optional[paddle.Tensor]]] = {}
 
     def _tensors(self, place):
         """The constants as Tensors there; copied once, not at every step."""

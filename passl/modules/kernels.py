@@ -2,7 +2,7 @@
 
 from typing import Any, Callable
 
-_choosers = {}
+_choosers: dict[str, Callable[..., Any]] = {}
 
 
 def register(**choosers: Callable[..., Any]) -> None:

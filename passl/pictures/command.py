@@ -184,7 +184,7 @@ def _without_name(node):
 
 def _of_network(args, subject, wanted, data, scene):
     """The pictures that need weights."""
-    source: Source = find_sources([subject.weights], depth=args.depth)[0]
+    source = find_sources([subject.weights], depth=args.depth)[0]
     net = source.build()
     start = None if subject.weights == RANDOM else Source(RANDOM, RANDOM, source.depth, kind=source.kind).build()
     name = source.name if subject.iteration is None else f'Iteration {subject.iteration}'

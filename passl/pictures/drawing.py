@@ -243,7 +243,8 @@ def embedding(images: np.ndarray, places: np.ndarray, title: str, note: str = ''
     axes = figure.add_axes((0.005, 0.005, 0.99, 0.91))
     low, high = places.min(0), places.max(0)
     at = (places - low) / np.maximum(high - low, 1e-12)
-    size, taken = 0.075, []
+    size = 0.075
+    taken: list[int] = []
     for n in range(len(images)):
         if all(np.abs(at[n] - at[m]).max() > 0.8 * size for m in taken):
             taken.append(n)

@@ -1,7 +1,7 @@
 """The pictures that a run draws of itself, in `<run folder>/pictures`."""
 
 import os
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
@@ -41,7 +41,8 @@ class RunPictures:
         self.recipe, self.normalise = dataset.recipe.split()
         self.seed = derive_seed(trainer.seed, 1)            # the views of the first epoch
         self.scene = Scene(look.some_images(dataset, SHEET), self.recipe, self.normalise, self.seed)
-        self.painter, self.start = Painter(), None
+        self.painter = Painter()
+        self.start: Optional[float] = None
         self.painter.draw('views', os.path.join(self.folder, 'views.png'), **self.scene.views())
 
     def take(self, trainer: Any) -> None:

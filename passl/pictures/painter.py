@@ -56,7 +56,7 @@ class Painter:
 
     def finished(self, limit: float = 0) -> list[str]:
         """Paths that have been drawn since the last call; waits for those that are not, up to `limit` seconds each."""
-        done = []
+        done: list[str] = []
         while True:
             if self.process is not None:
                 try:

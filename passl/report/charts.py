@@ -65,7 +65,8 @@ def charts(runs: Sequence[Any]) -> tuple[list[dict[str, Any]], list[dict[str, An
 
     One run: a chart holds all keys of a row of FIGURES. Several: a chart per key, in which each run is a line.
     """
-    drawn, done = [], set()
+    drawn: list[dict[str, Any]] = []
+    done: set[str] = set()
     for row in FIGURES:
         source = row.get('of', 'train')
         keys = row.get('keys') or {k: (k, k) for k in _keys(runs, source)}

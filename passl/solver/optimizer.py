@@ -15,7 +15,7 @@ for _optimizer in (opt.SGD, opt.AdamW, opt.RMSProp):
     OPTIMIZERS.register(_optimizer)
 
 
-class _InOneCall:
+class _InOneCall(opt.Optimizer):
     """Guards `use_multi_tensor`: Paddle pairs parameters with gradients by position then, and one that has no gradient
     in some step would silently take its neighbour's."""
 
@@ -157,8 +157,8 @@ def load_optimizer_state(optimizer: opt.Optimizer, model: paddle.nn.Layer, state
         raise CheckpointError(f'The optimizer state does not fit this model: {len(unknown)} unknown parameters '
                               f'{unknown[:3]}, {len(missing)} without state {missing[:3]}. Resume with the config of '
                               'the run, or use --load to take the weights only.')
-    flat = {f'{automatic[n]}_{slot}': paddle.to_tensor(np.asarray(v))
-            for n, s in slots.items() for slot, v in s.items()}
+    flat: dict[str, Any] = {f'{automatic[n]}_{slot}': paddle.to_tensor(np.asarray(v))
+                            for n, s in slots.items() for slot, v in s.items()}
     for key, value in flat.items():     # Paddle keeps the name for its look-up of accumulators
         value.name = key
     if masters:

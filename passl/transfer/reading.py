@@ -41,7 +41,8 @@ class Reader:
     """
 
     def __init__(self, value_range: Optional[Sequence[float]] = None) -> None:
-        self.value_range, self._told = value_range, set()
+        self.value_range = value_range
+        self._told: set[str] = set()
 
     def __call__(self, path: str) -> np.ndarray:
         """uint8 [H, W, 3], RGB. Raises ImageReadError."""

@@ -9,12 +9,12 @@ import re
 import secrets
 import socket
 import time
-from typing import IO, Any, Iterator
+from typing import IO, Any, Iterator, Optional
 
 try:
     import fcntl
 except ImportError:             # not a Unix
-    fcntl = None
+    fcntl = None                # type: ignore[assignment]  # mypy knows no module that may be None
 
 from .errors import PasslError
 from .logger import get_logger
@@ -138,7 +138,8 @@ class FileLock:
     """
 
     def __init__(self, path: str) -> None:
-        self.path, self.file = path, None
+        self.path = path
+        self.file: Optional[IO[str]] = None
 
     def acquire(self, patience: float = 0.0) -> 'FileLock':
         """Take the lock.

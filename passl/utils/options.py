@@ -21,7 +21,7 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault('allow_abbrev', False)
         kwargs.setdefault('formatter_class', argparse.RawDescriptionHelpFormatter)
         super().__init__(**kwargs)
-        self._relaxed = []
+        self._relaxed: list[argparse.Action] = []
 
     def flags(self) -> list[str]:
         """All flags this parser knows, such as '--resume'."""

@@ -15,7 +15,7 @@ from typing import Mapping, Optional
 from .errors import PaddleMissingError
 
 MINIMUM = (2, 6, 2)           # 2.6.0 and 2.6.1 have another put_along_axis
-_applied = {}
+_applied: dict[str, str] = {}
 
 
 def _read(path):
@@ -29,7 +29,7 @@ def _read(path):
 
 def cpu_flags(cpuinfo: str = '/proc/cpuinfo') -> tuple[str, set[str]]:
     """(vendor, set of flags) of the first processor; ('', empty set) where the system does not tell."""
-    facts = {}
+    facts: dict[str, str] = {}
     for line in _read(cpuinfo).splitlines():
         key, _, value = line.partition(':')
         facts.setdefault(key.strip(), value.strip())

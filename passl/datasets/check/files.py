@@ -27,8 +27,10 @@ class Files:
 
     def __init__(self, name: str, root: str, kind: str) -> None:
         self.name, self.root, self.kind = name, root, kind
-        self.paths, self.labels, self.classes = PathList.of([]), None, []
-        self.left_out, self.unlistable, self.splits = LeftOut(), [], False
+        self.paths, self.left_out, self.splits = PathList.of([]), LeftOut(), False
+        self.labels: Optional[np.ndarray] = None
+        self.classes: list[str] = []
+        self.unlistable: list[tuple[str, str]] = []
 
     def walk(self, tops: Sequence[str], recursive: bool = True) -> None:
         """Fill in the images below the folders `tops`, in the order in which training lists them."""

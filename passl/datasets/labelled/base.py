@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Callable, Optional, Union
+from typing import Any, Callable, Optional, Union
 
 import numpy as np
 from paddle.io import Dataset
@@ -72,7 +72,9 @@ class LabelledImages(Dataset):
         if not isinstance(exif, bool):
             raise ConfigError(f'exif must be true or false, not {exif!r}.')
         self.root, self.split, self.exif = root, split, exif
-        self.ids, self.images, self.classes = [], [], []
+        self.ids: list[str] = []
+        self.images: list[str] = []
+        self.classes: list[str] = []
 
     @property
     def num_classes(self) -> int:
@@ -141,7 +143,9 @@ class Segmentation(LabelledImages):
     def __init__(self, root: str, split: Optional[str], exif: bool = True,
                  mapping: Optional[ClassMapping] = None) -> None:
         super().__init__(root, split, exif)
-        self.masks, self.table, self._own_mapping = [], None, mapping
+        self.masks: list[str] = []
+        self.table: Any = None          # a ValueTable once the classes are known
+        self._own_mapping = mapping
 
     def _pair(self, images, masks, tree, unpaired, wanted=None):
         """Set `ids`, `images` and `masks` from {id: path} of both, which were found in folders.

@@ -46,7 +46,8 @@ class Dropped:
     def __init__(self, policy: str, form: str) -> None:
         if policy not in ('drop', 'error'):
             raise ConfigError(f"bad_boxes must be 'drop' or 'error', not {policy!r}.")
-        self.policy, self.form, self.entries = policy, form, []
+        self.policy, self.form = policy, form
+        self.entries: list[tuple[str, str]] = []
         self.cut, self.tiny, self._total, self._first = 0, 0, 0, ''
         self._fits = {name: 0 for name in FORMATS if name != form}
 

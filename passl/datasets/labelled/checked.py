@@ -70,7 +70,7 @@ class Memory:
         if self._path is None:
             return
         good = [k for k, key in enumerate(keys) if key is not None]
-        names = np.frombuffer(b''.join(keys[k] for k in good), 'V16')
+        names = np.frombuffer(b''.join(key for key in keys if key is not None), 'V16')
         with contextlib.suppress(OSError):
             os.makedirs(os.path.dirname(self._path), exist_ok=True)
             with whole_file(self._path) as f:

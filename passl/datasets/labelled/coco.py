@@ -10,7 +10,7 @@ from ...utils.logger import get_logger
 from ..image import ImageReadError, shown
 from ..image_list import paths_in
 from ..list_lines import other_name
-from .base import IGNORE, MAX_CLASSES, Segmentation
+from .base import IGNORE, MAX_CLASSES, LabelledImages, Segmentation
 from .boxes import COCO_BOX, Detection
 from .coco_json import CocoFile
 from .layout import check_all_exist, check_root, check_text, entries_of, inside, layout_error, missing_in
@@ -53,7 +53,7 @@ def image_paths(top: str, file: CocoFile) -> list[str]:
         raise DataError(str(e).replace('list_file: ', '').split(' Mend the list')[0]) from None
 
 
-class _CocoTree:
+class _CocoTree(LabelledImages):
     """What both data sets take from the file and the folder."""
 
     def _open(self, root, split, images, annotations, outlines=True):

@@ -3,7 +3,7 @@
 import array
 import json
 import os
-from typing import Any, Optional, Union
+from typing import Any, Union
 
 import numpy as np
 
@@ -22,7 +22,9 @@ class Segments:
     """
 
     def __init__(self) -> None:
-        self._corners, self._ends, self._first, self._runs = array.array('d'), array.array('q', [0]), [], {}
+        self._corners, self._ends = array.array('d'), array.array('q', [0])
+        self._first: list[int] = []
+        self._runs: dict[int, Union[str, np.ndarray]] = {}
 
     def add(self, segmentation: Any, size: tuple[int, int]) -> None:
         """Append one object's `segmentation`, which may be None. Raises DataError."""
@@ -152,7 +154,7 @@ class CocoFile:
             where = f'image {k}'
             self.image_ids.append(self._id(entry, 'id', where))
             self.names.append(self._text(entry, 'file_name', where))
-            size: Any = [0 if entry.get(key) is None else _number(entry[key]) for key in ('height', 'width')]
+            size = [0 if entry.get(key) is None else _number(entry[key]) for key in ('height', 'width')]
             try:
                 if None in size or any(size) or 'height' in entry and entry['height'] is not None:
                     check_shape(*size)
@@ -202,7 +204,7 @@ class CocoFile:
         self.segments.close()
 
     def _box(self, box, where):
-        found: Optional[list] = [_number(v) for v in box] if isinstance(box, list) and len(box) == 4 else None
+        found = [_number(v) for v in box] if isinstance(box, list) and len(box) == 4 else None
         if found is None or any(v is None or not abs(v) <= 10**6 for v in found):
             self._fail(f"{where}: 'bbox' is {str(box)[:80]}, no [x, y, width, height] in pixels")
         return found

@@ -23,7 +23,7 @@ ADE_TREE = ('images/training/*.jpg      images/validation/*.jpg',
 
 def stems(top: str) -> dict[str, str]:
     """{name without ending: path} of all images below a folder. Raises DataError where two have the same name."""
-    found = {}
+    found: dict[str, str] = {}
     for inner, names in scan(top):
         for name in names:
             stem, path = os.path.splitext(os.path.join(inner, name))[0], os.path.join(top, inner, name)

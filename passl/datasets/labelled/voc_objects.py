@@ -61,7 +61,7 @@ class VocDetection(Detection):
         self.images = find_images(root, [images], self.ids, 'images', TREE, path)
         self.annotations = paths_in(os.path.join(root, annotations), [i + '.xml' for i in self.ids], path)
         check_all_exist(self.annotations, 'annotation files', root, TREE, f'They are named by {shown(path)}.')
-        self._numbers = []                  # of the objects that are kept, in their files, from 1 on
+        self._numbers: list[np.ndarray] = []            # of the objects that are kept, in their files, from 1 on
         known = {name: k for k, name in enumerate(self.classes)}
         for image_id, file in zip(self.ids, self.annotations):
             self._add(image_id, file, known, one_based)

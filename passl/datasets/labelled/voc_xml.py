@@ -30,8 +30,10 @@ class _Refused(Exception):
 
 class _Reader:
     def __init__(self) -> None:
-        self.path, self.text = [], []
-        self.size, self.objects = {}, []
+        self.path: list[str] = []
+        self.text: list[str] = []
+        self.size: dict[str, str] = {}
+        self.objects: list[dict[str, str]] = []
 
     def doctype(self, *_: object) -> None:
         # entities: files to be read, and texts that grow to gigabytes
@@ -58,10 +60,9 @@ class _Reader:
         path, text = '/'.join(self.path), ''.join(self.text).strip()
         self.path.pop()
         self.text = []
-        target, key = (self.size, _SIZE[path]) if path in _SIZE else \
-            (self.objects[-1], _FIELDS[path]) if path in _FIELDS else (None, None)
-        if target is None:
+        if path not in _SIZE and path not in _FIELDS:
             return
+        target, key = (self.size, _SIZE[path]) if path in _SIZE else (self.objects[-1], _FIELDS[path])
         if key in target:
             raise _Refused(f'<{key}> stands twice')
         target[key] = text

@@ -141,7 +141,7 @@ class Normalisation:
         return isinstance(other, Normalisation) and np.array_equal(self.values, other.values) \
             and self.divisor == other.divisor
 
-    __hash__ = None
+    __hash__ = None         # type: ignore[assignment]  # how Python says that there is no hash
 
     def __call__(self, img: np.ndarray, out: Optional[np.ndarray] = None) -> np.ndarray:
         """[H, W, 3] -> float32 [3, H, W]; written to `out` if given (contiguous)."""

@@ -51,10 +51,10 @@ class MomentumContrast(Architecture):
         freeze_(self.encoder_k)
         self.key_average = WeightAverage(self.encoder_q, self.encoder_k)
         self.head = head
-        self.queues = {}
+        self.queues: dict[str, FeatureQueue] = {}
         self.negatives = K
         self.add_queue('queue', dim, K)
-        self._waiting = []
+        self._waiting: list[dict[str, paddle.Tensor]] = []
 
     @property
     def backbone(self) -> nn.Layer:

@@ -1,5 +1,7 @@
 """SimCLR (Chen et al., ICML 2020)."""
 
+from typing import Any
+
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
@@ -25,7 +27,7 @@ class SimCLR(Architecture):
 
     def __init__(self, backbone: nn.Layer, neck: nn.Layer, head: nn.Layer, sync_bn: Flag = True) -> None:
         super().__init__()
-        encoder = nn.Sequential(backbone, neck)
+        encoder: Any = nn.Sequential(backbone, neck)        # Paddle's conversion says Layer of what stays a Sequential
         if sync_bn and dist.world_size() > 1:
             if paddle.get_device() == 'cpu':
                 get_logger().warning('SimCLR on the CPU: BN statistics are those of each process, not of all.')

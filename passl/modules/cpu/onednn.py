@@ -107,7 +107,7 @@ class _Primitive:
 
     def __init__(self, kind: str, *args: Any) -> None:
         self.lib = library()
-        self.memory = {}
+        self.memory: dict[int, ctypes.c_void_p] = {}
         self.descriptor = self.lib.made(kind + '_primitive_desc_create', *args)
         self.handle = self.lib.made('primitive_create', self.descriptor)
 

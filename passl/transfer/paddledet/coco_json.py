@@ -1,6 +1,7 @@
 """The annotations of a COCO set as our reader has understood them, written anew for PaddleDetection."""
 
 import json
+from typing import Any
 
 from ...datasets.labelled.coco import CocoDetection
 from ...utils.errors import DataError
@@ -25,7 +26,8 @@ def write_coco(found: CocoDetection, path: str, redraw: bool) -> list[str]:
     Raises:
         DataError: a mask that cannot be drawn.
     """
-    file, annotations, redrawn, holes = found.file, [], 0, 0
+    file, redrawn, holes = found.file, 0, 0
+    annotations: list[dict[str, Any]] = []
     for k, image_id in enumerate(file.image_ids):
         boxes, target = found.exact_boxes(k), found.target(k)
         for (x0, y0, x1, y1), label, crowd, number in zip(boxes.tolist(), target['labels'].tolist(),

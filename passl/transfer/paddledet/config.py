@@ -170,7 +170,7 @@ def built(value: Any) -> Any:
     return _class_of(value[TAG])(**inner) if TAG in value else inner
 
 
-_pristine = {}
+_pristine: dict[str, Any] = {}
 
 
 def _registered():

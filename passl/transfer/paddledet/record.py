@@ -1,7 +1,7 @@
 """What a detection training leaves in log.jsonl, and the stop when its loss is no number."""
 
 import math
-from typing import Any
+from typing import Any, Optional
 
 from ppdet.engine.callbacks import Callback
 
@@ -21,7 +21,9 @@ class Record(Callback):
     def __init__(self, trainer: Any, path: str) -> None:
         super().__init__(trainer)
         self.lines = JsonLines(path) if dist.is_main() else None
-        self.iteration, self.first, self.last = 0, None, None
+        self.iteration = 0
+        self.first: Optional[dict[str, float]] = None
+        self.last: Optional[dict[str, float]] = None
 
     def on_step_end(self, status: dict[str, Any]) -> None:
         lost.check()

@@ -25,7 +25,8 @@ from ...utils.weights import load_into, load_weights
 from ..lost import lost
 
 _done = False
-evaluations = []            # what each evaluation within the present training gave: {'mIoU', 'accuracy', 'class_IoU'}
+# what each evaluation within the present training gave: {'mIoU', 'accuracy', 'class_IoU'}
+evaluations: list[dict[str, Any]] = []
 
 
 def apply() -> None:
@@ -137,12 +138,12 @@ def calculate_area(pred: paddle.Tensor, label: paddle.Tensor, num_classes: int,
         pred, label: integer tensors [N, H, W] or [N, 1, H, W] of equal size.
         ignore_index: pixels with this label do not count.
     """
-    pred, label = pred.numpy().reshape(-1), label.numpy().reshape(-1)
-    if pred.shape != label.shape:
-        raise ValueError(f'The prediction has {pred.size} pixels, the label {label.size}.')
-    pred, label = pred[label != ignore_index], label[label != ignore_index]
+    found, truth = pred.numpy().reshape(-1), label.numpy().reshape(-1)
+    if found.shape != truth.shape:
+        raise ValueError(f'The prediction has {found.size} pixels, the label {truth.size}.')
+    found, truth = found[truth != ignore_index], truth[truth != ignore_index]
     return tuple(paddle.to_tensor(np.bincount(v[(v >= 0) & (v < num_classes)], minlength=num_classes), dtype='int64')
-                 for v in (pred[pred == label], pred, label))
+                 for v in (found[found == truth], found, truth))
 
 
 def load_model(model: paddle.nn.Layer, path: Optional[str]) -> None:

@@ -141,8 +141,8 @@ class _Job:
     def __init__(self, args: argparse.Namespace, cfg: dict[str, Any], folder: str,
                  pairs: dict[str, Union[None, 'Segmentation', 'Joined']]) -> None:
         import paddle
-        self.args, self.cfg, self.folder, self.record, self.device = args, cfg, folder, {}, paddle.get_device()
-        self.pairs = pairs
+        self.args, self.cfg, self.folder, self.pairs, self.device = args, cfg, folder, pairs, paddle.get_device()
+        self.record: dict[str, Any] = {}
 
     def _builder(self):
         import paddle

@@ -28,7 +28,8 @@ def runs_of(args: argparse.Namespace) -> list[Run]:
     """All Runs that the flags ask for, in the order of the table."""
     runs = []
     for task in args.tasks:
-        settings, seeds = [None], range(args.seeds)
+        settings: Sequence[Optional[float]] = [None]
+        seeds: Sequence[int] = range(args.seeds)
         if task in DENSE:
             settings = sorted(args.labels_at)
         elif task == 'finetune':
@@ -63,11 +64,18 @@ class Bench:
         outcomes: of the last run that was measured: {figure: what became of every test image}.
     """
 
+    # what no task needs is None: nothing asks for it
+    whole: Sequence['ClassificationSplit']
+    dense: Sequence['SegmentationSplit']
+    labels: Callable[[tuple[int, ...]], np.ndarray]
+
     def __init__(self, source: 'Source', args: argparse.Namespace, whole: Optional[Sequence['ClassificationSplit']],
                  dense: Optional[Sequence['SegmentationSplit']],
                  labels: Optional[Callable[[tuple[int, ...]], np.ndarray]], cache: Cache) -> None:
-        self.source, self.args, self.whole, self.dense = source, args, whole, dense
-        self.labels, self.cache, self._net, self._kept = labels, cache, None, {}
+        self.source, self.args, self.cache, self._net = source, args, cache, None
+        given: Any = whole, dense, labels
+        self.whole, self.dense, self.labels = given
+        self._kept: dict[str, Any] = {}
         self.outcomes: Outcomes = {}
 
     def facts(self, run: Run) -> dict[str, Any]:
@@ -84,12 +92,13 @@ class Bench:
 
     def measure(self, run: Run) -> dict[str, float]:
         """{name: figure} of one run."""
-        self.outcomes = out = {}
+        out: Outcomes = {}
+        self.outcomes = out
         if run.task in DENSE:
             probe = {'linear-seg': segmentation.linear_segmentation, 'knn-seg': segmentation.knn_segmentation}[run.task]
             more = {'patches': self.args.knn_patches} if run.task == 'knn-seg' else {}
-            (train, val), (maps, val_maps) = self.dense, self._maps()
-            return probe(train, self.labels(maps.grid), val, maps, val_maps, run.setting, run.seed, outcomes=out,
+            (dense, val_dense), (maps, val_maps) = self.dense, self._maps()
+            return probe(dense, self.labels(maps.grid), val_dense, maps, val_maps, run.setting, run.seed, outcomes=out,
                          **more)
         train, val = self.whole
         classes = len(train.classes)

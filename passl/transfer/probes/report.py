@@ -27,7 +27,7 @@ def rows_of(measured: Iterable[tuple[str, 'Run', dict[str, float]]]) -> list[dic
         list of {'task', 'setting', 'figure', 'label', 'cells': {source name: {'values', 'mean', 'half', 'kind'}}}, of
         all figures; `half` is None where there is no interval.
     """
-    rows = {}
+    rows: dict[tuple[str, Optional[float], str], dict[str, Any]] = {}
     for name, run, figures in measured:
         for figure, value in figures.items():
             row = rows.setdefault((run.task, run.setting, figure), {
@@ -84,7 +84,7 @@ def table(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
 
 def notes(rows: Iterable[dict[str, Any]]) -> list[str]:
     """What the figures after ± are."""
-    kinds = {}
+    kinds: dict[tuple[str, int], set[str]] = {}
     for row in rows:
         for cell in row['cells'].values():
             if shown(row) and cell['kind'] != 'none':

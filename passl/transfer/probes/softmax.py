@@ -85,7 +85,8 @@ class Shuffled:
     """Endless batches of numbers: permutation after permutation, each cut in parts of `size` (the rest too)."""
 
     def __init__(self, numbers: np.ndarray, size: int, rng: np.random.RandomState) -> None:
-        self.numbers, self.size, self.rng, self._left = np.asarray(numbers), size, rng, []
+        self.numbers, self.size, self.rng = np.asarray(numbers), size, rng
+        self._left: list[np.ndarray] = []
 
     def __call__(self) -> np.ndarray:
         if not self._left:

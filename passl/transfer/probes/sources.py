@@ -128,7 +128,7 @@ def find_sources(paths: Sequence[str], names: Optional[Sequence[str]] = None,
     start_kind = next((x for x in kinds if x), 'ResNet')
     if None in depths and start is None:
         raise ConfigError("--weights has only 'random': say which ResNet with --depth 18, 34, 50, 101 or 152.")
-    sources = []
+    sources: list[Source] = []
     for i, path in enumerate(paths):
         taken = {s.name for s in sources}
         name = names[i] if names else path if states[i] is None and path not in taken else default_name(path, taken)

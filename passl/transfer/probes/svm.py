@@ -102,7 +102,7 @@ def choose_cost(x: np.ndarray, truth: np.ndarray) -> tuple[float, dict[float, fl
         (cost, {cost: mAP in percent})
     """
     fold = folds_of(truth, _FOLDS, np.random.RandomState(0))
-    found = {c: [] for c in COSTS}
+    found: dict[float, list[float]] = {c: [] for c in COSTS}
     for k in range(_FOLDS):
         inside, w = fold != k, None
         if inside.all() or not inside.any():

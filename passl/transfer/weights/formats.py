@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from typing import NamedTuple, TYPE_CHECKING
+from typing import Any, NamedTuple, TYPE_CHECKING
 
 import numpy as np
 
@@ -59,7 +59,7 @@ def write(target: str, path: str, tensors: dict[str, np.ndarray]) -> None:
     """Write the renamed tensors in the target's format."""
     if target == 'detectron2':
         # matching by name endings, since the model's own names have a prefix: backbone. or backbone.bottom_up.
-        content = {'model': tensors, '__author__': 'PASSL for DenseCL', 'matching_heuristics': True}
+        content: dict[str, Any] = {'model': tensors, '__author__': 'PASSL for DenseCL', 'matching_heuristics': True}
     elif target == 'mmseg':
         content = {'meta': {}, 'state_dict': tensors}
     else:
@@ -90,7 +90,7 @@ def write_onnx(net: 'paddle.nn.Layer', path: str) -> None:
     write_static(net, folder)
     prefix = os.path.join(folder, 'model')
     graph = next(prefix + e for e in ('.json', '.pdmodel') if os.path.exists(prefix + e))
-    options = {'opset_version': 13}
+    options: dict[str, Any] = {'opset_version': 13}
     if 'optimize_tool' in inspect.signature(paddle2onnx.export).parameters:
         options['optimize_tool'] = 'None'       # its default installs packages into the running environment
     try:

@@ -6,6 +6,7 @@ tensors into a network, and computes the four stages in double precision. It sha
 """
 
 import re
+from typing import Optional
 
 import numpy as np
 
@@ -42,7 +43,8 @@ class _Layer:
     """A convolution and its norm, whose tensors arrive one by one."""
 
     def __init__(self) -> None:
-        self.conv, self.norm = None, {}
+        self.conv: Optional[np.ndarray] = None
+        self.norm: dict[str, np.ndarray] = {}
 
     def put(self, leaf: str, value: np.ndarray) -> bool:
         """Take in a tensor; False if there is one already."""
@@ -105,7 +107,9 @@ class Network:
     """
 
     def __init__(self, state: dict[str, np.ndarray], library: str, where: str = 'the file') -> None:
-        self.where, self.stem, self.blocks = where, {}, {}
+        self.where = where
+        self.stem: dict[str, _Layer] = {}
+        self.blocks: dict[tuple[str, tuple[str, int]], dict[str, _Layer]] = {}
         patterns = [re.compile(p + _LEAF) for p in _PATTERNS[library]]
         strange = [name for name, value in state.items() if not self._take(name, value, patterns)]
         if strange:

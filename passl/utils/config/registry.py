@@ -95,7 +95,7 @@ def settings_of(obj: Any) -> tuple[dict[str, Setting], bool]:
     Returns:
         ({name: Setting} in the order of the signatures, takes any keyword).
     """
-    constructors = [c.__init__ for c in obj.__mro__ if '__init__' in vars(c) and c is not object] \
+    constructors = [vars(c)['__init__'] for c in obj.__mro__ if '__init__' in vars(c) and c is not object] \
         if inspect.isclass(obj) else [obj]
     found: dict[str, Setting] = {}
     for number, constructor in enumerate(constructors):

@@ -45,7 +45,8 @@ class Loader(yaml.SafeLoader):
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
-        self._size, self._depth, self._sizes = len(stream), 0, {}
+        self._size, self._depth = len(stream), 0
+        self._sizes: dict[str, int] = {}        # by anchor
 
     def compose_node(self, parent: Optional[yaml.Node], index: Any) -> Optional[yaml.Node]:
         """As PyYAML's; an alias weighs as much as what it stands for, or a few lines could fill the memory."""
@@ -80,7 +81,7 @@ class Loader(yaml.SafeLoader):
         """Unfold '<<'; releases of PyYAML differ in which value a key keeps."""
         if not any(key.tag == _PREFIX + 'merge' for key, _ in node.value):
             return
-        merged = {}
+        merged: dict[Any, tuple[yaml.Node, yaml.Node]] = {}
         for key, value in node.value:
             if key.tag == _PREFIX + 'merge':
                 parts = value.value if isinstance(value, yaml.SequenceNode) else [value]

@@ -17,7 +17,9 @@ class Agreement:
 
     def __init__(self, token: str) -> None:
         self.store, self.token = dist.store(), token
-        self.turns, self.rounds, self.announced = {}, {}, set()
+        self.turns: dict[str, int] = {}
+        self.rounds: dict[str, int] = {}
+        self.announced: set[str] = set()
 
     def due(self, kind: str, wanted: bool) -> bool:
         """Whether all do `kind` now. Every process calls this at the same steps.

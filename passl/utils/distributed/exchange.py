@@ -2,7 +2,7 @@
 """
 
 import contextlib
-from typing import TYPE_CHECKING, Iterator, Sequence
+from typing import TYPE_CHECKING, Iterator, Optional, Sequence
 
 import numpy as np
 
@@ -11,7 +11,8 @@ from .world import meet, on_cpu, rank, world_size
 if TYPE_CHECKING:
     import paddle
 
-_traffic = None              # {collective: {'calls', 'sent', 'received'}} while somebody counts
+# {collective: {'calls', 'sent', 'received'}} while somebody counts
+_traffic: Optional[dict[str, dict[str, int]]] = None
 
 
 def wrap(model: 'paddle.nn.Layer') -> 'paddle.nn.Layer':

@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import time
-from typing import Any, Callable, Iterator, Optional, Sequence
+from typing import Callable, Iterator, Optional, Sequence
 from .store import Store
 
 from ..errors import PeerLostError
@@ -99,7 +99,7 @@ class Watch:
         self.on_loss: Optional[Callable[[str], None]] = None
         self.iteration, self.doing = 0, 'starting'
         self.moved = self.looked = time.monotonic()
-        self.timed = None       # when the thread in C was last told that the process gets on
+        self.timed: Optional[float] = None      # when the thread in C was last told that the process gets on
         self.ended = threading.Event()
         self.threads = [threading.Thread(target=job, daemon=True, name=f'passl-watch{job.__name__}')
                         for job in (self._exchange, self._look)]
@@ -210,11 +210,12 @@ def running() -> bool:
     return _running is not None
 
 
-def start(*args: Any) -> None:
+def start(limit: float, rank: int, known: Sequence[tuple[str, int, Optional[int]]], store: Store,
+          on_cpu: bool) -> None:
     """Begin to watch, with the arguments of Watch, unless this process watches already."""
     global _running, _turns
     if _running is None:
-        _running = Watch(*args, turn=_turns)
+        _running = Watch(limit, rank, known, store, on_cpu, _turns)
         _turns += 1
 
 

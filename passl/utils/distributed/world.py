@@ -136,6 +136,6 @@ def gather_objects(obj: T) -> list[T]:
         return [obj]
     meet()
     import paddle.distributed as dist
-    box = []
+    box: list[T] = []
     dist.all_gather_object(box, obj)
     return box

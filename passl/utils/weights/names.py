@@ -42,7 +42,7 @@ class Part(NamedTuple):
     """A convolution with its norm: `index` 0, 1, ... in the block, None on the shortcut. Stage 0 is the stem."""
     stage: int
     block: int
-    index: Optional[int]
+    index: Optional[int]        # type: ignore[assignment]  # hides tuple.index, which nobody asks for
     shape: tuple        # of the convolution's weight, [out, in, k, k]
 
     @property

@@ -5,7 +5,7 @@ module that checks its arguments and makes plain data of them.
 """
 
 import re
-from typing import Any, Callable, Iterable
+from typing import Any, Callable, Iterable, Iterator, Optional
 
 import numpy as np
 
@@ -111,7 +111,7 @@ class Pending:
     __slots__ = ('value',)
 
     def __init__(self, *_: Any) -> None:
-        self.value = None
+        self.value: Optional[np.ndarray] = None
 
     def set_state(self, state: Any) -> None:
         shape, dtype, fortran, raw = state[-4:]
@@ -205,8 +205,10 @@ def check_result(obj: Any) -> Any:
         RefusedError: something in it is not plain data (a mere name, an unfinished array).
         DamagedError: a container holds itself, is nested too deeply, or unfolds to too many values.
     """
-    totals, running = {}, set()     # id -> values in it; containers that are being walked through
-    stack = [(obj, None, [1])]      # container, its remaining children, values counted so far
+    totals: dict[int, int] = {}     # id -> values in it
+    running = set()                 # containers that are being walked through
+    # container, its remaining children, values counted so far
+    stack: list[tuple[Any, Optional[Iterator[Any]], list[int]]] = [(obj, None, [1])]
     while stack:
         value, children, total = stack[-1]
         if children is None:

@@ -37,7 +37,9 @@ class SafeUnpickler:
         self.file, self.left = file, size - file.tell()
         self.allowed = {**allow_list(), **(extra or {})}
         self.persistent, self.room = persistent, room or Room(size)
-        self.stack, self.marks, self.memo = [], [], {}
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
 
     def load(self) -> Any:
         """The object that the pickle describes: plain data, checked by `check_result`.

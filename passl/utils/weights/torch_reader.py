@@ -2,7 +2,7 @@
 
 import io
 import zipfile
-from typing import IO, Any
+from typing import IO, Any, Optional
 
 import numpy as np
 
@@ -36,7 +36,8 @@ class _Storage:
     __slots__ = ('type', 'numel', 'array', 'room')
 
     def __init__(self, type_: _Type, numel: int, room: Room) -> None:
-        self.type, self.numel, self.array, self.room = type_, numel, None, room
+        self.type, self.numel, self.room = type_, numel, room
+        self.array: Optional[np.ndarray] = None
 
     def fill(self, raw: bytes) -> None:
         self.array = make_array((self.numel,), self.type.numpy, raw)
@@ -186,7 +187,8 @@ def read_torch_zip(file: IO[bytes], size: int) -> Any:
 
 def read_torch_legacy(file: IO[bytes], size: int) -> Any:
     """The object in a file of torch 0.1.10 to 1.5 (pickles, then raw storages)."""
-    storages, room = {}, Room(size)
+    room = Room(size)
+    storages: dict[str, _Storage] = {}
 
     def persistent(pid):
         _check_id(pid)

@@ -22,7 +22,7 @@ class Encoder:
     """
 
     def __init__(self) -> None:
-        self.storages = []
+        self.storages: list[bytes] = []
 
     def encode(self, obj: Any) -> bytes:
         """Opcodes that leave `obj` on the stack: None, bool, int, float, str, tuple, list, dict or array.
