@@ -44,7 +44,7 @@ def _on_cpu(level, dtype, lists):
     if why_not:
         get_logger().warning('use_amp: true has no effect on this CPU (%s); training in float32.', why_not)
         return False
-    get_logger().info('Mixed precision on the CPU: ResNets compute in bfloat16 (AMX), everything else in float32.')
+    get_logger().info('Mixed precision on the CPU: ResNets compute in bfloat16, everything else in float32.')
     unused = ['AMP.level: O2'] * (level == 'O2') + [f'AMP.auto_cast.{name}' for name, ops in lists.items() if ops]
     if unused:
         get_logger().warning('%s: only on a GPU; here weights stay float32, and the operators are those of the ResNet.',

@@ -134,5 +134,5 @@ def on_cpu() -> tuple[str, str]:
         return NO, NOT_HALF
     if not (values['loss'] <= NEAR and values['change of the weights'] <= NEAR_STEP):
         return NO, f'a step of ResNet-18 is off by {values}: use_amp: false'
-    return OK, ('AMP.dtype: bfloat16 computes ResNets in it (AMX), off float32 by '
+    return OK, ('AMP.dtype: bfloat16 computes ResNets in it, off float32 by '
                 + ', '.join(f'{name} {value:.1e}' for name, value in values.items()))

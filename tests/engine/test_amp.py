@@ -201,7 +201,7 @@ def on_cpu(amp, caplog):
 def test_bfloat16_on_a_cpu(cpu, caplog):
     cpu('')
     inside, said = on_cpu({'dtype': 'bfloat16'}, caplog)
-    assert inside and 'ResNets compute in bfloat16 (AMX), everything else in float32.' in said
+    assert inside and 'ResNets compute in bfloat16, everything else in float32.' in said
     assert 'WARNING' not in said
     for more, unused in (({'level': 'O2'}, 'AMP.level: O2: only on a GPU'),
                          ({'auto_cast': {'custom_white_list': ['relu']}}, 'AMP.auto_cast.custom_white_list: only on')):

@@ -31,13 +31,14 @@ def far(have, want):
 
 # --- which processors ------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('instructions, reason', [
-    (0xfef, ''), (0x1fef, ''), (0xe7, 'AVX-512 BF16, with which bfloat16 is no faster'), (0x1ef, 'AVX-512 BF16'),
-    (0x67, 'no units'), (0x27, 'no units'), (0x7, 'no units'), (0x0, 'no units')])
-def test_which_processors(instructions, reason):
+@pytest.mark.parametrize('instructions, intel, amd', [
+    (0xfef, '', ''), (0x1fef, '', ''), (0xe7, "AVX-512 BF16, with which bfloat16 is faster than float32 on AMD's", ''),
+    (0x1ef, 'AVX-512 BF16', ''), *[(bits, 'no units', 'no units') for bits in (0x67, 0x27, 0x7, 0x0)]])
+def test_which_processors(instructions, intel, amd):
     """oneDNN's `dnnl_cpu_isa_t`: AMX, AMX with float16, AVX-512 with bfloat16, with float16 too, VNNI, plain, AVX2."""
-    found = bfloat16.why_not_on(instructions)
-    assert reason in found and bool(found) == bool(reason)
+    for vendor, reason in (('GenuineIntel', intel), ('', intel), ('AuthenticAMD', amd)):
+        found = bfloat16.why_not_on(instructions, vendor)
+        assert reason in found and bool(found) == bool(reason)
 
 
 @pytest.mark.skipif(bool(cl.why_not()), reason=cl.why_not() or 'usable')
@@ -45,7 +46,7 @@ def test_a_processor_that_is_kept_from_its_units(project_root, monkeypatch):
     program = 'from passl.modules.cpu import bfloat16 as b; import sys; sys.stdout.write(b.why_not())'
     out = subprocess.run([sys.executable, '-c', program], cwd=project_root, capture_output=True, text=True,
                          env={**os.environ, 'ONEDNN_MAX_CPU_ISA': 'AVX2'}, check=True).stdout
-    assert out == 'it has no units for bfloat16 (AMX)'
+    assert out == 'it has no units for bfloat16 (AMX, or AVX-512 BF16 of AMD)'
     monkeypatch.setattr(cl, 'why_not', lambda: 'PASSL_ONEDNN is off')
     assert bfloat16.why_not.__wrapped__() == 'PASSL_ONEDNN is off'
 

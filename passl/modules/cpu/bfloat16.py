@@ -1,4 +1,4 @@
-"""Mixed precision on a CPU: ResNets in bfloat16, where the processor multiplies matrices of it (AMX).
+"""Mixed precision on a CPU: ResNets in bfloat16, where the processor multiplies it faster (AMX, AVX-512 BF16 of AMD).
 
 A bfloat16 is the upper half of a float32: the same range, so that no loss has to be scaled, and 8 significant bits.
 From the images to the last map all tensors are bfloat16; sums within the kernels, statistics, weights and gradients of
@@ -12,6 +12,7 @@ from typing import Iterator
 
 import paddle
 
+from ...utils.paddle_env import cpu_flags
 from . import channels_last, onednn
 
 AMX, AVX512_BF16 = 0xfef, 0xe7      # sets of instructions, as oneDNN's bits
@@ -21,16 +22,18 @@ _on = False
 @functools.lru_cache(None)
 def why_not() -> str:
     """'' if ResNets can compute in bfloat16 in this process and gain by it, else the reason (a text for the log)."""
-    return channels_last.why_not() or why_not_on(onednn.library().instructions()) or _wrong()
+    return channels_last.why_not() or why_not_on(onednn.library().instructions(), cpu_flags()[0]) or _wrong()
 
 
-def why_not_on(instructions: int) -> str:
-    """The same of a processor with these sets of instructions."""
-    if instructions & AMX == AMX:
+def why_not_on(instructions: int, vendor: str) -> str:
+    """The same of a processor of this vendor with these sets of instructions (docs/PERFORMANCE.md, "Mixed precision on a
+    CPU"). By name, not by a trial: a run that goes on must compute as it began."""
+    short = instructions & AVX512_BF16 == AVX512_BF16
+    if instructions & AMX == AMX or short and vendor == 'AuthenticAMD':
         return ''
-    if instructions & AVX512_BF16 == AVX512_BF16:       # docs/PERFORMANCE.md, "Mixed precision on a CPU"
-        return 'it has AVX-512 BF16, with which bfloat16 is no faster than float32, and no AMX'
-    return 'it has no units for bfloat16 (AMX)'
+    if short:
+        return "it has AVX-512 BF16, with which bfloat16 is faster than float32 on AMD's only, and no AMX"
+    return 'it has no units for bfloat16 (AMX, or AVX-512 BF16 of AMD)'
 
 
 def _wrong():
