@@ -191,5 +191,5 @@ def plan(facts: Facts, method: str = 'densecl', dense: Optional[dict[str, Any]] 
     choices += [Choice('worker processes', 'dataloader.train.loader.num_workers', workers,
                        f'{facts.cores} core(s) per process'),
                 Choice('precision', 'half', facts.half or 'float32',
-                       'matrix units for it are there' if facts.half else 'nothing faster is there')]
+                       'the device has units for it' if facts.half else 'nothing faster is there')]
     return choices
