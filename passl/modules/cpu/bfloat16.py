@@ -26,8 +26,10 @@ def why_not() -> str:
 
 
 def why_not_on(instructions: int, vendor: str) -> str:
-    """The same of a processor of this vendor with these sets of instructions (docs/PERFORMANCE.md, "Mixed precision on a
-    CPU"). By name, not by a trial: a run that goes on must compute as it began."""
+    """The same of a processor of this vendor with these sets of instructions; docs/PERFORMANCE.md has the figures.
+
+    By name, not by a trial: a run that goes on must compute as it began.
+    """
     short = instructions & AVX512_BF16 == AVX512_BF16
     if instructions & AMX == AMX or short and vendor == 'AuthenticAMD':
         return ''
