@@ -10,7 +10,7 @@ import gc
 import signal
 from typing import Iterator
 
-_HELD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_HELD = [getattr(signal, name) for name in ('SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2') if hasattr(signal, name)]
 
 
 @contextlib.contextmanager
