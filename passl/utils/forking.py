@@ -10,7 +10,8 @@ import gc
 import signal
 from typing import Iterator
 
-_HELD = [getattr(signal, name) for name in ('SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2') if hasattr(signal, name)]
+_NAMES = 'SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2'
+_HELD = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
 
 
 @contextlib.contextmanager
@@ -22,9 +23,9 @@ def forking() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if enabled:
             gc.enable()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def forked() -> None:
