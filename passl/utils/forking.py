@@ -10,8 +10,7 @@ import gc
 import signal
 from typing import Iterator
 
-_NAMES = 'SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2'
-_HELD = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+_HELD = {s for s in signal.Signals if s.name in ('SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2')}
 
 
 @contextlib.contextmanager
