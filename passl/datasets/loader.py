@@ -14,7 +14,7 @@ import paddle
 from paddle.base import core
 
 from ..utils.errors import DataError
-from ..utils.forking import forked, forking
+from ..utils.forking import STOPS, forked, forking
 from .base import generators_kept
 from .worker_watch import STACK_SIGNAL, WorkerWatch, end_workers, not_started, remove_batches, starting
 
@@ -51,9 +51,8 @@ def init_worker(worker_id: int) -> None:
     parent = None if main is None else main.pid
     cv2.setNumThreads(0)                    # the workers are the parallelism
     os.environ['OMP_NUM_THREADS'] = '1'
-    for name in ('SIGINT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2'):     # the main process's to handle: it may save first
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in STOPS - {signal.SIGTERM}:     # the main process's to handle: it may save first
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, _end_worker)
     signal.signal(signal.SIGTERM, _on_sigterm(parent))
     if STACK_SIGNAL:

@@ -8,10 +8,10 @@ import threading
 import time
 from typing import Optional
 
+from ..utils.forking import STOPS
+
 # Ctrl-C; kill, batch systems; a closed terminal or a lost connection; batch systems shortly before the time is up
-_NAMES: dict[int, str] = {getattr(signal, name): shown for name, shown in (
-    ('SIGINT', 'Ctrl-C'), ('SIGTERM', 'SIGTERM'), ('SIGHUP', 'SIGHUP'), ('SIGUSR1', 'SIGUSR1'), ('SIGUSR2', 'SIGUSR2'))
-    if hasattr(signal, name)}
+_NAMES: dict[int, str] = {s: 'Ctrl-C' if s == signal.SIGINT else s.name for s in STOPS}
 EXIT_CODES: dict[int, int] = {number: 128 + number for number in _NAMES}
 _SECOND = 1.0           # seconds; a terminal and the launcher may both send the first one
 

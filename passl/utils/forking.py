@@ -10,7 +10,8 @@ import gc
 import signal
 from typing import Iterator
 
-_HELD = {s for s in signal.Signals if s.name in ('SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2')}
+# signals that ask a job to stop, of those that the system has
+STOPS = {s for s in signal.Signals if s.name in ('SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2')}
 
 
 @contextlib.contextmanager
@@ -18,7 +19,7 @@ def forking() -> Iterator[None]:
     """Block in which processes are forked; each of them calls `forked` once it has its handlers of signals."""
     enabled = gc.isenabled()
     gc.disable()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
         yield
     finally:
@@ -31,4 +32,4 @@ def forked() -> None:
     """From here on this process collects its own garbage only, and the signals that were held back arrive."""
     gc.freeze()
     gc.enable()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)

@@ -61,8 +61,6 @@ ALLOWED = {
 # getattr with a name from outside is a door; with one from the code it is none
 GETATTR = {'passl/__init__.py': 'functions of this package, by names in the file',
            'passl/cli.py': 'the streams of this process, and functions by the table in the file',
-           'passl/engine/signals.py': 'names of signals in the file',
-           'passl/datasets/loader.py': 'names of signals in the file',
            'passl/environment/arithmetic.py': 'names of switches in the file',
            'passl/environment/checks.py': 'names of checks in the file',
            'passl/environment/mixed_precision.py': 'float16 or bfloat16',
